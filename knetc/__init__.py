@@ -1,0 +1,1 @@
+"""knetc: a compiler from the Knet neural-network language to CUDA."""

@@ -1,0 +1,208 @@
+"""The IR: a program is lists of instructions, all of one kind, frozen.
+
+Made by `frontend.lower`, changed by the passes of `ir.pipeline`, read by the interpreter and by `codegen`.
+
+Stages of a program (`Program.stage`), each with its own rules, which `ir.verify` checks:
+
+* `lowered`: one variant whose `forward` holds guarded instructions over *variables*: a variable may be written many
+  times, `let` renames, a variable may be read before it is written.
+* `variants`: one straight-line list per distinct setting of the conditions; guards are gone.
+* `ssa`: every value is defined once, before its uses; state is read by `state` and written by `keep`.
+* `typed`: every value has a type, every `par`, `arr` and `rnd` its full dims.
+* `training`: each variant has its backward programs, the program its update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from knetc.errors import Source, Span
+from knetc.ir.types import Dims, PartialDims, Type
+from knetc.values import Value
+
+STAGES = ("lowered", "variants", "ssa", "typed", "training")
+# Where a backward program starts: `zero` = no gradient from the output at all (sback without ygold), `none` = ygold is the
+# gradient of the output itself.
+LOSSES = ("zero", "none", "quadloss", "softloss")
+GOLD = "@gold"
+MASK = "@mask"
+
+
+# --- guards -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A boolean expression over the conditions: `op` is `true`, `cond` (args = its name), `not`, `and`, `or`."""
+
+    op: str
+    args: tuple[Guard | str, ...] = ()
+
+    def holds(self, setting: frozenset[str]) -> bool:
+        """The guard's value where exactly the conditions in `setting` are true."""
+        if self.op == "true":
+            return True
+        if self.op == "cond":
+            return self.args[0] in setting
+        values = (g.holds(setting) for g in self.args if isinstance(g, Guard))
+        if self.op == "not":
+            return not next(values)
+        return all(values) if self.op == "and" else any(values)
+
+    def __str__(self) -> str:
+        if self.op == "true":
+            return "true"
+        if self.op == "cond":
+            return str(self.args[0])
+        if self.op == "not":
+            return f"!{self.args[0]}"
+        return "(" + {"and": " && ", "or": " || "}[self.op].join(map(str, self.args)) + ")"
+
+
+ALWAYS = Guard("true")
+NEVER = Guard("not", (ALWAYS,))
+
+
+def guard_not(g: Guard) -> Guard:
+    """Negation, with `!!g`, `!true` folded."""
+    return g.args[0] if g.op == "not" and isinstance(g.args[0], Guard) else Guard("not", (g,))
+
+
+def guard_and(a: Guard, b: Guard) -> Guard:
+    """Conjunction, constants folded."""
+    if a == NEVER or b == NEVER:
+        return NEVER
+    if a == ALWAYS or a == b:
+        return b
+    return a if b == ALWAYS else Guard("and", (a, b))
+
+
+def guard_or(a: Guard, b: Guard) -> Guard:
+    """Disjunction, constants folded."""
+    if a == ALWAYS or b == ALWAYS:
+        return ALWAYS
+    if a == NEVER or a == b:
+        return b
+    return a if b == NEVER else Guard("or", (a, b))
+
+
+# --- instructions -----------------------------------------------------------------------------------------------------
+
+Attrs: TypeAlias = tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Instr:
+    """One instruction: `out = op(args; attrs)`.
+
+    `op` names an `OpDef` of the registry, or `let` (lowered stages only: `out` becomes another name of `args[0]`).
+    `out` is the value's name, empty for an instruction run for its effect alone. `attrs` are sorted by name.
+    `type` is None before the `typed` stage and for effects.
+    """
+
+    out: str
+    op: str
+    args: tuple[str, ...] = ()
+    attrs: Attrs = ()
+    type: Type | None = None
+    guard: Guard = ALWAYS
+    span: Span | None = None
+
+    def attr(self, name: str) -> Value:
+        """The attribute's value; KeyError where the instruction has none of that name."""
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        raise KeyError(name)
+
+
+def make_attrs(**attrs: Value) -> Attrs:
+    """Attributes in their canonical order."""
+    return tuple(sorted(attrs.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A run-time input: its name; its dims, None where unknown, once `shapes` has run complete."""
+
+    name: str
+    dims: PartialDims | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """The gradient program that starts from one loss.
+
+    Besides forward values and its own, `body` may read `@gold` (ygold; for loss `none` the gradient of the output itself)
+    and, through the loss operators, `@mask` (one number a column, or absent). Its results are effects: `dpar` (a parameter's gradient), `dinput` (an
+    input's gradient), `dkeep` (a state's gradient, for the step before). Instructions needed for `dinput` alone may be
+    left out where no input gradient is asked for.
+    """
+
+    loss: str
+    body: tuple[Instr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The program under one class of settings of the conditions.
+
+    `settings`: every setting (the set of true conditions) that runs this variant. `result`: the value returned, None
+    where the model returns nothing. `names`: each Knet variable written, with the value it holds at the end.
+    """
+
+    settings: tuple[frozenset[str], ...]
+    forward: tuple[Instr, ...]
+    result: str | None = None
+    names: tuple[tuple[str, str], ...] = ()
+    backward: tuple[Backward, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled model at some stage. `temps`: variables of the lowered stages that are not static (results of calls and
+    subexpressions), so never state. `functions`: result temporaries with the definition each came from, for messages."""
+
+    name: str
+    stage: str
+    inputs: tuple[Input, ...]
+    conditions: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    dtype: str = "f32"
+    temps: frozenset[str] = frozenset()
+    functions: tuple[tuple[str, str], ...] = ()
+    update: tuple[Instr, ...] = ()
+    source: Source | None = field(default=None, compare=False)
+
+    def variant(self, setting: frozenset[str]) -> Variant:
+        """The variant that runs where exactly the conditions in `setting` are true; KeyError where there is none."""
+        for v in self.variants:
+            if setting in v.settings:
+                return v
+        raise KeyError(setting)
+
+    def params(self) -> dict[str, Instr]:
+        """Every `par` instruction by name, in program order, over all variants."""
+        found: dict[str, Instr] = {}
+        for v in self.variants:
+            for i in v.forward:
+                if i.op == "par":
+                    found.setdefault(i.out, i)
+        return found
+
+    def states(self) -> dict[str, Type | None]:
+        """Every state variable with its type, over all variants."""
+        found: dict[str, Type | None] = {}
+        for v in self.variants:
+            for i in v.forward:
+                if i.op == "state":
+                    found.setdefault(str(i.attr("var")), i.type)
+        return found
+
+
+__all__ = [
+    "ALWAYS", "GOLD", "LOSSES", "MASK", "NEVER", "STAGES", "Attrs", "Backward", "Dims", "Guard", "Input", "Instr", "Program", "Variant",
+    "guard_and", "guard_not", "guard_or", "make_attrs",
+]  # fmt: skip

@@ -1,0 +1,195 @@
+"""What an operator is: `OpDef`, the single source of truth, and the registry of them.
+
+Every operator stands whole in one file of this package: its keywords, its two-way shape rule, its NumPy meaning, its
+gradient written as IR, and its CUDA. The grammar, the passes, the interpreter and the generator name no operator; they
+ask the registry. NumPy and CUDA are spelt separately, so that one wrong formula cannot pass the comparison of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from knetc.ir.types import Dims, Partial, Type
+from knetc.values import Array, Filler, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from knetc.ir.program import Instr
+
+    Tensor: TypeAlias = NDArray[np.floating[Any]]
+
+AttrMap: TypeAlias = Mapping[str, Value]
+
+
+# --- keywords ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """A keyword parameter of a primitive: its default, and a check that returns what is wrong with a value, or None.
+
+    `internal` keywords are set by passes and never by a Knet program.
+    """
+
+    default: Value = None
+    check: Callable[[Value], str | None] = lambda value: None
+    internal: bool = False
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+class ShapeMismatch(Exception):
+    """Raised by a shape rule: what does not fit, and which operands it is about (indices into args, -1 the result).
+
+    The message states the sizes ("20 rows and 10 columns do not ..."); inference adds the operands' names, shapes and
+    where each shape came from.
+    """
+
+    def __init__(self, message: str, operands: Sequence[int]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operands = tuple(operands)
+
+
+class ShapeRule(Protocol):
+    """Two-way inference: given what is known of the arguments' and the result's shapes, return what follows.
+
+    Only ever adds knowledge; raises ShapeMismatch where the sizes contradict each other. `assume` is False first; when
+    inference stands still with shapes unknown it asks again with True, and a broadcasting rule may then let an unknown
+    operand take the other's size.
+    """
+
+    def __call__(
+        self, args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
+    ) -> tuple[tuple[Partial, ...], Partial]: ...
+
+
+# --- NumPy meaning ----------------------------------------------------------------------------------------------------
+
+
+class EvalContext(Protocol):
+    """What an operator's NumPy meaning may ask for besides its arguments."""
+
+    attrs: AttrMap
+    dims: tuple[int, ...]
+    """The result's dimensions, batch filled in; () for a scalar."""
+    dtype: np.dtype[Any]
+
+    def draw(self, filler: Filler | Array, stream: int) -> Tensor:
+        """An array of `dims` for this call, filled by `filler` from random stream `stream`."""
+
+
+Meaning: TypeAlias = "Callable[..., Tensor]"
+"""`meaning(ctx, *args) -> array`: arrays in Knet's dimension order, Fortran-contiguous; a result of `ctx.dims`.
+`@mask` may come as None. Arguments are never written to."""
+
+
+# --- gradient ---------------------------------------------------------------------------------------------------------
+
+
+class GradientBuilder(Protocol):
+    """Through which an operator writes its gradient as IR."""
+
+    def emit(self, op: str, *args: str, like: str, **attrs: Value) -> str:
+        """Appends an instruction whose result has the type of value `like`; returns the new value's name."""
+
+    def type(self, name: str) -> Type:
+        """The type of a forward or backward value."""
+
+    def wanted(self, index: int) -> bool:
+        """Whether the gradient of argument `index` of the current instruction is needed at all."""
+
+
+Gradient: TypeAlias = "Callable[[GradientBuilder, Instr, str], Sequence[str | None]]"
+"""`gradient(g, instr, dy) -> one value name per argument`, None where no gradient flows or none is wanted."""
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """One scalar expression an element, broadcasting its arguments to the result.
+
+    `expr` is C++ with `{name}` for each argument's element (already of the element type, called `T` there), or a
+    function of the attributes that returns such text (numbers as `T(0.5)`). Helpers from `templates/include` may be used.
+    """
+
+    expr: str | Callable[[AttrMap], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel of its own: the template `templates/kernels/<template>.cu.j2`."""
+
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A call to cuBLAS or cuDNN: the host template `templates/host/<call>.cu.j2`."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoCode:
+    """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`, `state`)."""
+
+
+Cuda: TypeAlias = Elementwise | Kernel | Library | NoCode
+
+
+# --- the definition ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """An operator. `args`: names of the positional arguments. `user`: callable from a Knet program.
+
+    `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
+    operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same result,
+    so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is not the
+    batch even where they are inputs of the model (conv's w, dot's a).
+    """
+
+    name: str
+    doc: str
+    args: tuple[str, ...]
+    shape: ShapeRule
+    numpy: Meaning
+    cuda: Cuda
+    gradient: Gradient | None = None
+    reads: tuple[str, ...] = ()
+    keywords: Mapping[str, Keyword] = field(default_factory=dict)
+    user: bool = False
+    effect: bool = False
+    pure: bool = True
+    weights: tuple[int, ...] = ()
+
+
+_REGISTRY: dict[str, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Adds an operator; ValueError where the name is taken."""
+    if op.name in _REGISTRY:
+        raise ValueError(f"operator {op.name} is defined twice")
+    _REGISTRY[op.name] = op
+    return op
+
+
+def registry() -> Mapping[str, OpDef]:
+    """Every operator by name. `import knetc.ops` fills it."""
+    return _REGISTRY
+
+
+__all__ = [
+    "AttrMap", "Cuda", "Dims", "Elementwise", "EvalContext", "Gradient", "GradientBuilder", "Kernel", "Keyword", "Library",
+    "Meaning", "NoCode", "OpDef", "ShapeMismatch", "ShapeRule", "register", "registry",
+]  # fmt: skip

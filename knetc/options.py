@@ -1,0 +1,25 @@
+"""What a compilation is asked for, besides the source and the model: read by the passes and the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from knetc.ir.types import PartialDims
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of one compilation.
+
+    `inputs`: the dims of each input, N for the batch, None for an input whose dims are to be inferred. `losses`: which
+    backward programs are made (of `ir.program.LOSSES`). `dtype`: `f32` or `f64`. `level`: 0 to 2, as `-O`. `math`: `fp32`
+    or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`.
+    """
+
+    inputs: tuple[PartialDims | None, ...] = ()
+    losses: tuple[str, ...] = ("softloss",)
+    dtype: str = "f32"
+    level: int = 2
+    math: str = "fp32"
+    arch: str = "sm_90"
+    observers: tuple[object, ...] = field(default=(), compare=False)

@@ -1,0 +1,79 @@
+"""The interface between `model.Model`, which holds Knet's semantics, and what runs a program.
+
+Implemented by the interpreter (`interp.py`), the emitted library on the CPU (`cpu.py`) and on the GPU (`cuda.py`), so a
+test of a model, written once, runs on all of them. Arrays in and out are NumPy's, in Knet's dimension order, Fortran-
+contiguous, of the program's dtype; the model has checked them. An executable owns parameters, gradients, state, the
+training options' running averages and the stack, and is made for one `training` program with all input dims known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tensor: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How `update` changes one parameter (LANGUAGE.md §9, the manual's table 5)."""
+
+    lr: float = 1.0
+    l1reg: float = 0.0
+    l2reg: float = 0.0
+    adagrad: bool = False
+    rmsprop: bool = False
+    adam: bool = False
+    momentum: float = 0.0
+    nesterov: float = 0.0
+    gclip: float = 0.0
+    gscale: float = 1.0
+
+
+class Executable(Protocol):
+    """A program with its parameters and state, on one back end."""
+
+    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+        """One call of the model under `setting`; its value, or None where it returns nothing.
+
+        `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that `back`
+        uses. Each call has the next call number, the first is 1; random draws are keyed by it.
+        """
+
+    def backward(
+        self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
+    ) -> dict[int, Tensor]:
+        """Gradients from `loss` (of `ir.program.LOSSES`); the gradients of the inputs in `dinputs`.
+
+        `pop`: takes the newest record off the stack and adds to the parameters' gradients, the state's gradient coming
+        from the `pop` before (`sback`); otherwise uses the last `forward` and overwrites the gradients (`back`).
+        """
+
+    def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
+        """Changes every parameter that has a gradient, in the order of LANGUAGE.md §9."""
+
+    def reset(self, keepstate: bool) -> None:
+        """Empties the stack, zeroes gradients, and zeroes the state unless `keepstate`."""
+
+    def read(self, kind: str, name: str) -> Tensor:
+        """A copy of an array: `kind` is `par`, `grad`, `state`, or `value` (a Knet variable after the last forward).
+
+        KeyError where there is none of that name; for a gradient, where none has been computed.
+        """
+
+    def write(self, kind: str, name: str, array: Tensor) -> None:
+        """Overwrites a parameter (`par`) or state (`state`)."""
+
+    def stack_depth(self) -> int:
+        """How many records `sforw` has pushed and `sback` not yet taken."""
+
+    def set_seed(self, seed: int) -> None:
+        """Random draws from here on are keyed by `seed`, call numbers from 1 again; parameters stay."""
+
+    def close(self) -> None:
+        """Frees what the back end holds; further calls are errors of the caller."""

@@ -1,0 +1,132 @@
+"""Compile-time values of Knet: what a keyword argument can hold.
+
+Made by the front end's evaluator and by the Python interface (`knetc.Gaussian(0, 0.1)`), read by the operators. A value
+is one of: int, float, bool, str, None, a tuple of values, `Symbol`, `Array`, `Range`, or a `Filler`. All are immutable
+and hashable, and none needs NumPy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+
+class Symbol(str):
+    """`:relu` in Knet: the name of an operator; also the constants CUDNN_…."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f":{str(self)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A literal array: dims in Knet's order, elements in column-major order as the bytes of float64."""
+
+    dims: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, dims: tuple[int, ...], elements: list[float]) -> Array:
+        """An array of `elements`, given in column-major order."""
+        return cls(tuple(dims), array("d", elements).tobytes())
+
+    def elements(self) -> list[float]:
+        """The elements in column-major order."""
+        a = array("d")
+        a.frombytes(self.data)
+        return a.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`start:stop` of Knet, both ends included."""
+
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """How an array is filled; subclasses are the distributions of the manual's table 3."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(repr(getattr(self, f.name)) for f in fields(self))})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Bernoulli(Filler):
+    """`scale` with probability `p`, else 0."""
+
+    p: float = 0.5
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Constant(Filler):
+    """Every element `val`."""
+
+    val: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Gaussian(Filler):
+    """Normal with `mean` and standard deviation `std`."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity(Filler):
+    """`scale` on the diagonal, else 0."""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Uniform(Filler):
+    """Uniform in [min, max)."""
+
+    min: float = 0.0
+    max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Xavier(Filler):
+    """Uniform in ±sqrt(3/n), n = length/last dimension (the manual's table 3)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GlorotUniform(Filler):
+    """Uniform in ±sqrt(6/(fanin+fanout)) (Glorot and Bengio 2010)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GlorotNormal(Filler):
+    """Normal with standard deviation sqrt(2/(fanin+fanout)) (Glorot and Bengio 2010)."""
+
+
+FILLERS: dict[str, type[Filler]] = {
+    "Bernoulli": Bernoulli,
+    "Constant": Constant,
+    "Gaussian": Gaussian,
+    "Identity": Identity,
+    "Uniform": Uniform,
+    "Xavier": Xavier,
+    "Glorot": GlorotUniform,
+    "GlorotUniform": GlorotUniform,
+    "GlorotNormal": GlorotNormal,
+}
+
+CUDNN_CONSTANTS: tuple[str, ...] = (
+    "CUDNN_CONVOLUTION",
+    "CUDNN_CROSS_CORRELATION",
+    "CUDNN_POOLING_MAX",
+    "CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING",
+    "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING",
+)
+
+Value: TypeAlias = "int | float | bool | str | None | Symbol | Array | Range | Filler | tuple[Value, ...]"
