@@ -12,8 +12,8 @@ class Options:
     """Settings of one compilation.
 
     `inputs`: the dims of each input, N for the batch, None for an input whose dims are to be inferred. `losses`: which
-    backward programs are made (of `ir.program.LOSSES`). `dtype`: `f32` or `f64`. `level`: 0 to 2, as `-O`. `math`: `fp32`
-    or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`.
+    backward programs are made (of `ir.program.LOSSES`). `dtype`: `f32` or `f64`. `level`: 0 to 2, as `-O`. `math`:
+    `fp32` or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`.
     """
 
     inputs: tuple[PartialDims | None, ...] = ()

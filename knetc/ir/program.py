@@ -22,8 +22,8 @@ from knetc.ir.types import Dims, PartialDims, Type
 from knetc.values import Value
 
 STAGES = ("lowered", "variants", "ssa", "typed", "training")
-# Where a backward program starts: `zero` = no gradient from the output at all (sback without ygold), `none` = ygold is the
-# gradient of the output itself.
+# Where a backward program starts: `zero` = no gradient from the output at all (sback without ygold), `none` = ygold is
+# the gradient of the output itself.
 LOSSES = ("zero", "none", "quadloss", "softloss")
 GOLD = "@gold"
 MASK = "@mask"
@@ -73,7 +73,7 @@ def guard_and(a: Guard, b: Guard) -> Guard:
     """Conjunction, constants folded."""
     if a == NEVER or b == NEVER:
         return NEVER
-    if a == ALWAYS or a == b:
+    if a in (ALWAYS, b):
         return b
     return a if b == ALWAYS else Guard("and", (a, b))
 
@@ -82,7 +82,7 @@ def guard_or(a: Guard, b: Guard) -> Guard:
     """Disjunction, constants folded."""
     if a == ALWAYS or b == ALWAYS:
         return ALWAYS
-    if a == NEVER or a == b:
+    if a in (NEVER, b):
         return b
     return a if b == NEVER else Guard("or", (a, b))
 
@@ -135,10 +135,10 @@ class Input:
 class Backward:
     """The gradient program that starts from one loss.
 
-    Besides forward values and its own, `body` may read `@gold` (ygold; for loss `none` the gradient of the output itself)
-    and, through the loss operators, `@mask` (one number a column, or absent). Its results are effects: `dpar` (a parameter's gradient), `dinput` (an
-    input's gradient), `dkeep` (a state's gradient, for the step before). Instructions needed for `dinput` alone may be
-    left out where no input gradient is asked for.
+    Besides forward values and its own, `body` may read `@gold` (ygold; for loss `none` the gradient of the output
+    itself) and, through the loss operators, `@mask` (one number a column, or absent). Its results are effects: `dpar`
+    (a parameter's gradient), `dinput` (an input's gradient), `dkeep` (a state's gradient, for the step before).
+    Instructions needed for `dinput` alone may be left out where no input gradient is asked for.
     """
 
     loss: str
@@ -162,8 +162,11 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled model at some stage. `temps`: variables of the lowered stages that are not static (results of calls and
-    subexpressions), so never state. `functions`: result temporaries with the definition each came from, for messages."""
+    """A compiled model at some stage.
+
+    `temps`: variables of the lowered stages that are not static (results of calls and subexpressions), so never state.
+    `functions`: result temporaries with the definition each came from, for messages.
+    """
 
     name: str
     stage: str
@@ -200,9 +203,3 @@ class Program:
                 if i.op == "state":
                     found.setdefault(str(i.attr("var")), i.type)
         return found
-
-
-__all__ = [
-    "ALWAYS", "GOLD", "LOSSES", "MASK", "NEVER", "STAGES", "Attrs", "Backward", "Dims", "Guard", "Input", "Instr", "Program", "Variant",
-    "guard_and", "guard_not", "guard_or", "make_attrs",
-]  # fmt: skip

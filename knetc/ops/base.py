@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from knetc.ir.types import Dims, Partial, Type
+from knetc.ir.types import Partial, Type
 from knetc.values import Array, Filler, Value
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class ShapeRule(Protocol):
 
     def __call__(
         self, args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
-    ) -> tuple[tuple[Partial, ...], Partial]: ...
+    ) -> tuple[tuple[Partial, ...], Partial]:
+        """What follows for the arguments and the result."""
 
 
 # --- NumPy meaning ----------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Elementwise:
     """One scalar expression an element, broadcasting its arguments to the result.
 
     `expr` is C++ with `{name}` for each argument's element (already of the element type, called `T` there), or a
-    function of the attributes that returns such text (numbers as `T(0.5)`). Helpers from `templates/include` may be used.
+    function of the attributes that returns such text (numbers as `T(0.5)`). Helpers of `templates/include` may be used.
     """
 
     expr: str | Callable[[AttrMap], str]
@@ -153,9 +154,9 @@ class OpDef:
     """An operator. `args`: names of the positional arguments. `user`: callable from a Knet program.
 
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
-    operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same result,
-    so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is not the
-    batch even where they are inputs of the model (conv's w, dot's a).
+    operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same
+    result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is not
+    the batch even where they are inputs of the model (conv's w, dot's a).
     """
 
     name: str
@@ -187,9 +188,3 @@ def register(op: OpDef) -> OpDef:
 def registry() -> Mapping[str, OpDef]:
     """Every operator by name. `import knetc.ops` fills it."""
     return _REGISTRY
-
-
-__all__ = [
-    "AttrMap", "Cuda", "Dims", "Elementwise", "EvalContext", "Gradient", "GradientBuilder", "Kernel", "Keyword", "Library",
-    "Meaning", "NoCode", "OpDef", "ShapeMismatch", "ShapeRule", "register", "registry",
-]  # fmt: skip

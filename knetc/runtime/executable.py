@@ -41,8 +41,8 @@ class Executable(Protocol):
     def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
         """One call of the model under `setting`; its value, or None where it returns nothing.
 
-        `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that `back`
-        uses. Each call has the next call number, the first is 1; random draws are keyed by it.
+        `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that
+        `back` uses. Each call has the next call number, the first is 1; random draws are keyed by it.
         """
 
     def backward(
