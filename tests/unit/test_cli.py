@@ -1,0 +1,160 @@
+"""The command: what it writes, where, its exit codes, and the texts of its own errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knetc.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LINREG = "@knet function f(x; out=2)\n    return wb(x; out=out)\nend\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.knet"
+    path.write_text(LINREG)
+    return path
+
+
+def test_writes_beside_the_source_by_default(model: Path) -> None:
+    assert main([str(model), "--input", "3,N"]) == 0
+    text = model.with_suffix(".cu").read_text()
+    assert "knet_forward" in text and "wb(x; out=out)" in text
+    assert sorted(p.name for p in model.parent.iterdir()) == ["m.cu", "m.knet"]  # nothing left beside it
+
+
+@pytest.mark.parametrize("kind", ["cu", "header", "ast", "ir", "ir-opt", "plan"])
+def test_every_kind_is_written_to_standard_output(model: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model), "--input", "3,N", "--emit", kind, "-o", "-"]) == 0
+    first = capsys.readouterr().out
+    assert first.strip()
+    assert main([str(model), "--input", "3,N", "--emit", kind, "-o", "-"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_ir_says_what_was_inferred(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model), "--input", "3,N", "--emit", "ir-opt", "-o", "-", "-D", "out=7"]) == 0
+    assert "f32[7,3]" in capsys.readouterr().out
+
+
+def test_directive_gives_defaults_and_the_command_line_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.knet"
+    path.write_text("# knetc: --input 3,N -D out=4\n" + LINREG)
+    assert main([str(path), "--emit", "ir-opt", "-o", "-"]) == 0
+    assert "f32[4,3]" in capsys.readouterr().out
+    assert main([str(path), "--emit", "ir-opt", "-o", "-", "--input", "5,N", "-D", "out=6"]) == 0
+    assert "f32[6,5]" in capsys.readouterr().out
+
+
+def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "knetc.cli", "-", "--input", "3,N"], input=LINREG, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "knet_forward" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: FILE"),
+        (["{m}", "--loss", "l1"], "argument --loss: invalid choice: 'l1' (choose from"),
+        (["{m}", "--input", "3,0"], "--input 3,0: dims are positive numbers and N for the batch, such as 28,28,1,N"),
+        (["{m}", "--input", "N,3"], "--input N,3: N, the batch, can only be the last dimension"),
+        (["{m}", "--input", "3,N", "--input", "3,N"], "--input given 2 times, but f has 1 input(s)"),
+        (["{m}", "--input", "y=3,N"], "--input y=3,N: f has no input 'y'; its inputs are x"),
+        (["{m}", "-D", "out"], "-D wants KEY=VALUE, not 'out'"),
+        (["{m}", "--input", "3,N", "--print-after", "fusing"], "--print-after: no pass 'fusing'; the passes are"),
+        (["{m}", "--input", "3,N", "--build", "-o", "-"], "--build wants --emit cu and an output file"),
+    ],
+)
+def test_wrong_command_lines(
+    arguments: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([a.format(m=model) for a in arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert [p.name for p in model.parent.iterdir()] == ["m.knet"]
+
+
+def test_wrong_directive_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.knet"
+    path.write_text("# knetc: --arch sm_90\n" + LINREG)
+    assert main([str(path)]) == 2
+    assert f"{path}:1: in the line '# knetc:': unrecognized arguments" in capsys.readouterr().err
+
+
+def test_errors_in_the_source_exit_with_1_and_leave_the_old_output(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = model.with_suffix(".cu")
+    out.write_text("old")
+    model.write_text("@knet function f(x)\n    return rleu(x)\nend\n")
+    assert main([str(model), "-o", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"{model}:2:12: error:") and "relu" in message
+    assert out.read_text() == "old"
+    assert sorted(p.name for p in model.parent.iterdir()) == ["m.cu", "m.knet"]
+
+
+def test_missing_file_and_unwritable_output(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "no.knet")]) in (1, 3)
+    assert "no.knet" in capsys.readouterr().err
+    assert main([str(model), "--input", "3,N", "-o", str(tmp_path / "no" / "m.cu")]) == 3
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_size_that_cannot_be_inferred_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model)]) == 1
+    message = capsys.readouterr().err
+    assert "cannot be inferred" in message and "x" in message
+
+
+def test_time_passes_and_print_after(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model), "--input", "3,N", "-o", "-", "--time-passes", "--print-after", "state"]) == 0
+    err = capsys.readouterr().err
+    for name in ("conditions", "state", "shapes", "gradient", "simplify"):
+        assert f"\n{name}" in "\n" + err
+    assert "# after state" in err and "# after shapes" not in err
+
+
+def test_report_shows_kernels_buffers_and_memory(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model), "--input", "3,N", "-o", "-", "--report"]) == 0
+    err = capsys.readouterr().err.lower()
+    assert "kernel" in err and "peak" in err and "lower bound" in err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--version", "--help"):
+        with pytest.raises(SystemExit) as stop:
+            main([flag])
+        assert stop.value.code == 0
+        assert "knetc" in capsys.readouterr().out
+
+
+def test_same_bytes_whatever_the_hash_seed_and_the_folder(tmp_path: Path) -> None:
+    texts = set()
+    for seed in ("0", "1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        (folder / "lenet.knet").write_bytes((EXAMPLES / "lenet.knet").read_bytes())
+        done = subprocess.run(
+            [sys.executable, "-m", "knetc.cli", "lenet.knet", "-o", "-"],
+            cwd=folder,
+            env={"PYTHONHASHSEED": seed, "PATH": "", "HOME": str(tmp_path)},
+            capture_output=True,
+            check=True,
+        )
+        texts.add(done.stdout)
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.knet")), ids=lambda p: p.stem)
+def test_every_example_compiles(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = "ir-opt" if path.stem == "adding" else "cu"  # recurrent models have no emitted code yet
+    assert main([str(path), "--emit", kind, "-o", "-"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
