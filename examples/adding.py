@@ -1,7 +1,7 @@
 """The adding problem with an IRNN: `python examples/adding.py`. The data are made on the spot.
 
-A sequence holds T pairs: a number in [0, 1] and a mark that is 1 at two steps and 0 at the others; the answer is the sum
-of the two marked numbers. Answering 1 always gives a mean squared error of 0.167 (Le, Jaitly and Hinton 2015); the
+A sequence holds T pairs: a number in [0, 1] and a mark that is 1 at two steps and 0 at the others; the answer is the
+sum of the two marked numbers. Answering 1 always gives a mean squared error of 0.167 (Le, Jaitly and Hinton 2015); the
 quadratic loss shown is half of the squared error.
 """
 

@@ -37,7 +37,7 @@ def _bytes(name: str) -> bytes:
 
 
 def images(pixels: np.ndarray) -> np.ndarray:
-    """(count, 28, 28) bytes as (28, 28, 1, count) floats in [0, 1], Fortran-ordered; the first axis runs along a row."""
+    """(count, 28, 28) bytes as (28, 28, 1, count) floats in [0, 1], Fortran-ordered; the first axis runs along rows."""
     return np.asfortranarray((pixels.astype(np.float32) / 255).transpose(2, 1, 0)[:, :, None, :])
 
 
