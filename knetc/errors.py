@@ -136,7 +136,7 @@ class KnetInternalError(KnetError):
         text = (
             f"{message}\nThis is a fault of knetc, not of your program. Please report it to {TRACKER} with the source."
         )
-        super().__init__(f"{message}\n{advice}", span, notes)
+        super().__init__(text, span, notes)
 
 
 class Diagnostics:
