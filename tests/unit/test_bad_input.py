@@ -106,7 +106,6 @@ def _trained() -> tuple[knetc.Model, np.ndarray, np.ndarray]:
         lambda net, x, y: net.get("nope"),
         lambda net, x, y: net.set("wb/w", np.zeros((9, 9))),
     ],
-    ids=lambda call: call.__code__.co_code.hex()[:0] or None,
 )
 def test_a_bad_call_leaves_the_model_as_it_was(call: object) -> None:
     net, x, y = _trained()
