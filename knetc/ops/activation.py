@@ -1,0 +1,257 @@
+"""Operators of one argument: axpb, copy, the activations, softmax; and the operators of their gradients.
+
+All work in the element type of the argument. `soft` normalises a column: all dimensions but the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from knetc.lazy import np
+from knetc.ops import checks
+from knetc.ops.base import AttrMap, Elementwise, EvalContext, GradientBuilder, Kernel, Keyword, OpDef, register
+from knetc.ops.shapes import same_shape
+from knetc.values import Value
+
+if TYPE_CHECKING:
+    from knetc.ir.program import Instr
+    from knetc.ops.base import Gradient, Tensor
+
+# --- axpb: a x^p + b --------------------------------------------------------------------------------------------------
+
+
+def _number(value: Value) -> float:
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def _power(ctx: EvalContext, x: Tensor, p: float) -> Tensor:
+    """x^p in the element type; the common powers by the operation that is exact for them."""
+    if p == 1:
+        return x
+    if p == 2:
+        return np.multiply(x, x)
+    if p == -1:
+        return np.divide(ctx.dtype.type(1), x)
+    if p == 0.5:
+        return np.sqrt(x)
+    return np.ones_like(x) if p == 0 else np.power(x, ctx.dtype.type(p))
+
+
+def _axpb(ctx: EvalContext, x: Tensor) -> Tensor:
+    a, p, b = (_number(ctx.attrs[k]) for k in "apb")
+    y = _power(ctx, x, p)
+    if a != 1:
+        y = np.multiply(y, ctx.dtype.type(a))
+    if b != 0:
+        y = np.add(y, ctx.dtype.type(b))
+    return y
+
+
+def _axpb_back(ctx: EvalContext, dy: Tensor, x: Tensor) -> Tensor:
+    a, p = (_number(ctx.attrs[k]) for k in "ap")
+    slope = np.multiply(_power(ctx, x, p - 1), ctx.dtype.type(a * p))
+    return np.multiply(dy, slope)
+
+
+def literal(value: float) -> str:
+    """A number as C++ text in the element type."""
+    return f"T({value!r})"
+
+
+def _power_text(x: str, p: float) -> str:
+    special = {0.0: "T(1)", 1.0: x, 2.0: f"{x} * {x}", -1.0: f"T(1) / {x}", 0.5: f"knet_sqrt({x})"}
+    return special[p] if p in special else f"knet_pow({x}, {literal(p)})"
+
+
+def _axpb_text(attrs: AttrMap) -> str:
+    a, p, b = (_number(attrs[k]) for k in "apb")
+    text = _power_text("{x}", p)
+    if a != 1:
+        text = f"{literal(a)} * ({text})"
+    return text if b == 0 else f"{text} + {literal(b)}"
+
+
+def _axpb_back_text(attrs: AttrMap) -> str:
+    a, p = (_number(attrs[k]) for k in "ap")
+    return f"{{dy}} * ({literal(a * p)} * ({_power_text('{x}', p - 1)}))"
+
+
+def _axpb_gradient(g: GradientBuilder, instr: Instr, dy: str) -> list[str | None]:
+    """a·p·x^(p−1)·dy; without x where p is 1, and nothing where p is 0: then the result does not depend on x."""
+    a, p = (_number(instr.attr(k)) for k in "ap")
+    if not g.wanted(0) or p == 0 or a == 0:
+        return [None]
+    if p == 1:
+        return [dy if a == 1 else g.emit("axpb", dy, like=dy, a=a, p=1, b=0)]
+    return [g.emit("axpb_back", dy, instr.args[0], like=instr.args[0], a=a, p=p)]
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+
+def _copy(ctx: EvalContext, x: Tensor) -> Tensor:
+    return x.copy(order="F")
+
+
+def _relu(ctx: EvalContext, x: Tensor) -> Tensor:
+    return np.maximum(x, ctx.dtype.type(0))
+
+
+def _sigm(ctx: EvalContext, x: Tensor) -> Tensor:
+    one = ctx.dtype.type(1)
+    # exp overflows to infinity for a very negative x, and 1/(1+inf) is the right 0.
+    with np.errstate(over="ignore"):
+        return np.divide(one, np.add(np.exp(np.negative(x)), one))
+
+
+def _tanh(ctx: EvalContext, x: Tensor) -> Tensor:
+    return np.tanh(x)
+
+
+def _relu_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
+    return np.multiply(dy, np.greater(y, ctx.dtype.type(0)))
+
+
+def _sigm_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
+    return np.multiply(dy, np.multiply(y, np.subtract(ctx.dtype.type(1), y)))
+
+
+def _tanh_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
+    one = ctx.dtype.type(1)
+    # (1−y)(1+y) keeps its digits where y is near ±1; 1−y² would not.
+    return np.multiply(dy, np.multiply(np.subtract(one, y), np.add(one, y)))
+
+
+def _from_output(back: str) -> Gradient:
+    """The gradient of an operator whose slope is a function of its result."""
+
+    def gradient(g: GradientBuilder, instr: Instr, dy: str) -> list[str | None]:
+        return [g.emit(back, dy, instr.out, like=instr.args[0]) if g.wanted(0) else None]
+
+    return gradient
+
+
+# --- softmax ----------------------------------------------------------------------------------------------------------
+
+
+def columns(x: Tensor) -> Tensor:
+    """A Fortran-ordered array as a C-ordered matrix with one row for each column of Knet; a view."""
+    return x.T.reshape(x.shape[-1] if x.ndim else 1, -1)
+
+
+def _soft(ctx: EvalContext, x: Tensor) -> Tensor:
+    rows = columns(x)
+    y = np.exp(rows - rows.max(axis=1, keepdims=True))
+    y /= y.sum(axis=1, keepdims=True)
+    return y.reshape(x.T.shape).T
+
+
+def _soft_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
+    dys, ys = columns(dy), columns(y)
+    inner = np.multiply(dys, ys).sum(axis=1, keepdims=True)
+    return np.multiply(ys, dys - inner).reshape(y.T.shape).T
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def _unary(
+    name: str,
+    doc: str,
+    numpy: Callable[[EvalContext, Tensor], Tensor],
+    cuda: Elementwise | Kernel,
+    gradient: Gradient,
+    reads: tuple[str, ...] = (),
+    keywords: dict[str, Keyword] | None = None,
+) -> OpDef:
+    return register(
+        OpDef(
+            name=name,
+            doc=doc,
+            args=("x",),
+            shape=same_shape,
+            numpy=numpy,
+            cuda=cuda,
+            gradient=gradient,
+            reads=reads,
+            keywords=keywords or {},
+            user=True,
+        )
+    )
+
+
+def _back(
+    name: str,
+    of: str,
+    numpy: Callable[[EvalContext, Tensor, Tensor], Tensor],
+    cuda: Elementwise | Kernel,
+    second: str = "y",
+    keywords: dict[str, Keyword] | None = None,
+) -> OpDef:
+    return register(
+        OpDef(
+            name=name,
+            doc=f"Gradient of `{of}`. Second derivatives are not computed, so it has no gradient itself.",
+            args=("dy", second),
+            shape=same_shape,
+            numpy=numpy,
+            cuda=cuda,
+            keywords=keywords or {},
+        )
+    )
+
+
+def _copy_gradient(g: GradientBuilder, instr: Instr, dy: str) -> list[str | None]:
+    return [dy if g.wanted(0) else None]
+
+
+_A, _P, _B = Keyword(1, checks.number), Keyword(1, checks.number), Keyword(0, checks.number)
+
+AXPB = _unary(
+    "axpb",
+    "a·x^p + b.",
+    _axpb,
+    Elementwise(_axpb_text),
+    _axpb_gradient,
+    reads=("x",),
+    keywords={"a": _A, "p": _P, "b": _B},
+)
+COPY = _unary("copy", "The argument itself.", _copy, Elementwise("{x}"), _copy_gradient)
+RELU = _unary(
+    "relu",
+    "x where x is over 0, else 0. Its slope is 0 where the result is 0.",
+    _relu,
+    # This way round a NaN stays a NaN, as in NumPy.
+    Elementwise("{x} < T(0) ? T(0) : {x}"),
+    _from_output("relu_back"),
+    reads=("out",),
+)
+SIGM = _unary(
+    "sigm",
+    "1/(1 + exp(−x)).",
+    _sigm,
+    Elementwise("T(1) / (T(1) + knet_exp(-{x}))"),
+    _from_output("sigm_back"),
+    reads=("out",),
+)
+TANH = _unary(
+    "tanh", "Hyperbolic tangent.", _tanh, Elementwise("knet_tanh({x})"), _from_output("tanh_back"), reads=("out",)
+)
+SOFT = _unary(
+    "soft",
+    "Softmax over each column, over all dimensions but the last.",
+    _soft,
+    Kernel("soft"),
+    _from_output("soft_back"),
+    reads=("out",),
+)
+
+AXPB_BACK = _back(
+    "axpb_back", "axpb", _axpb_back, Elementwise(_axpb_back_text), second="x", keywords={"a": _A, "p": _P}
+)
+RELU_BACK = _back("relu_back", "relu", _relu_back, Elementwise("{y} > T(0) ? {dy} : T(0)"))
+SIGM_BACK = _back("sigm_back", "sigm", _sigm_back, Elementwise("{dy} * ({y} * (T(1) - {y}))"))
+TANH_BACK = _back("tanh_back", "tanh", _tanh_back, Elementwise("{dy} * ((T(1) - {y}) * (T(1) + {y}))"))
+SOFT_BACK = _back("soft_back", "soft", _soft_back, Kernel("soft_back"))

@@ -1,0 +1,225 @@
+"""Broadcasting sum and product, and the reduction that their gradients need.
+
+Missing trailing dimensions and dimensions of 1 expand, in Knet's order of dimensions: `(10,)` goes with `(10,N)`, and
+`(1,1,20,1)` with `(24,24,20,N)`. The batch expands only from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from knetc.ir.types import Dim, Partial, PartialDims, show_dims
+from knetc.lazy import np
+from knetc.ops.base import (
+    AttrMap,
+    Elementwise,
+    EvalContext,
+    GradientBuilder,
+    Kernel,
+    OpDef,
+    ShapeMismatch,
+    register,
+)
+from knetc.ops.shapes import batch_last, join
+
+if TYPE_CHECKING:
+    from knetc.ir.program import Instr
+    from knetc.ops.base import Tensor
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _open_operand(p: Partial, other: Partial, out: Partial, assume: bool) -> Partial:
+    """An operand whose number of dimensions is open, settled from its neighbours where that is possible.
+
+    A vector lies along the rows of a matrix and along the channels of a 4-D or 5-D array. Any other open operand takes
+    the other's whole shape, but only under `assume`, since its shape may still come from elsewhere.
+    """
+    if p.dims is not None:
+        return p
+    if not p.vector:
+        return Partial(other.dims) if assume else p
+    shape = other.dims if other.dims is not None else out.dims
+    if shape is None:
+        return p
+    rank = len(shape)
+    axis = rank - 2 if rank >= 4 else 0
+    size = shape[axis]
+    if size is None and out.dims is not None and len(out.dims) == rank:
+        size = out.dims[axis]
+    if size is None and not assume:
+        return p
+    return Partial((*(1,) * axis, size, *(1,) * (rank - axis - 1)) if rank >= 4 else (size,))
+
+
+def _join_axis(a: Dim | None, b: Dim | None, out: Dim | None, assume: bool, message: str) -> tuple[Dim | None, ...]:
+    """One dimension of both operands and of the result, with what follows for each."""
+    if a is not None and b is not None:
+        wide = b if a == 1 else a if b == 1 else join(a, b, message, [0, 1])
+        wider = f"{message}; the result would be {wide!r}, its use needs {out!r}"
+        return a, b, join(wide, out, wider, [0, 1, -1])
+    if a is None and b is None:
+        return (1, 1, out) if out == 1 else (out, out, out) if assume else (a, b, out)
+    known = b if a is None else a
+    if known == 1:
+        other = out
+    else:
+        out = join(known, out, f"{message}; its use needs {out!r}", [1 if a is None else 0, -1])
+        other = known if assume else None
+    return (other, b, out) if a is None else (a, other, out)
+
+
+def broadcast_shape(
+    args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
+) -> tuple[tuple[Partial, ...], Partial]:
+    """Two-way rule of an elementwise operator of two operands that expand."""
+    a = _open_operand(args[0], args[1], out, assume)
+    b = _open_operand(args[1], a, out, assume)
+    if a.dims is None or b.dims is None:
+        return (a, b), out
+    rank = max(len(a.dims), len(b.dims))
+    if out.dims is not None and len(out.dims) != rank:
+        text = (
+            f"{show_dims(a.dims)} and {show_dims(b.dims)} give {rank} dimensions, its use needs {show_dims(out.dims)}"
+        )
+        raise ShapeMismatch(text, [0, 1, -1])
+    columns = (_expanded(a.dims, rank), _expanded(b.dims, rank), out.dims or (None,) * rank)
+    joined = [
+        _join_axis(x, y, z, assume, f"{show_dims(a.dims)} and {show_dims(b.dims)} do not fit in dimension {i + 1}")
+        for i, (x, y, z) in enumerate(zip(*columns, strict=True))
+    ]
+    new_a, new_b, new_out = zip(*joined, strict=True) if joined else ((), (), ())
+    batch_last(new_out, -1)
+    return (Partial(new_a[: len(a.dims)]), Partial(new_b[: len(b.dims)])), Partial(new_out)
+
+
+def _expanded(dims: PartialDims, rank: int) -> PartialDims:
+    return dims + (1,) * (rank - len(dims))
+
+
+def _sumto_shape(
+    args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
+) -> tuple[tuple[Partial, ...], Partial]:
+    """Nothing follows for unknown sizes; known ones must be those of an operand that expands to the argument."""
+    (dy,) = args
+    if dy.dims is not None and out.dims is not None:
+        fits = len(out.dims) <= len(dy.dims) and all(
+            small in (1, None, big) or big is None
+            for small, big in zip(_expanded(out.dims, len(dy.dims)), dy.dims, strict=True)
+        )
+        if not fits:
+            raise ShapeMismatch(f"{show_dims(dy.dims)} cannot be summed to {show_dims(out.dims)}", [0, -1])
+    return args, out
+
+
+# --- NumPy ------------------------------------------------------------------------------------------------------------
+
+
+def _same_rank(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both arrays with trailing dimensions of 1 added to the one that has fewer; views."""
+    rank = max(a.ndim, b.ndim)
+    return tuple(x.reshape(x.shape + (1,) * (rank - x.ndim), order="F") for x in (a, b))  # type: ignore[return-value]
+
+
+def _add(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
+    a, b = _same_rank(a, b)
+    return np.add(a, b, order="F")
+
+
+def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
+    a, b = _same_rank(a, b)
+    return np.multiply(a, b, order="F")
+
+
+def _sumto(ctx: EvalContext, dy: Tensor) -> Tensor:
+    small = _expanded(ctx.dims, dy.ndim)
+    axes = tuple(i for i, (s, n) in enumerate(zip(small, dy.shape, strict=True)) if s == 1 and n != 1)
+    return sum_axes(dy, axes).reshape(ctx.dims, order="F")
+
+
+def sum_axes(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The sum of a Fortran-ordered array over `axes`, which leave the result.
+
+    Adjacent axes are merged first, and the axes nearest in memory are summed first: NumPy is several times faster on
+    few long axes than on many short ones.
+    """
+    x = x.T
+    for first, last in _runs(sorted(x.ndim - 1 - i for i in axes)):
+        merged = x.reshape(x.shape[:first] + (-1,) + x.shape[last + 1 :])
+        x = np.add.reduce(merged, axis=first)
+    return np.asarray(x).T
+
+
+def _runs(axes: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last of each stretch of consecutive numbers, the last stretch first."""
+    runs: list[tuple[int, int]] = []
+    for axis in axes:
+        if runs and runs[0][1] == axis - 1:
+            runs[0] = (runs[0][0], axis)
+        else:
+            runs.insert(0, (axis, axis))
+    return runs
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+def sum_to(g: GradientBuilder, gradient: str, operand: str) -> str:
+    """The gradient summed over the dimensions in which `operand` was expanded."""
+    if g.type(gradient).dims == g.type(operand).dims:
+        return gradient
+    return g.emit("sumto", gradient, like=operand)
+
+
+def _add_gradient(g: GradientBuilder, instr: Instr, dy: str) -> list[str | None]:
+    return [sum_to(g, dy, x) if g.wanted(i) else None for i, x in enumerate(instr.args)]
+
+
+def _mul_gradient(g: GradientBuilder, instr: Instr, dy: str) -> list[str | None]:
+    a, b = instr.args
+    return [
+        sum_to(g, g.emit("mul", dy, other, like=dy), x) if g.wanted(i) else None
+        for i, (x, other) in enumerate(((a, b), (b, a)))
+    ]
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+ADD = register(
+    OpDef(
+        name="add",
+        doc="Broadcasting sum, `a .+ b`.",
+        args=("a", "b"),
+        shape=broadcast_shape,
+        numpy=_add,
+        cuda=Elementwise("{a} + {b}"),
+        gradient=_add_gradient,
+        user=True,
+    )
+)
+
+MUL = register(
+    OpDef(
+        name="mul",
+        doc="Broadcasting product, `a .* b`.",
+        args=("a", "b"),
+        shape=broadcast_shape,
+        numpy=_mul,
+        cuda=Elementwise("{a} * {b}"),
+        gradient=_mul_gradient,
+        reads=("a", "b"),
+        user=True,
+    )
+)
+
+SUMTO = register(
+    OpDef(
+        name="sumto",
+        doc="Sum over the dimensions in which an operand was expanded. Part of gradients, which have none themselves.",
+        args=("dy",),
+        shape=_sumto_shape,
+        numpy=_sumto,
+        cuda=Kernel("sumto"),
+    )
+)

@@ -1,0 +1,108 @@
+"""The training options: how a parameter changes by its gradient (LANGUAGE.md §9, the manual's table 5).
+
+Called by the executables that run on NumPy; the emitted code has a kernel of its own for the same formulas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from knetc.lazy import np
+from knetc.runtime.executable import TrainingOptions
+
+if TYPE_CHECKING:
+    from knetc.ops.base import Tensor
+
+Slots: TypeAlias = "dict[str, Tensor]"
+"""The running averages of one parameter by name, of the parameter's shape; absent until first used. `adam_t`, the number
+of steps Adam has made, has shape ()."""
+
+# The running averages that each option uses, in the order in which the options are applied.
+SLOTS: dict[str, tuple[str, ...]] = {
+    "adagrad": ("adagrad",),
+    "rmsprop": ("rmsprop",),
+    "adam": ("adam_m", "adam_v", "adam_t"),
+    "momentum": ("momentum",),
+    "nesterov": ("nesterov",),
+}
+
+EPSILON = 1e-8
+RMSPROP_DECAY = 0.9
+ADAM_BETA1, ADAM_BETA2 = 0.9, 0.999
+
+
+def gradient_scale(norm: float, gclip: float, gscale: float) -> float:
+    """What every gradient is multiplied by first: `gscale`, and gclip/norm where the global L2 norm is over gclip > 0."""
+    return gscale * gclip / norm if 0 < gclip < norm else gscale
+
+
+def apply_update(options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, scale: float) -> None:
+    """Changes w in place by its gradient dw, which stays as it is; `slots` is read, filled and changed in place.
+
+    `scale` comes from `gradient_scale`. All arithmetic is in w's element type.
+    """
+    real = w.dtype.type
+    step = np.multiply(dw, real(scale)) if scale != 1 else dw
+    if options.l1reg:
+        step = step + real(options.l1reg) * np.sign(w)
+    if options.l2reg:
+        step = step + real(options.l2reg) * w
+    if options.adagrad:
+        step = _adagrad(step, slots)
+    if options.rmsprop:
+        step = _rmsprop(step, slots)
+    if options.adam:
+        step = _adam(step, slots)
+    if options.momentum:
+        step = _momentum(step, slots, real(options.momentum))
+    if options.nesterov:
+        step = _nesterov(step, slots, real(options.nesterov))
+    w -= step if options.lr == 1 else np.multiply(step, real(options.lr))
+
+
+def _slot(slots: Slots, name: str, like: Tensor) -> Tensor:
+    """The running average of that name, zero at first."""
+    if name not in slots:
+        slots[name] = np.zeros_like(like, order="F")
+    return slots[name]
+
+
+def _adagrad(step: Tensor, slots: Slots) -> Tensor:
+    squares = _slot(slots, "adagrad", step)
+    squares += np.square(step)
+    return step / (step.dtype.type(EPSILON) + np.sqrt(squares))
+
+
+def _rmsprop(step: Tensor, slots: Slots) -> Tensor:
+    squares, real = _slot(slots, "rmsprop", step), step.dtype.type
+    squares *= real(RMSPROP_DECAY)
+    squares += real(1 - RMSPROP_DECAY) * np.square(step)
+    return step / (real(EPSILON) + np.sqrt(squares))
+
+
+def _adam(step: Tensor, slots: Slots) -> Tensor:
+    """Kingma and Ba 2015, algorithm 1."""
+    m, v, real = _slot(slots, "adam_m", step), _slot(slots, "adam_v", step), step.dtype.type
+    count = slots.setdefault("adam_t", np.zeros(()))
+    count += 1
+    m *= real(ADAM_BETA1)
+    m += real(1 - ADAM_BETA1) * step
+    v *= real(ADAM_BETA2)
+    v += real(1 - ADAM_BETA2) * np.square(step)
+    mean = m / real(1 - ADAM_BETA1 ** float(count))
+    variance = v / real(1 - ADAM_BETA2 ** float(count))
+    return mean / (np.sqrt(variance) + real(EPSILON))
+
+
+def _momentum(step: Tensor, slots: Slots, rate: np.floating) -> Tensor:
+    last = _slot(slots, "momentum", step)
+    step = step + rate * last
+    last[...] = step
+    return step
+
+
+def _nesterov(step: Tensor, slots: Slots, rate: np.floating) -> Tensor:
+    velocity = _slot(slots, "nesterov", step)
+    velocity *= rate
+    velocity += step
+    return step + rate * velocity
