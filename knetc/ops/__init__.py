@@ -1,9 +1,13 @@
 """The operators. Importing this package fills the registry; it does not import NumPy."""
 
-from knetc.ops import activation, broadcast, conv, effects, linear, loss, pool, sources
+from importlib import import_module
+
 from knetc.ops.base import OpDef, registry
 
 __all__ = ["OpDef", "registry"]
 
-# The modules register their operators when they are imported; naming them here says that the imports are meant.
-MODULES = (sources, linear, broadcast, activation, conv, pool, loss, effects)
+# The modules that register operators, in the order in which the registry lists them.
+MODULES = ("sources", "linear", "broadcast", "activation", "conv", "pool", "loss", "effects")
+
+for _module in MODULES:
+    import_module(f"{__name__}.{_module}")

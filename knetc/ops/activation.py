@@ -31,28 +31,31 @@ def _power(ctx: EvalContext, x: Tensor, p: float) -> Tensor:
     if p == 1:
         return x
     if p == 2:
-        return np.multiply(x, x)
+        return x * x
+    y: Tensor
     if p == -1:
-        return np.divide(ctx.dtype.type(1), x)
-    if p == 0.5:
-        return np.sqrt(x)
-    return np.ones_like(x) if p == 0 else np.power(x, ctx.dtype.type(p))
+        y = ctx.dtype.type(1) / x
+    elif p == 0.5:
+        y = np.sqrt(x)
+    else:
+        y = np.ones_like(x) if p == 0 else np.power(x, ctx.dtype.type(p))
+    return y
 
 
 def _axpb(ctx: EvalContext, x: Tensor) -> Tensor:
     a, p, b = (_number(ctx.attrs[k]) for k in "apb")
     y = _power(ctx, x, p)
     if a != 1:
-        y = np.multiply(y, ctx.dtype.type(a))
+        y = y * ctx.dtype.type(a)
     if b != 0:
-        y = np.add(y, ctx.dtype.type(b))
-    return y
+        y = y + ctx.dtype.type(b)
+    return y.copy(order="F") if y is x else y
 
 
 def _axpb_back(ctx: EvalContext, dy: Tensor, x: Tensor) -> Tensor:
     a, p = (_number(ctx.attrs[k]) for k in "ap")
-    slope = np.multiply(_power(ctx, x, p - 1), ctx.dtype.type(a * p))
-    return np.multiply(dy, slope)
+    dx: Tensor = dy * (_power(ctx, x, p - 1) * ctx.dtype.type(a * p))
+    return dx
 
 
 def literal(value: float) -> str:
@@ -96,32 +99,37 @@ def _copy(ctx: EvalContext, x: Tensor) -> Tensor:
 
 
 def _relu(ctx: EvalContext, x: Tensor) -> Tensor:
-    return np.maximum(x, ctx.dtype.type(0))
+    y: Tensor = np.maximum(x, ctx.dtype.type(0))
+    return y
 
 
 def _sigm(ctx: EvalContext, x: Tensor) -> Tensor:
     one = ctx.dtype.type(1)
     # exp overflows to infinity for a very negative x, and 1/(1+inf) is the right 0.
     with np.errstate(over="ignore"):
-        return np.divide(one, np.add(np.exp(np.negative(x)), one))
+        y: Tensor = one / (np.exp(-x) + one)
+    return y
 
 
 def _tanh(ctx: EvalContext, x: Tensor) -> Tensor:
-    return np.tanh(x)
+    y: Tensor = np.tanh(x)
+    return y
 
 
 def _relu_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
-    return np.multiply(dy, np.greater(y, ctx.dtype.type(0)))
+    return dy * (y > 0)
 
 
 def _sigm_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
-    return np.multiply(dy, np.multiply(y, np.subtract(ctx.dtype.type(1), y)))
+    dx: Tensor = dy * (y * (ctx.dtype.type(1) - y))
+    return dx
 
 
 def _tanh_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     one = ctx.dtype.type(1)
     # (1−y)(1+y) keeps its digits where y is near ±1; 1−y² would not.
-    return np.multiply(dy, np.multiply(np.subtract(one, y), np.add(one, y)))
+    dx: Tensor = dy * ((one - y) * (one + y))
+    return dx
 
 
 def _from_output(back: str) -> Gradient:
@@ -143,15 +151,16 @@ def columns(x: Tensor) -> Tensor:
 
 def _soft(ctx: EvalContext, x: Tensor) -> Tensor:
     rows = columns(x)
-    y = np.exp(rows - rows.max(axis=1, keepdims=True))
+    y: Tensor = np.exp(rows - rows.max(axis=1, keepdims=True))
     y /= y.sum(axis=1, keepdims=True)
     return y.reshape(x.T.shape).T
 
 
 def _soft_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     dys, ys = columns(dy), columns(y)
-    inner = np.multiply(dys, ys).sum(axis=1, keepdims=True)
-    return np.multiply(ys, dys - inner).reshape(y.T.shape).T
+    inner = (dys * ys).sum(axis=1, keepdims=True)
+    dx: Tensor = ys * (dys - inner)
+    return dx.reshape(y.T.shape).T
 
 
 # --- operators --------------------------------------------------------------------------------------------------------

@@ -155,8 +155,8 @@ class OpDef:
 
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
     operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same
-    result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is not
-    the batch even where they are inputs of the model (conv's w, dot's a).
+    result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is
+    not the batch even where they are inputs of the model (conv's w, dot's a).
     """
 
     name: str

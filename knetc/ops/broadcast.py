@@ -123,13 +123,13 @@ def _same_rank(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _add(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
-    a, b = _same_rank(a, b)
-    return np.add(a, b, order="F")
+    y: Tensor = np.add(*_same_rank(a, b), order="F")
+    return y
 
 
 def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
-    a, b = _same_rank(a, b)
-    return np.multiply(a, b, order="F")
+    y: Tensor = np.multiply(*_same_rank(a, b), order="F")
+    return y
 
 
 def _sumto(ctx: EvalContext, dy: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """Filling an array: the distributions of the manual's table 3 over the random words of random.py.
 
-`filler_spec` is the one place for the distributions' formulas: the interpreter fills from it through `fill`, and the
-generator takes its kind and two numbers for the emitted kernel.
+`resolve` gives a distribution its numbers: for the interpreter, which fills through `fill`, and for the generator,
+whose kernels draw the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
+from knetc.errors import KnetInternalError
 from knetc.lazy import np
 from knetc.ops import checks, random
 from knetc.values import (
@@ -28,22 +29,9 @@ from knetc.values import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from knetc.ops.base import Tensor
-
-KINDS = ("constant", "uniform", "normal", "bernoulli", "identity", "array")
-
-
-@dataclass(frozen=True, slots=True)
-class FillerSpec:
-    """A distribution with its numbers for one shape; `kind` is one of KINDS.
-
-    constant: a. uniform: a + (b−a)·u. normal: a + b·z. bernoulli: b with probability a, else 0. identity: a on the
-    diagonal, else 0. array: the elements of the array.
-    """
-
-    kind: str
-    a: float = 0.0
-    b: float = 0.0
 
 
 def check_filler(value: Value) -> str | None:
@@ -73,36 +61,29 @@ def _fans(dims: Sequence[int]) -> tuple[float, float]:
     return length / dims[-1], length / dims[-2]
 
 
-def filler_spec(filler: Filler | Array, dims: Sequence[int]) -> FillerSpec:
-    """The distribution for an array of `dims` (batch filled in). Xavier: ±sqrt(3/n), n = length/last dimension."""
+def resolve(filler: Filler, dims: Sequence[int]) -> Filler:
+    """The filler with its numbers for an array of `dims`, batch filled in: Xavier and the Glorots become Uniform or
+    Gaussian, the others stay.
+
+    Xavier (the manual's table 3): uniform in ±sqrt(3/n), n = length/last dimension. Glorot and Bengio 2010: variance
+    2/(fanin+fanout).
+    """
     match filler:
-        case Array():
-            return FillerSpec("array")
-        case Constant(val):
-            return FillerSpec("constant", float(val))
-        case Uniform(low, high):
-            return FillerSpec("uniform", float(low), float(high))
-        case Gaussian(mean, std):
-            return FillerSpec("normal", float(mean), float(std))
-        case Bernoulli(p, scale):
-            return FillerSpec("bernoulli", float(p), float(scale))
-        case Identity(scale):
-            return FillerSpec("identity", float(scale))
         case Xavier():
             bound = math.sqrt(3 * dims[-1] / math.prod(dims))
-            return FillerSpec("uniform", -bound, bound)
+            return Uniform(-bound, bound)
         case GlorotUniform():
             bound = math.sqrt(6 / sum(_fans(dims)))
-            return FillerSpec("uniform", -bound, bound)
+            return Uniform(-bound, bound)
         case GlorotNormal():
-            return FillerSpec("normal", 0.0, math.sqrt(2 / sum(_fans(dims))))
-    raise TypeError(f"unknown filler {filler!r}")
+            return Gaussian(0.0, math.sqrt(2 / sum(_fans(dims))))
+    return filler
 
 
 def fill(
     filler: Filler | Array,
     dims: Sequence[int],
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[np.floating[Any]],
     seed: int,
     stream: int,
     call: int,
@@ -113,26 +94,29 @@ def fill(
     Element i, in column-major order, comes from word i of the random stream (seed, stream, call). `first_column`: the
     array is the part of a larger one that begins there; its distribution is that of `dims`.
     """
-    spec, count = filler_spec(filler, dims), math.prod(dims)
-    start = first_column * (count // dims[-1] if count else 0)
-    flat: Tensor
+    count = math.prod(dims)
+    start = first_column * (count // dims[-1]) if count else 0
     if isinstance(filler, Array):
         flat = np.frombuffer(filler.data)[start : start + count]
-    elif spec.kind == "constant":
-        flat = np.full(count, spec.a)
-    elif spec.kind == "identity":
-        index = np.arange(start, start + count)
-        flat = np.where(index % dims[0] == index // dims[0], spec.a, 0.0)
     else:
-        flat = _distribute(spec, random.words(seed, stream, call, start, count))
+        flat = _elements(resolve(filler, dims), dims, seed, stream, call, start, count)
     return flat.astype(dtype).reshape(dims, order="F")
 
 
-def _distribute(spec: FillerSpec, words: np.ndarray) -> Tensor:
-    """Random words as elements of a distribution, in float64; each product and sum is rounded by itself."""
-    if spec.kind == "normal":
-        return np.add(np.multiply(random.normal(words), spec.b), spec.a)
-    u = random.uniform(words)
-    if spec.kind == "bernoulli":
-        return np.where(u < spec.a, spec.b, 0.0)
-    return np.add(np.multiply(u, spec.b - spec.a), spec.a)
+def _elements(
+    filler: Filler, dims: Sequence[int], seed: int, stream: int, call: int, start: int, count: int
+) -> NDArray[np.float64]:
+    """Elements `start` to `start + count` of the array in float64; each product and sum is rounded by itself."""
+    if isinstance(filler, Constant):
+        return np.full(count, float(filler.val))
+    if isinstance(filler, Identity):
+        index = np.arange(start, start + count)
+        return np.where(index % dims[0] == index // dims[0], float(filler.scale), 0.0)
+    words = random.words(seed, stream, call, start, count)
+    if isinstance(filler, Gaussian):
+        return np.add(np.multiply(random.normal(words), float(filler.std)), float(filler.mean))
+    if isinstance(filler, Bernoulli):
+        return np.where(random.uniform(words) < filler.p, float(filler.scale), 0.0)
+    if isinstance(filler, Uniform):
+        return np.add(np.multiply(random.uniform(words), float(filler.max - filler.min)), float(filler.min))
+    raise KnetInternalError(f"no meaning for the filler {filler!r}")

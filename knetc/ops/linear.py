@@ -69,7 +69,7 @@ def _open(p: Partial, assume: bool) -> Partial:
 def _dot_shape(
     args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
 ) -> tuple[tuple[Partial, ...], Partial]:
-    """(m,k)·(k,n) = (m,n), `ta` and `tb` transposing an operand; the result has more dimensions where its use says so."""
+    """(m,k)·(k,n) = (m,n), operands transposed by `ta`, `tb`; the result has more dimensions where its use says so."""
     ta, tb = attrs.get("ta") is True, attrs.get("tb") is True
     a, b = _open(args[0], assume), _open(args[1], assume)
     (m, ka), (kb, n) = _matrix(a, ta), _matrix(b, tb)
@@ -91,7 +91,7 @@ def _dot_shape(
 
 
 def matrix(x: Tensor) -> Tensor:
-    """A Fortran-ordered array as an operand of `dot`; a view. The batch of a one-dimensional array is not known here."""
+    """A Fortran-ordered array as an operand of `dot`, one of a single dimension as a column; a view."""
     if x.ndim == 2:
         return x
     return x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1, order="F")
@@ -107,7 +107,8 @@ def _dot(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
         # b's one dimension is the batch, so it is a row, where `matrix` made a column.
         mb = mb.T
     # The transposed product comes out C-ordered, so its transpose has the Fortran order that is wanted.
-    return np.matmul(mb.T, ma.T).T.reshape(ctx.dims, order="F")
+    product_t: Tensor = np.matmul(mb.T, ma.T)
+    return product_t.reshape(ctx.dims[::-1]).T
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

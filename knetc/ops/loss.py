@@ -13,7 +13,7 @@ from knetc.ir.types import Partial, show_dims
 from knetc.lazy import np
 from knetc.ops.activation import columns
 from knetc.ops.base import AttrMap, EvalContext, Kernel, OpDef, ShapeMismatch, register
-from knetc.ops.shapes import same_shape
+from knetc.ops.shapes import join, same_shape
 
 if TYPE_CHECKING:
     from knetc.ops.base import Tensor
@@ -27,10 +27,10 @@ def _loss_operands(args: tuple[Partial, ...], attrs: AttrMap) -> tuple[Partial, 
     (p, gold), _ = same_shape((p, gold), Partial(), attrs, False)
     if p.dims and mask.dims is None:
         mask = Partial((p.dims[-1],))
-    elif p.dims and mask.dims and None not in (p.dims[-1], mask.dims[-1]):
-        if p.dims[-1] != mask.dims[-1] or any(d not in (None, 1) for d in mask.dims[:-1]):
-            text = f"the mask {show_dims(mask.dims)} must have one entry for each column of {show_dims(p.dims)}"
-            raise ShapeMismatch(text, [0, 2])
+    elif p.dims and mask.dims:
+        text = f"the mask {show_dims(mask.dims)} must have one entry for each column of {show_dims(p.dims)}"
+        last = join(p.dims[-1], mask.dims[-1], text, [0, 2])
+        mask = Partial((*(join(1, d, text, [0, 2]) for d in mask.dims[:-1]), last))
     return p, gold, mask
 
 
@@ -54,19 +54,23 @@ def _loss_back_shape(
 
 def _average(ctx: EvalContext, per_column: Tensor, mask: Tensor | None) -> Tensor:
     """The masked sum of the columns' losses over the number of all columns."""
-    weighted = per_column if mask is None else per_column * np.ravel(mask)
+    weighted = per_column if mask is None else _masked(per_column, mask.reshape(-1))
     return np.asarray(weighted.sum(dtype=np.float64) / per_column.size, ctx.dtype)
 
 
-def _weights(ctx: EvalContext, count: int, mask: Tensor | None) -> Tensor:
-    """What multiplies each column's gradient, as a column of rows: mask / number of columns."""
-    share = ctx.dtype.type(1 / count)
-    return np.full((1, 1), share) if mask is None else np.ravel(mask)[:, None] * share
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    """x times the mask; 0 where the mask is 0, whatever stands there, be it NaN or infinity."""
+    with np.errstate(invalid="ignore"):
+        masked: Tensor = np.where(mask == 0, x.dtype.type(0), x * mask)
+    return masked
 
 
-def _like(rows: Tensor, p: Tensor) -> Tensor:
-    """A matrix of rows, one a column of Knet, in the shape of p."""
-    return rows.reshape(p.T.shape).T
+def _share(ctx: EvalContext, rows: Tensor, mask: Tensor | None, p: Tensor) -> Tensor:
+    """The gradient of each column's loss, a row each, as gradient of the masked average in the shape of p."""
+    dp = rows * ctx.dtype.type(1 / len(rows))
+    if mask is not None:
+        dp = _masked(dp, mask.reshape(-1, 1))
+    return dp.reshape(p.T.shape).T
 
 
 def _quadloss(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
@@ -76,7 +80,7 @@ def _quadloss(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) ->
 
 def _quadloss_back(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
     rows = columns(p) - columns(gold)
-    return _like(rows * _weights(ctx, len(rows), mask), p)
+    return _share(ctx, rows, mask, p)
 
 
 def _softloss(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
@@ -88,12 +92,12 @@ def _softloss_back(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | Non
     """−gold/p where p is over the bound; below it the loss does not depend on p."""
     rows, eps = columns(p), np.finfo(ctx.dtype).eps
     slope = np.where(rows > eps, -columns(gold) / np.maximum(rows, eps), ctx.dtype.type(0))
-    return _like(slope * _weights(ctx, len(rows), mask), p)
+    return _share(ctx, slope, mask, p)
 
 
 def _softmax_softloss_back(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
     rows = columns(p) - columns(gold)
-    return _like(rows * _weights(ctx, len(rows), mask), p)
+    return _share(ctx, rows, mask, p)
 
 
 def _zeroone(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
@@ -112,7 +116,7 @@ def _loss(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Ten
             args=("p", "gold", "mask"),
             shape=_loss_shape,
             numpy=numpy,
-            cuda=Kernel("loss"),
+            cuda=Kernel(name),
         )
     )
 
@@ -125,7 +129,7 @@ def _loss_back(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor
             args=("p", "gold", "mask"),
             shape=_loss_back_shape,
             numpy=numpy,
-            cuda=Kernel("loss_back"),
+            cuda=Kernel(name),
         )
     )
 
@@ -149,6 +153,6 @@ SOFTLOSS_BACK = _loss_back(
 )
 SOFTMAX_SOFTLOSS_BACK = _loss_back(
     "softmax_softloss_back",
-    "Gradient of `softloss` after `soft`, by the argument of `soft`: (p − gold)/columns, where gold's columns sum to 1.",
+    "Gradient of `softloss` after `soft`, by the argument of `soft`: (p − gold)/columns; gold's columns sum to 1.",
     _softmax_softloss_back,
 )

@@ -71,12 +71,12 @@ def normal(random_words: NDArray[Any]) -> Tensor:
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
 SQRT_HALF = 0.7071067811865476
-# log m = 2·atanh(s), s = (m−1)/(m+1): 2·(1, 1/3, 1/5, …) for powers of s². With |s| ≤ 0.172 the next term is below 2^-62.
+# log m = 2·atanh(s), s = (m−1)/(m+1): 2·(1, 1/3, 1/5, …) for powers of s². With |s| ≤ 0.172 the next is below 2^-62.
 LOG_SERIES = tuple(2.0 / (2 * k + 1) for k in range(12))
 
 
 def logarithm(x: Tensor) -> Tensor:
-    """The natural logarithm of positive, finite numbers, by exactly rounded operations; within 2 units in the last place.
+    """The natural logarithm of positive, finite numbers, by exactly rounded operations; off by at most 2 last digits.
 
     x = m·2^e with m in [sqrt(1/2), sqrt(2)); then log x = e·ln 2 + 2·atanh((m−1)/(m+1)).
     """

@@ -13,7 +13,6 @@ from knetc.lazy import np
 from knetc.ops import checks
 from knetc.ops.base import (
     AttrMap,
-    Elementwise,
     EvalContext,
     Kernel,
     Keyword,
@@ -184,6 +183,6 @@ ZEROS = register(
         args=(),
         shape=no_inference,
         numpy=_zeros,
-        cuda=Elementwise("T(0)"),
+        cuda=Kernel("zeros"),
     )
 )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from knetc.ops.base import Tensor
 
 Slots: TypeAlias = "dict[str, Tensor]"
-"""The running averages of one parameter by name, of the parameter's shape; absent until first used. `adam_t`, the number
-of steps Adam has made, has shape ()."""
+"""The running averages of one parameter by name, of the parameter's shape; absent until first used. `adam_t`, the
+number of steps that Adam has made, has shape ()."""
 
 # The running averages that each option uses, in the order in which the options are applied.
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ ADAM_BETA1, ADAM_BETA2 = 0.9, 0.999
 
 
 def gradient_scale(norm: float, gclip: float, gscale: float) -> float:
-    """What every gradient is multiplied by first: `gscale`, and gclip/norm where the global L2 norm is over gclip > 0."""
+    """What every gradient is multiplied by: `gscale`, and gclip/norm where the global L2 norm is over gclip > 0."""
     return gscale * gclip / norm if 0 < gclip < norm else gscale
 
 

@@ -33,7 +33,7 @@ class Window:
 
 
 def per_dimension(name: str, value: Value, d: int) -> tuple[int, ...]:
-    """A keyword's number or tuple as one number for each of `d` dimensions; ShapeMismatch where the tuple has others."""
+    """A keyword's number or tuple as one number for each of `d` dimensions; ShapeMismatch for a tuple of others."""
     if isinstance(value, tuple):
         if len(value) != d:
             raise ShapeMismatch(f"{name}={value!r} has {len(value)} entries, the image has {d} dimensions", [-1])
@@ -63,7 +63,7 @@ def image_rank(shapes: Sequence[Partial], attrs: AttrMap, names: Sequence[str]) 
             continue
         operand = -1 if index == len(shapes) - 1 else index
         if len(shape.dims) not in (4, 5):
-            text = f"images have 4 or 5 dimensions (2 or 3, channels, batch), {show_dims(shape.dims)} has {len(shape.dims)}"
+            text = f"{show_dims(shape.dims)} is no image: that has 2 or 3 dimensions, then channels and batch"
             raise ShapeMismatch(text, [operand])
         if rank not in (None, len(shape.dims)):
             text = " and ".join(show_dims(s.dims) for s in shapes if s.dims is not None)
