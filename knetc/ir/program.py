@@ -165,7 +165,8 @@ class Program:
     """A compiled model at some stage.
 
     `temps`: variables of the lowered stages that are not static (results of calls and subexpressions), so never state.
-    `functions`: result temporaries with the definition each came from, for messages.
+    `functions`: result temporaries with the definition each came from, for messages. `source`, `keywords`: what the
+    program was made from, for the head of the emitted file.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Program:
     functions: tuple[tuple[str, str], ...] = ()
     update: tuple[Instr, ...] = ()
     source: Source | None = field(default=None, compare=False)
+    keywords: tuple[tuple[str, Value], ...] = field(default=(), compare=False)
 
     def variant(self, setting: frozenset[str]) -> Variant:
         """The variant that runs where exactly the conditions in `setting` are true; KeyError where there is none."""

@@ -1,0 +1,122 @@
+"""What a person reads in the emitted file: the head comment, and the Knet lines above kernels and statements.
+
+Before: the plan and its instructions' positions in the source. After: `codegen.emit`. Nothing here says where or when
+the file was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from knetc.codegen.spec import Module
+from knetc.errors import Span
+from knetc.ir.plan import Plan, Step
+from knetc.ir.program import Instr
+
+REPORT_BATCH = 100
+_MOST_PLACES = 6
+_MOST_BUFFERS = 40
+
+
+def outermost(span: Span | None) -> Span | None:
+    """The place in the user's own text: the call through which inlined definitions were reached."""
+    while span is not None and span.via is not None:
+        span = span.via
+    return span
+
+
+def place_text(span: Span) -> str:
+    """`lenet.knet:4: x1 = …`, without the folder."""
+    return comment_text(f"{_file(span)}:{span.line}: {span.source.line(span.line).strip()}")
+
+
+def comment_text(text: str) -> str:
+    """Text that can stand in a `//` comment: no control characters, and no backslash at the end to join lines."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return f"{text}." if text.endswith(("\\", "??/")) else text
+
+
+def _file(span: Span) -> str:
+    return os.path.basename(span.source.name)
+
+
+def where(instrs: Iterable[Instr]) -> list[str]:
+    """The Knet lines that a kernel runs for, each once, the first few of many."""
+    places: dict[str, None] = {}
+    for instr in instrs:
+        span = outermost(instr.span)
+        if span is not None:
+            places.setdefault(place_text(span))
+    lines = list(places)
+    if len(lines) > _MOST_PLACES:
+        lines[_MOST_PLACES:] = [f"and {len(lines) - _MOST_PLACES} more"]
+    return [f"  {line}" for line in lines]
+
+
+def step_lines(steps: tuple[Step, ...]) -> Iterator[tuple[str, frozenset[int] | None, list[Step]]]:
+    """Steps in groups of one Knet line and one condition on the wanted input gradients: comment, condition, steps.
+
+    The comment is empty where the line goes on.
+    """
+    shown = ""
+    group: list[Step] = []
+    head: tuple[str, frozenset[int] | None] = ("", None)
+    for step in steps:
+        span = outermost(step.instr.span)
+        text = f"// {place_text(span)}" if span is not None else shown
+        key = (text, step.wanted)
+        if group and key != head:
+            yield (head[0] if head[0] != shown else ""), head[1], group
+            shown = head[0]
+            group = []
+        head = key
+        group.append(step)
+    if group:
+        yield (head[0] if head[0] != shown else ""), head[1], group
+
+
+# --- the head ---------------------------------------------------------------------------------------------------------
+
+
+def header_lines(module: Module) -> list[str]:
+    """The comment at the head of the file: what it is, its source, its keywords, its memory."""
+    program = module.plan.program
+    lines = [f"Knet model {program.name}, compiled by knetc to CUDA ({module.dtype}, {module.options.math})."]
+    if program.source is not None:
+        lines += ["", f"Source, {os.path.basename(program.source.name)}:", ""]
+        lines += [f"  {line.rstrip()}".rstrip() for line in program.source.text.rstrip("\n").split("\n")]
+    if program.keywords:
+        lines += ["", "Keywords: " + ", ".join(f"{key}={value!r}" for key, value in program.keywords)]
+    lines += ["", *memory_lines(module.plan)]
+    return [comment_text(line) for line in lines]
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """The memory table: every buffer's size, the total, and the least that any sharing of buffers would need."""
+    total, bound = plan.total_bytes(REPORT_BATCH), plan.bound_bytes(REPORT_BATCH)
+    rows = [(b.kind, b.name, str(b.type), size_text(b.bytes(REPORT_BATCH))) for b in plan.buffers]
+    more = len(rows) - _MOST_BUFFERS
+    rows = rows[:_MOST_BUFFERS]
+    widths = [max((len(r[k]) for r in rows), default=0) for k in range(4)]
+    lines = [
+        f"Memory with a batch of {REPORT_BATCH}: {size_text(total)} in {len(plan.buffers)} buffers;"
+        f" live at once: {size_text(bound)}."
+    ]
+    lines += [
+        f"  {kind:<{widths[0]}}  {name:<{widths[1]}}  {type:<{widths[2]}}  {size:>{widths[3]}}"
+        for kind, name, type, size in rows
+    ]
+    if more > 0:
+        lines.append(f"  and {more} more")
+    return lines
+
+
+def size_text(size: int) -> str:
+    """A size for people: `1.2 kB`."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"

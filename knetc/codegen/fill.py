@@ -1,0 +1,96 @@
+"""How arrays are filled: parameters and constants once, random arrays at every call.
+
+Before: `codegen.kernels` and `codegen.emit` ask for the statement that fills a buffer. After: the templates of the fill
+kernels. Bounds are computed by the operators' own rules, so the interpreter and the emitted code draw the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from knetc.codegen.index import count
+from knetc.codegen.spec import KernelSpec, Module, Statement, number, statement
+from knetc.errors import KnetInternalError, KnetLimitation
+from knetc.ir.plan import Buffer
+from knetc.ir.program import Instr
+from knetc.ops.fillers import resolve
+from knetc.values import Array, Bernoulli, Constant, Filler, Gaussian, Identity, Uniform, Value
+
+_COUNTER = ("unsigned long long seed", "unsigned call", "unsigned stream")
+
+
+def fill(module: Module, instr: Instr, buffer: Buffer, call: str) -> Statement:
+    """The statement that fills `buffer` as the `init` of `instr` says; `call` is the call's number, 0 at the start.
+
+    KnetLimitation where the distribution's bounds depend on the batch.
+    """
+    init = instr.attr("init")
+    if isinstance(init, Array):
+        return _literal_array(module, instr, buffer, init)
+    if not isinstance(init, Filler):
+        raise KnetInternalError(f"{instr.out} is filled by {init!r}", instr.span)
+    value = f"{instr.out} {buffer.type}, {init!r}"
+    filler = _resolved(init, instr, buffer)
+    drawn: tuple[str, ...] = ()
+    if isinstance(filler, _RANDOM):
+        drawn = ("m->seed", call, f"{_stream(instr)}u")
+        module.features.update(("random", "normal") if isinstance(filler, Gaussian) else ("random",))
+    return statement(
+        "launch_each",
+        kernel=module.kernel(_kernel(module, filler), (instr,)),
+        elements=count(buffer.type.dims),
+        arguments=", ".join((module.ref(buffer), *drawn, *_numbers(filler, buffer))),
+        value=value,
+    )
+
+
+def _resolved(init: Filler, instr: Instr, buffer: Buffer) -> Filler:
+    """The distribution with its numbers for the buffer's shape: Xavier and the Glorots become Uniform or Gaussian."""
+    small, large = (resolve(init, buffer.type.concrete(n)) for n in (2, 3))
+    if small != large:
+        raise KnetLimitation(f"emitted code for {init!r} of a shape that holds the batch", instr.span)
+    return small
+
+
+# For each kind of distribution: its template, the parameters for its numbers, and its formula.
+_KINDS: Mapping[type[Filler], tuple[str, tuple[str, ...], str]] = {
+    Constant: ("fill_constant", ("double value",), "y = value"),
+    Identity: ("fill_identity", ("double scale", "int rows"), "y = scale on the diagonal, else 0"),
+    Uniform: ("fill_uniform", ("double low", "double high"), "y = uniform in [low, high)"),
+    Gaussian: ("fill_normal", ("double mean", "double std"), "y = normal with mean and standard deviation std"),
+    Bernoulli: ("fill_bernoulli", ("double p", "double scale"), "y = scale with probability p, else 0"),
+}
+_RANDOM = (Uniform, Gaussian, Bernoulli)
+
+
+def _kernel(module: Module, filler: Filler) -> KernelSpec:
+    if type(filler) not in _KINDS:
+        raise KnetInternalError(f"no code for the filler {filler!r}")
+    template, numbers, formula = _KINDS[type(filler)]
+    counter = _COUNTER if isinstance(filler, _RANDOM) else ()
+    real = module.real
+    return KernelSpec(template, template, (f"{real}* y", *counter, *numbers, "int n"), formula, (("real", real),))
+
+
+def _numbers(filler: Filler, buffer: Buffer) -> tuple[str, ...]:
+    numbers = tuple(number(getattr(filler, f.name), "f64") for f in fields(filler))
+    return (*numbers, count(buffer.type.dims[:1])) if isinstance(filler, Identity) else numbers
+
+
+def _stream(instr: Instr) -> int:
+    stream: Value = instr.attr("stream")
+    if not isinstance(stream, int):
+        raise KnetInternalError(f"{instr.out} has random stream {stream!r}", instr.span)
+    return stream
+
+
+def _literal_array(module: Module, instr: Instr, buffer: Buffer, init: Array) -> Statement:
+    """An array that the source gives is a table of the emitted file, copied to the device."""
+    return statement(
+        "copy_table",
+        table=module.table(instr.out, init),
+        target=module.ref(buffer),
+        elements=count(buffer.type.dims),
+        value=f"{instr.out} {buffer.type}",
+    )

@@ -1,0 +1,110 @@
+"""Index arithmetic of broadcasting and of sums over dimensions, as C text with the sizes written in.
+
+Before: the dims of a step's buffers. After: `codegen.kernels`, whose templates paste the text. Neighbouring dimensions
+that every operand treats alike are one dimension here, so the common cases need no division at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knetc.errors import KnetLimitation
+from knetc.ir.types import BatchDim, Dims
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbouring dimensions taken as one: elements without the batch, whether the batch is in it, who has it.
+
+    `kept`: for each operand, whether it has these dimensions (or 1 in their place).
+    """
+
+    size: int
+    batched: bool
+    kept: tuple[bool, ...]
+
+    def __str__(self) -> str:
+        return f"{'' if self.batched and self.size == 1 else self.size}{'N' if self.batched else ''}"
+
+
+def collapse(full: Dims, operands: Sequence[Dims]) -> list[Group]:
+    """The groups of `full`, fastest first, as the operands (each of `full`'s dims, missing ones, or ones) divide it."""
+    groups: list[Group] = []
+    for axis, d in enumerate(full):
+        if d == 1:
+            continue
+        batched = isinstance(d, BatchDim)
+        size = 1 if isinstance(d, BatchDim) else d
+        kept = tuple(axis < len(o) and o[axis] == d for o in operands)
+        if groups and groups[-1].kept == kept and not groups[-1].batched:
+            groups[-1] = Group(groups[-1].size * size, batched, kept)
+        else:
+            groups.append(Group(size, batched, kept))
+    if any(g.batched for g in groups[:-1]):
+        raise KnetLimitation("emitted code for an array whose batch dimension is not the last one")
+    return groups
+
+
+def count(dims: Dims) -> str:
+    """The number of elements as C text: `7840`, `784 * N`, `N`."""
+    size = 1
+    for d in dims:
+        if not isinstance(d, BatchDim):
+            size *= d
+    if not any(isinstance(d, BatchDim) for d in dims):
+        return str(size)
+    return "N" if size == 1 else f"{size} * N"
+
+
+def _digit(index: str, step: int, size: int, last: bool) -> str:
+    """The digit of `index` that counts from 0 to size-1 in steps of `step`."""
+    text = index if step == 1 else f"{index} / {step}"
+    return text if last else f"{text} % {size}"
+
+
+def _scaled(digit: str, stride: int) -> str:
+    if stride == 1:
+        return digit
+    return f"{digit} * {stride}" if digit.isidentifier() else f"({digit}) * {stride}"
+
+
+def operand_index(groups: Sequence[Group], operand: int, index: str) -> str:
+    """Where operand `operand` has the element that meets element `index` of the full array."""
+    if all(g.kept[operand] for g in groups):
+        return index
+    terms = []
+    step = stride = 1
+    for g in groups:
+        if g.kept[operand]:
+            terms.append(_scaled(_digit(index, step, g.size, g is groups[-1]), stride))
+            stride *= g.size
+        step *= g.size
+    return " + ".join(terms) or "0"
+
+
+def part_index(groups: Sequence[Group], kept: bool, index: str) -> str:
+    """Offset in the full array of element `index` of its kept (or its other) groups, as operand 0 divides them.
+
+    The sum of the two offsets, for a kept and for a summed index, is the position of one element.
+    """
+    mine = [g for g in groups if g.kept[0] == kept]
+    terms = []
+    step = stride = 1
+    for g in groups:
+        if g.kept[0] == kept:
+            terms.append(_scaled(_digit(index, step, g.size, g is mine[-1]), stride))
+            step *= g.size
+        stride *= g.size
+    return " + ".join(terms) or "0"
+
+
+def part_count(groups: Sequence[Group], kept: bool) -> str:
+    """The number of elements of the kept (or the other) groups, as C text."""
+    size = 1
+    batched = False
+    for g in groups:
+        if g.kept[0] == kept:
+            size *= g.size
+            batched |= g.batched
+    return count((size,)) if not batched else "N" if size == 1 else f"{size} * N"

@@ -1,0 +1,236 @@
+"""Each step of the plan as a kernel launch or a library call: every decision of the generator.
+
+Before: `ir.plan`. After: `codegen.emit`. Which form an operator takes is read from its `OpDef.cuda`; the builders here
+are by the name of the template, never of the operator. No reduction uses atomics: the same input gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import knetc.ops  # noqa: F401  (fills the registry)
+from knetc.codegen.fill import fill
+from knetc.codegen.index import collapse, count, operand_index, part_count, part_index
+from knetc.codegen.library import LIBRARY, pool_kernel
+from knetc.codegen.spec import KernelSpec, Module, Statement, number, spell_type, statement
+from knetc.errors import KnetInternalError
+from knetc.ir.plan import Step
+from knetc.ir.types import BatchDim, Dims
+from knetc.ops.base import Elementwise, Kernel, Library, NoCode, registry
+
+Build = Callable[[Module, Step], "list[Statement]"]
+MAX_THREADS = 256
+
+
+def lower_step(module: Module, step: Step) -> list[Statement]:
+    """The statements that run one step."""
+    cuda = registry()[step.instr.op].cuda
+    if isinstance(cuda, Elementwise):
+        return elementwise(module, step, cuda)
+    if isinstance(cuda, Library):
+        return LIBRARY[cuda.call](module, step) or [pool_kernel(module, step)]
+    if isinstance(cuda, Kernel):
+        if cuda.template not in KERNELS:
+            raise KnetInternalError(f"no kernel is known for {cuda.template}", step.instr.span)
+        return KERNELS[cuda.template](module, step)
+    if isinstance(cuda, NoCode):
+        raise KnetInternalError(f"{step.instr.op} is not a step of a plan", step.instr.span)
+    raise KnetInternalError(f"{step.instr.op} has no code", step.instr.span)
+
+
+def launch_each(module: Module, step: Step, spec: KernelSpec, elements: str, *arguments: str) -> Statement:
+    """A launch over `elements` elements, which the kernel takes as its last parameter."""
+    return statement(
+        "launch_each",
+        kernel=module.kernel(spec, (step.instr,)),
+        elements=elements,
+        arguments=", ".join(arguments),
+        value=describe(step),
+    )
+
+
+def launch(
+    module: Module, step: Step, spec: KernelSpec, blocks: str, threads: int, *arguments: str, value: str | None = None
+) -> Statement:
+    """A launch of so many blocks of so many threads."""
+    return statement(
+        "launch",
+        kernel=module.kernel(spec, (step.instr,)),
+        blocks=blocks,
+        threads=threads,
+        arguments=", ".join(arguments),
+        value=describe(step) if value is None else value,
+    )
+
+
+def describe(step: Step) -> str:
+    """The value that a step computes, for the comment after the statement."""
+    return f"{step.instr.out} {step.out.type}"
+
+
+# --- elementwise ------------------------------------------------------------------------------------------------------
+
+
+def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement]:
+    """One thread an element; broadcast arguments by index arithmetic."""
+    op = registry()[step.instr.op]
+    attrs = dict(step.instr.attrs)
+    expr = spell_type(cuda.expr(attrs) if callable(cuda.expr) else cuda.expr, module.dtype)
+    names = op.args[: len(step.args)]
+    out = next(n for n in ("y", "dx", "out", "result") if n not in names)
+    groups = collapse(step.out.type.dims, [a.type.dims for a in step.args])
+    elements = {name: f"{name}[{operand_index(groups, k, 'i')}]" for k, name in enumerate(names)}
+    plain = all(all(g.kept) for g in groups)
+    real = module.real
+    spec = KernelSpec(
+        template="elementwise",
+        stem=step.instr.op if plain else f"{step.instr.op}_{'x'.join(map(str, groups))}",
+        signature=(f"{real}* {out}", *(f"const {real}* {n}" for n in names), "int n"),
+        formula=f"{out} = {call_text(step)}",
+        fields=(("out", out), ("expr", expr.format_map(elements))),
+    )
+    refs = (module.ref(b) for b in (step.out, *step.args))
+    return [launch_each(module, step, spec, count(step.out.type.dims), *refs)]
+
+
+def call_text(step: Step) -> str:
+    """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
+    op = registry()[step.instr.op]
+    attrs = [
+        f"{key}={value!r}"
+        for key, value in step.instr.attrs
+        if key in op.keywords and value != op.keywords[key].default
+    ]
+    return f"{step.instr.op}({', '.join(op.args[: len(step.args)])}{'; ' if attrs else ''}{', '.join(attrs)})"
+
+
+# --- sums over dimensions ---------------------------------------------------------------------------------------------
+
+
+def sumto(module: Module, step: Step) -> list[Statement]:
+    """Sums over the dimensions that the result does not have: a block an element of the result, or a thread."""
+    groups = collapse(step.args[0].type.dims, [step.out.type.dims])
+    elements = part_count(groups, True)
+    summed = part_count(groups, False)
+    # With many results whose neighbours are neighbours in memory, a thread each reads memory in order.
+    by_thread = bool(groups) and groups[0].kept[0] and (groups[0].size >= 1024 or groups[0].batched)
+    shape = "x".join(f"{g}" if g.kept[0] else f"sum{g}" for g in groups)
+    real = module.real
+    spec = KernelSpec(
+        template="sumto_thread" if by_thread else "sumto_block",
+        stem=f"sumto_{shape}" if shape else "sumto",
+        signature=(f"{real}* y", f"const {real}* dy", "int summed", *(("int n",) if by_thread else ())),
+        formula="y = sumto(dy): the sum over dimensions along which a value was repeated",
+        fields=(("real", real), ("base", part_index(groups, True, "o")), ("offset", part_index(groups, False, "r"))),
+    )
+    arguments = (module.ref(step.out), module.ref(step.args[0]), summed)
+    if by_thread:
+        return [launch_each(module, step, spec, elements, *arguments)]
+    module.features.add("reduce")
+    return [launch(module, step, spec, elements, 128, *arguments)]
+
+
+# --- column by column -------------------------------------------------------------------------------------------------
+
+
+def rows_and_columns(dims: Dims) -> tuple[int, str]:
+    """Elements in a column, and the number of columns as C text: the last dimension's."""
+    rows = 1
+    for d in dims[:-1]:
+        if isinstance(d, BatchDim):
+            raise KnetInternalError(f"the batch is not the last dimension of {dims}")
+        rows *= d
+    last = dims[-1] if dims else 1
+    return rows, "N" if isinstance(last, BatchDim) else str(last)
+
+
+def columnwise(template: str, formula: str, *names: str) -> Build:
+    """A kernel with one block a column, over its rows."""
+
+    def build(module: Module, step: Step) -> list[Statement]:
+        rows, columns = rows_and_columns(step.out.type.dims)
+        real = module.real
+        parameters = tuple(f"{'' if k == 0 else 'const '}{real}* {n}" for k, n in enumerate(names))
+        spec = KernelSpec(template, template, (*parameters, "int rows"), formula, (("real", real),))
+        module.features.update(("reduce", "math"))
+        threads = min(MAX_THREADS, (rows + 31) // 32 * 32)
+        refs = (module.ref(b) for b in (step.out, *step.args))
+        return [launch(module, step, spec, columns, threads, *refs, str(rows))]
+
+    return build
+
+
+# For each operator of a loss: its template and what it computes.
+_LOSS_KERNELS: Mapping[str, tuple[str, str]] = {
+    "quadloss": ("quadloss", "partial sums of mask * (p - gold)^2 / 2"),
+    "softloss": ("softloss", "partial sums of -mask * gold * log(p)"),
+    "zeroone": ("zeroone", "partial sums of mask over the columns whose largest elements stand in different rows"),
+    "quadloss_back": ("difference", "dp = mask * (p - gold) / columns"),
+    "softmax_softloss_back": ("difference", "dx = mask * (p - gold) / columns, for p = soft(x)"),
+    "softloss_back": ("softloss_back", "dp = -mask * gold / p / columns"),
+}
+_EPSILON = {"f32": 2.0**-23, "f64": 2.0**-52}
+
+
+def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) -> KernelSpec:
+    """A loss's kernel over prediction, gold and mask, which may be absent."""
+    template, formula = _LOSS_KERNELS[step.instr.op]
+    real = module.real
+    signature = (out, *(f"const {real}* {name}" for name in ("p", "gold", "mask")), *counts)
+    # Under this bound a prediction counts as the bound (LANGUAGE.md §9): the type's epsilon.
+    fields = (("real", real), ("epsilon", number(_EPSILON[module.dtype], module.dtype)))
+    module.features.add("math")
+    return KernelSpec(template, step.instr.op, signature, formula, fields)
+
+
+def loss_back(module: Module, step: Step) -> list[Statement]:
+    """The gradient of a loss with respect to the prediction, an element a thread."""
+    rows, columns = rows_and_columns(step.out.type.dims)
+    spec = _loss_spec(module, step, f"{module.real}* dp", ("int rows", "int columns", "int n"))
+    arguments = (module.ref(step.out), module.ref(step.args[0]), module.ref(step.args[1]), "mask")
+    return [launch_each(module, step, spec, count(step.out.type.dims), *arguments, str(rows), columns)]
+
+
+def loss(module: Module, step: Step) -> list[Statement]:
+    """A loss's value in two launches: partial sums of so many blocks, then their total."""
+    rows, columns = rows_and_columns(step.args[0].type.dims)
+    by_column = step.instr.op == "zeroone"
+    elements = columns if by_column else count(step.args[0].type.dims)
+    spec = _loss_spec(module, step, "double* partials", ("int rows", "int columns" if by_column else "int n"))
+    module.features.update(("reduce", "partials"))
+    p, gold = (module.ref(b) for b in step.args[:2])
+    blocks = f"knet_blocks({elements})"
+    arguments = ("m->partials", p, gold, "mask", str(rows), elements)
+    first = launch(module, step, spec, blocks, MAX_THREADS, *arguments, value="")
+    return [first, total(module, step, module.ref(step.out), elements, f"1.0 / {columns}")]
+
+
+def total(module: Module, step: Step, target: str, elements: str, factor: str) -> Statement:
+    """Adds up the partial sums that a kernel over `elements` elements left."""
+    real = module.real
+    spec = KernelSpec(
+        "total",
+        "total",
+        (f"{real}* y", "const double* partials", "int blocks", "double factor"),
+        "y = factor * the sum of the partial sums",
+        (("real", real),),
+    )
+    return launch(module, step, spec, "1", MAX_THREADS, target, "m->partials", f"knet_blocks({elements})", factor)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def random(module: Module, step: Step) -> list[Statement]:
+    """`rnd`: filled anew at every call, keyed by the call's number."""
+    return [fill(module, step.instr, step.out, "m->call")]
+
+
+KERNELS: Mapping[str, Build] = {
+    "sumto": sumto,
+    "soft": columnwise("soft", "y = soft(x), column by column", "y", "x"),
+    "soft_back": columnwise("soft_back", "dx = y .* (dy - sum(dy .* y)), column by column", "dx", "dy", "y"),
+    "loss": loss,
+    "loss_back": loss_back,
+    "rnd": random,
+}

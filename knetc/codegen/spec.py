@@ -1,0 +1,165 @@
+"""What the generator decides, as data: kernels and the statements that use them.
+
+Before: `codegen.kernels` and `codegen.library`, which make these from the plan's steps. After: `codegen.emit`, which
+hands them to the templates. A template only pastes fields; everything that could be decided has been.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from knetc.codegen.names import Names
+from knetc.ir.plan import Buffer, Plan
+from knetc.ir.program import Instr
+from knetc.options import Options
+from knetc.values import Array
+
+FieldValue: TypeAlias = "str | int | tuple[object, ...]"
+REAL = {"f32": "float", "f64": "double"}
+# Members of the model's struct and locals of its functions that no value may be called.
+_TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
+    seed call batch capacity variant gradients input_gradients training"""
+TAKEN = tuple(_TAKEN.split())
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """One kernel: `templates/kernels/<template>.cu.j2` with `fields`.
+
+    `stem`: the name it would like; `signature`: its parameters; `formula`: what it computes, for the comment above it.
+    Two specs that differ in `stem` and `formula` alone are one kernel.
+    """
+
+    template: str
+    stem: str
+    signature: tuple[str, ...]
+    formula: str
+    fields: tuple[tuple[str, FieldValue], ...] = ()
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What decides whether two kernels are one."""
+        return (self.template, self.signature, self.fields)
+
+
+@dataclass(slots=True)
+class KernelUse:
+    """A kernel of the module with its final name and the instructions that it runs for."""
+
+    name: str
+    spec: KernelSpec
+    instrs: list[Instr]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of the host code: `templates/host/<template>.cu.j2` with `fields`."""
+
+    template: str
+    fields: tuple[tuple[str, FieldValue], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryShape:
+    """A convolution or pooling that cuDNN is told about: the member of the model that holds its descriptors."""
+
+    member: str
+    fields: tuple[tuple[str, FieldValue], ...]
+    comment: str
+
+
+def statement(template: str, **fields: FieldValue) -> Statement:
+    """A statement of the host code."""
+    return Statement(template, tuple(fields.items()))
+
+
+def number(value: float, dtype: str) -> str:
+    """A C literal of the element type."""
+    value = float(value)
+    if math.isnan(value):
+        text = "NAN"
+    elif math.isinf(value):
+        text = "INFINITY" if value > 0 else "-INFINITY"
+    else:
+        text = f"{value!r}f" if dtype == "f32" else repr(value)
+    return f"({text})" if text.startswith("-") else text
+
+
+_LITERAL = re.compile(r"\bT\(\s*(-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?|-?inf|nan)\s*\)")
+_TYPE = re.compile(r"\bT\b")
+
+
+def spell_type(expr: str, dtype: str) -> str:
+    """An operator's expression with `T(0.5)` written as a literal and `T` as the element type."""
+    expr = _LITERAL.sub(lambda found: number(float(found[1]), dtype), expr)
+    return _TYPE.sub(REAL[dtype], expr)
+
+
+class Module:
+    """What one emitted file holds besides its plan: identifiers, kernels, library shapes, and what is pasted in."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        self.plan = plan
+        self.options = options
+        self.dtype = plan.program.dtype
+        self.real = REAL[self.dtype]
+        self.kernels: dict[tuple[object, ...], KernelUse] = {}
+        self.convs: dict[tuple[object, ...], LibraryShape] = {}
+        self.pools: dict[tuple[object, ...], LibraryShape] = {}
+        self.tables: dict[Array, str] = {}
+        self.features: set[str] = set()
+        self._kernel_names = Names()
+        self._table_names = Names()
+        self.members = _members(plan)
+
+    def kernel(self, spec: KernelSpec, instrs: Iterable[Instr] = ()) -> str:
+        """How a statement names the kernel `spec`, which is added where it is new."""
+        use = self.kernels.get(spec.content)
+        if use is None:
+            use = self.kernels[spec.content] = KernelUse(self._kernel_names.fresh(spec.stem), spec, [])
+        use.instrs.extend(instrs)
+        return f"kernels.{use.name}"
+
+    def ref(self, buffer: Buffer) -> str:
+        """How host code names a buffer."""
+        return f"m->{self.members[buffer]}"
+
+    def table(self, name: str, array: Array) -> str:
+        """How host code names an array that the source gives; a table of the file."""
+        return self.tables.setdefault(array, f"{self._table_names.fresh(name)}_table")
+
+    def library(self, kind: str, fields: tuple[tuple[str, FieldValue], ...], comment: str) -> str:
+        """How host code names the descriptors of a convolution (`conv`) or pooling (`pool`)."""
+        shapes = self.convs if kind == "conv" else self.pools
+        shape = shapes.get(fields)
+        if shape is None:
+            shape = shapes[fields] = LibraryShape(f"{kind}[{len(shapes)}]", fields, comment)
+        self.features.add("cudnn")
+        self.features.add(kind)
+        return f"m->{shape.member}"
+
+
+_SPELLED = {"grad": "d:{}", "gold": "gold", "mask": "mask", "loss": "loss"}
+_ORDER = ("param", "input", "const", "grad", "value")
+
+
+def _members(plan: Plan) -> dict[Buffer, str]:
+    """The struct's member for each buffer: parameters first, so that they keep their plain names."""
+    names = Names(TAKEN)
+    found: dict[Buffer, str] = {}
+    golds = 0
+    for b in plan.buffers:
+        if b.kind in ("mask", "loss"):
+            found[b] = b.kind
+        elif b.kind == "gold":
+            golds += 1
+            found[b] = "gold" if golds == 1 else names.fresh(f"gold_{golds}")
+    for kind in _ORDER:
+        for b in plan.buffers:
+            if b.kind == kind:
+                found[b] = names.fresh(_SPELLED.get(kind, "{}").format(b.name))
+    return found

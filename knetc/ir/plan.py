@@ -1,0 +1,295 @@
+"""The plan: which buffer holds each value, in which order the instructions run, and what memory that takes.
+
+Before: a `training` program. After: `codegen.kernels`, which turns each step into a kernel launch or a library call.
+Every value has a buffer of its own for now; a value that becomes a parameter's gradient is written straight into it.
+A buffer's size is fixed or so many elements a column, so memory is known for every batch size before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from knetc.errors import KnetInternalError, KnetLimitation
+from knetc.ir.program import GOLD, MASK, Backward, Instr, Program, Variant
+from knetc.ir.types import BatchDim, N, Type
+
+LOSS = "@loss"
+_RECURRENT = frozenset({"state", "keep", "dstate", "dkeep"})
+_ELEMENT_BYTES = {"f32": 4, "f64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask` or `loss`.
+
+    `name` is the Knet name of the value (for a gradient, of its parameter).
+    """
+
+    name: str
+    kind: str
+    type: Type
+
+    def elements(self, batch: int) -> int:
+        """The number of elements for `batch` columns."""
+        return self.type.column * (batch if self.type.batched else 1)
+
+    def bytes(self, batch: int) -> int:
+        """The size for `batch` columns."""
+        return self.elements(batch) * _ELEMENT_BYTES[self.type.dtype]
+
+    @property
+    def kept(self) -> bool:
+        """Whether the buffer lives as long as the model, whatever runs."""
+        return self.kind in ("param", "grad", "const")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction with the buffers that it reads and writes.
+
+    `wanted`: the inputs whose gradients need this step; None where it always runs.
+    """
+
+    instr: Instr
+    out: Buffer
+    args: tuple[Buffer, ...]
+    wanted: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardPlan:
+    """A backward program in order.
+
+    `inputs`: where each input's gradient stands afterwards; `params`: the parameters that get a gradient.
+    `loss_value`: where the loss's value stands, None where the loss has none.
+    """
+
+    loss: str
+    steps: tuple[Step, ...]
+    inputs: tuple[tuple[int, Buffer], ...]
+    params: tuple[str, ...]
+    loss_value: Buffer | None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPlan:
+    """A variant in order. `label` tells variants apart: the conditions of its smallest setting, empty for none.
+
+    `result`: the model's value, None where it returns nothing; `names`: Knet variables that can be read afterwards.
+    """
+
+    variant: Variant
+    label: tuple[str, ...]
+    forward: tuple[Step, ...]
+    backward: tuple[BackwardPlan, ...]
+    result: Buffer | None
+    names: tuple[tuple[str, Buffer], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A trained parameter: its `par` instruction, its buffer, and its gradient's where one is ever computed."""
+
+    instr: Instr
+    buffer: Buffer
+    grad: Buffer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole program with its buffers, all in a fixed order."""
+
+    program: Program
+    buffers: tuple[Buffer, ...]
+    variants: tuple[VariantPlan, ...]
+    params: tuple[Param, ...]
+    constants: tuple[tuple[Instr, Buffer], ...]
+    inputs: tuple[Buffer, ...]
+
+    def total_bytes(self, batch: int) -> int:
+        """Memory of all buffers for `batch` columns, without running averages and library workspaces."""
+        return sum(b.bytes(batch) for b in self.buffers)
+
+    def bound_bytes(self, batch: int) -> int:
+        """The largest set of buffers that are live at once: no sharing of buffers could need less."""
+        always = sum(b.bytes(batch) for b in self.buffers if b.kept)
+        runs = [(v.forward, b.steps) for v in self.variants for b in v.backward] or [
+            (v.forward, ()) for v in self.variants
+        ]
+        return always + max((_peak((*f, *b), batch) for f, b in runs), default=0)
+
+
+def _peak(steps: tuple[Step, ...], batch: int) -> int:
+    """The largest sum, over the steps, of the sizes of the buffers that are live there."""
+    born: dict[Buffer, int] = {}
+    dies: dict[Buffer, int] = {}
+    for at, step in enumerate(steps):
+        for b in (*step.args, step.out):
+            # Inputs, gold and mask come from outside: they are there from the start.
+            born.setdefault(b, at if b.kind in ("value", "loss") else 0)
+            dies[b] = at
+    change = [0] * (len(steps) + 1)
+    for b, at in born.items():
+        if not b.kept:
+            change[at] += b.bytes(batch)
+            change[dies[b] + 1] -= b.bytes(batch)
+    live = peak = 0
+    for delta in change:
+        live += delta
+        peak = max(peak, live)
+    return peak
+
+
+# --- making it --------------------------------------------------------------------------------------------------------
+
+
+def make_plan(program: Program) -> Plan:
+    """The plan of a `training` program; KnetLimitation for a program with state."""
+    if program.stage != "training":
+        raise KnetInternalError(f"a plan is made of a training program, not of one at stage {program.stage}")
+    return _Planner(program).plan()
+
+
+class _Planner:
+    """Buffers by (name, kind, type), in the order in which they are first met."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.buffers: dict[Buffer, None] = {}
+        self.pars = program.params()
+        self.grads: dict[str, Buffer] = {}
+        self.constants: dict[str, tuple[Instr, Buffer]] = {}
+
+    def plan(self) -> Plan:
+        inputs = tuple(self._input(i.name, i.dims) for i in self.program.inputs)
+        outside = {b.name: b for b in inputs}
+        params = {name: self._buffer(name, "param", i.type) for name, i in self.pars.items()}
+        variants = tuple(self._variant(v, {**outside, **params}) for v in self.program.variants)
+        return Plan(
+            program=self.program,
+            buffers=tuple(self.buffers),
+            variants=variants,
+            params=tuple(Param(i, params[name], self.grads.get(name)) for name, i in self.pars.items()),
+            constants=tuple(self.constants.values()),
+            inputs=inputs,
+        )
+
+    def _buffer(self, name: str, kind: str, type: Type | None) -> Buffer:
+        if type is None:
+            raise KnetInternalError(f"value {name} has no type")
+        if sum(isinstance(d, BatchDim) for d in type.dims) > 1:
+            raise KnetLimitation(f"emitted code for a value whose size grows with the square of the batch: {name}")
+        buffer = Buffer(name, kind, type)
+        self.buffers.setdefault(buffer)
+        return buffer
+
+    def _input(self, name: str, dims: object) -> Buffer:
+        if not isinstance(dims, tuple) or None in dims:
+            raise KnetInternalError(f"the size of input {name} is not known")
+        return self._buffer(name, "input", Type(self.program.dtype, dims))
+
+    def _variant(self, variant: Variant, known: dict[str, Buffer]) -> VariantPlan:
+        scope = dict(known)
+        forward: list[Step] = []
+        for instr in variant.forward:
+            _refuse_state(instr)
+            if instr.op == "par":
+                continue
+            if instr.op == "arr":
+                scope[instr.out] = self._buffer(instr.out, "const", instr.type)
+                self.constants.setdefault(instr.out, (instr, scope[instr.out]))
+                continue
+            args = tuple(scope[a] for a in instr.args)
+            scope[instr.out] = self._buffer(instr.out, "value", instr.type)
+            forward.append(Step(instr, scope[instr.out], args))
+        return VariantPlan(
+            variant=variant,
+            label=min((tuple(sorted(s)) for s in variant.settings), key=lambda s: (len(s), s)),
+            forward=tuple(forward),
+            backward=tuple(self._backward(b, variant, scope) for b in variant.backward),
+            result=scope[variant.result] if variant.result is not None else None,
+            names=tuple((name, scope[value]) for name, value in variant.names),
+        )
+
+    # --- backward -----------------------------------------------------------------------------------------------------
+
+    def _backward(self, backward: Backward, variant: Variant, forward: Mapping[str, Buffer]) -> BackwardPlan:
+        scope = dict(forward)
+        if variant.result is not None:
+            scope[GOLD] = self._buffer(GOLD, "gold", forward[variant.result].type)
+        scope[MASK] = self._buffer(MASK, "mask", Type(self.program.dtype, (N,)))
+        places = self._places(backward.body)
+        wanted = _wanted(backward.body)
+        steps: list[Step] = []
+        inputs: list[tuple[int, Buffer]] = []
+        params: list[str] = []
+        for instr, need in zip(backward.body, wanted, strict=True):
+            _refuse_state(instr)
+            if instr.op == "dpar":
+                name = str(instr.attr("param"))
+                params.append(name)
+                if places.get(instr.args[0]) != name:
+                    steps.append(self._copy(instr, scope[instr.args[0]], self._grad(name)))
+            elif instr.op == "dinput":
+                inputs.append((_index(instr), scope[instr.args[0]]))
+            elif need is None or need:
+                scope[instr.out] = self._place(instr, places)
+                steps.append(Step(instr, scope[instr.out], tuple(scope[a] for a in instr.args), need))
+        return BackwardPlan(backward.loss, tuple(steps), tuple(inputs), tuple(params), scope.get(LOSS))
+
+    def _places(self, body: Iterable[Instr]) -> dict[str, str]:
+        """Values of the body that can be written straight into a parameter's gradient, with that parameter."""
+        own: set[str] = set()
+        places: dict[str, str] = {}
+        for instr in body:
+            if instr.out:
+                own.add(instr.out)
+            if instr.op == "dpar" and instr.args[0] in own:
+                places.setdefault(instr.args[0], str(instr.attr("param")))
+        return places
+
+    def _place(self, instr: Instr, places: Mapping[str, str]) -> Buffer:
+        if instr.out in places:
+            return self._grad(places[instr.out])
+        return self._buffer(instr.out, "loss" if instr.out == LOSS else "value", instr.type)
+
+    def _grad(self, param: str) -> Buffer:
+        if param not in self.grads:
+            self.grads[param] = self._buffer(param, "grad", self.pars[param].type)
+        return self.grads[param]
+
+    def _copy(self, instr: Instr, source: Buffer, grad: Buffer) -> Step:
+        return Step(Instr(f"d:{grad.name}", "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
+
+
+def _index(instr: Instr) -> int:
+    index = instr.attr("index")
+    if not isinstance(index, int):
+        raise KnetInternalError(f"dinput of index {index!r}")
+    return index
+
+
+def _refuse_state(instr: Instr) -> None:
+    if instr.op in _RECURRENT:
+        raise KnetLimitation("emitted code for recurrent models is not built yet", instr.span)
+
+
+def _wanted(body: tuple[Instr, ...]) -> list[frozenset[int] | None]:
+    """For each instruction, the inputs whose gradients alone it serves: none where it serves nothing at all.
+
+    None where it serves a parameter's gradient or the loss's value.
+    """
+    serves: dict[str, frozenset[int] | None] = {}
+    found: list[frozenset[int] | None] = []
+    for instr in reversed(body):
+        need = serves.get(instr.out, frozenset())
+        if instr.op == "dinput":
+            need = frozenset({_index(instr)})
+        elif not instr.out or instr.out == LOSS:
+            need = None
+        found.append(need)
+        for a in instr.args:
+            before = serves.get(a, frozenset())
+            serves[a] = None if need is None or before is None else before | need
+    return found[::-1]

@@ -1,0 +1,59 @@
+// Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
+static thread_local char knet_error_text[512];
+
+static int knet_fail(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(knet_error_text, sizeof knet_error_text, format, arguments);
+  va_end(arguments);
+  return code;
+}
+static inline int knet_check(int code, const char*, int) { return code; }  // the text is already set
+static inline int knet_check(cudaError_t status, const char* call, int line) {
+  if (status == cudaSuccess) return 0;
+  cudaGetLastError();  // an error that can be cleared must not come back at the next call
+  return knet_fail(status == cudaErrorMemoryAllocation ? KNET_MEMORY : KNET_CUDA, "%s: %s (line %d: %s)",
+                   cudaGetErrorName(status), cudaGetErrorString(status), line, call);
+}
+// Returns from the enclosing function where the call fails.
+#define TRY(...)                                                        \
+  do {                                                                  \
+    int code_ = knet_check((__VA_ARGS__), #__VA_ARGS__, __LINE__);      \
+    if (code_) return code_;                                            \
+  } while (0)
+
+// A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
+struct knet_entry {
+  const char* name;
+  const void* address;
+};
+template <class Signature> struct knet_kernel : knet_entry {};
+#ifdef KNET_HOST_ONLY
+#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#else
+#define KNET_MEMBER(name, signature) \
+  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#endif
+#define KNET_ENTRY(name, signature) &kernels.name,
+#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+
+template <class T> struct knet_identity { typedef T type; };
+// Launches a kernel; the arguments are converted to its parameters' types.
+template <class... P>
+static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
+                               cudaStream_t stream, typename knet_identity<P>::type... arguments) {
+#ifdef KNET_EMULATED
+  knetemu::reg((void (*)(P...))kernel.address);
+#endif
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+  return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
+}
+// Launches a kernel over n elements, which it takes as its last parameter; its threads stride over them.
+template <class... P, class... A>
+static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n, cudaStream_t stream, A... arguments) {
+  const int blocks = (n + 255) / 256;
+  return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
+}
+// The blocks of a kernel that sums over n elements, each block to a partial sum.
+enum { KNET_BLOCKS = 256 };
+static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
