@@ -108,7 +108,9 @@ def _module_context(module: Module) -> dict[str, Any]:
         "buffers": [_buffer(module, b) for b in plan.buffers],
         "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
         "arrays": list(_arrays(module)),
-        "variants": [{"forward": _forward_name(v), "values": _values_name(k)} for k, v in enumerate(plan.variants)],
+        "parameters": plan.params,
+        "inputs": plan.inputs,
+        "variants": [{"forward": _forward_name(v), "table": _values_name(k)} for k, v in enumerate(plan.variants)],
         "functions": functions,
         "backwards": backwards,
         "initial": initial,
@@ -128,7 +130,7 @@ _DEVICE_INCLUDES = {
     "random": "knet_random.cuh",
     "normal": "knet_normal.cuh",
 }
-_HOST_INCLUDES = {"cublas": "knet_gemm.h", "cudnn": "knet_cudnn.h", "conv": "knet_conv.h", "pool": "knet_pool.h"}
+_HOST_INCLUDES = {"cublas": "knet_cublas.h", "cudnn": "knet_cudnn.h", "conv": "knet_conv.h", "pool": "knet_pool.h"}
 
 
 def _chosen(features: set[str], pieces: dict[str, str]) -> list[str]:
@@ -187,10 +189,11 @@ def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
     body = _template(f"kernels/{spec.template}.cu.j2").render(dict(spec.fields))
     restricted = ", ".join(p.replace("* ", "* __restrict__ ") for p in spec.signature)
+    head = f"__global__ void __launch_bounds__(256) {use.name}_kernel({restricted}) {{"
     return {
         "name": use.name,
         "comment": [spec.formula, *where(use.instrs)],
-        "parameters": restricted,
+        "head": "\n    ".join(_wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),
         "signature": ", ".join(spec.signature),
         "body": body,
     }
@@ -296,25 +299,32 @@ def _lines(module: Module, steps: tuple[Step, ...]) -> Iterator[str]:
             indent = "  "
         for step in group:
             for statement in lower_step(module, step):
-                yield indent + _statement(module, statement)
+                yield from _statement(module, statement, indent)
         if wanted is not None:
             yield "}"
 
 
-def _statement(module: Module, statement: Statement) -> str:
+def _statement(module: Module, statement: Statement, indent: str = "") -> Iterator[str]:
+    """The lines of one statement, with the value that it computes as a comment at the end or above."""
     fields = dict(statement.fields)
     module.features.add(statement.template)
     text = _template(f"host/{statement.template}.cu.j2").render(fields)
     value = fields.get("value")
-    return f"{text}  // {value}" if value else text
+    if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 2:
+        yield f"{indent}// {value}"
+        value = None
+    lines = list(_wrapped(text.replace(", ", ",\n").split("\n"), WIDTH - 8 - len(indent)))
+    for k, line in enumerate(lines):
+        last = f"  // {value}" if value and k == len(lines) - 1 else ""
+        yield f"{indent}{'    ' if k else ''}{line}{last}"
 
 
 def _initial(module: Module) -> Iterator[str]:
     """Statements that fill parameters and constants."""
     for p in module.plan.params:
-        yield _statement(module, fill(module, p.instr, p.buffer, "0u"))
+        yield from _statement(module, fill(module, p.instr, p.buffer, "0u"))
     for instr, buffer in module.plan.constants:
-        yield _statement(module, fill(module, instr, buffer, "0u"))
+        yield from _statement(module, fill(module, instr, buffer, "0u"))
 
 
 def _trained(module: Module) -> dict[str, Any]:
@@ -402,10 +412,7 @@ def _buffer(module: Module, b: Buffer) -> dict[str, Any]:
 def _arrays(module: Module) -> Iterator[dict[str, Any]]:
     plan = module.plan
     yield {"name": "parameters", "rows": [_array(module, p.buffer.name, p.buffer) for p in plan.params]}
-    yield {
-        "name": "gradients",
-        "rows": [_array(module, p.buffer.name, p.grad) for p in plan.params if p.grad is not None],
-    }
+    yield {"name": "gradients", "rows": [_array(module, p.buffer.name, p.grad) for p in plan.params]}
     yield {"name": "inputs", "rows": [_array(module, b.name, b) for b in plan.inputs]}
     for k, v in enumerate(plan.variants):
         names = {**({"return": v.result} if v.result is not None else {}), **dict(v.names)}
@@ -416,7 +423,9 @@ def _values_name(k: int) -> str:
     return f"values_{k}"
 
 
-def _array(module: Module, name: str, b: Buffer) -> str:
+def _array(module: Module, name: str, b: Buffer | None) -> str:
+    if b is None:
+        return f"{_string(name)}, nullptr, 0, {{}}"
     dims = ", ".join("-1" if isinstance(d, BatchDim) else str(d) for d in b.type.dims)
     if len(b.type.dims) > 8:
         raise KnetInternalError(f"{name} has {len(b.type.dims)} dimensions")

@@ -226,11 +226,22 @@ def random(module: Module, step: Step) -> list[Statement]:
     return [fill(module, step.instr, step.out, "m->call")]
 
 
+def zeros(module: Module, step: Step) -> list[Statement]:
+    """A value of zeros."""
+    size = f"{count(step.out.type.dims)} * sizeof({module.real})"
+    return [statement("zeros", target=module.ref(step.out), bytes=size, value=describe(step))]
+
+
 KERNELS: Mapping[str, Build] = {
     "sumto": sumto,
     "soft": columnwise("soft", "y = soft(x), column by column", "y", "x"),
     "soft_back": columnwise("soft_back", "dx = y .* (dy - sum(dy .* y)), column by column", "dx", "dy", "y"),
-    "loss": loss,
-    "loss_back": loss_back,
+    "quadloss": loss,
+    "softloss": loss,
+    "zeroone": loss,
+    "quadloss_back": loss_back,
+    "softloss_back": loss_back,
+    "softmax_softloss_back": loss_back,
     "rnd": random,
+    "zeros": zeros,
 }
