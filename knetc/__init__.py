@@ -1,1 +1,161 @@
-"""knetc: a compiler from the Knet neural-network language to CUDA."""
+"""knetc: a compiler from the Knet neural-network language to CUDA.
+
+The names of the Python interface are here; each is imported when it is first asked for, so that the command, which
+needs no NumPy, starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from knetc.errors import (
+        KnetEnvironmentError,
+        KnetError,
+        KnetInternalError,
+        KnetLimitation,
+        KnetNameError,
+        KnetShapeError,
+        KnetStateError,
+        KnetSyntaxError,
+        KnetTypeError,
+    )
+    from knetc.runtime.api import (
+        back,
+        backseq,
+        clean,
+        forw,
+        forwseq,
+        get,
+        gnorm,
+        grad,
+        gradcheck,
+        params,
+        reset,
+        sback,
+        set,
+        setp,
+        setseed,
+        sforw,
+        state,
+        summary,
+        test,
+        train,
+        update,
+        wnorm,
+    )
+    from knetc.runtime.batches import minibatch, seqbatch
+    from knetc.runtime.losses import quadloss, softloss, zeroone
+    from knetc.runtime.model import Model
+    from knetc.runtime.onehot import onehot
+    from knetc.runtime.source import compile
+    from knetc.values import (
+        CUDNN_CONVOLUTION,
+        CUDNN_CROSS_CORRELATION,
+        CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING,
+        CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,
+        CUDNN_POOLING_MAX,
+        Bernoulli,
+        Constant,
+        Gaussian,
+        Glorot,
+        GlorotNormal,
+        GlorotUniform,
+        Identity,
+        Uniform,
+        Xavier,
+    )
+
+_ERRORS = (
+    "KnetEnvironmentError KnetError KnetInternalError KnetLimitation KnetNameError KnetShapeError KnetStateError "
+    "KnetSyntaxError KnetTypeError"
+)
+_FUNCTIONS = (
+    "back backseq clean forw forwseq get gnorm grad gradcheck params reset sback set setp setseed sforw state summary "
+    "test train update wnorm"
+)
+_VALUES = (
+    "Bernoulli CUDNN_CONVOLUTION CUDNN_CROSS_CORRELATION CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING "
+    "CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING CUDNN_POOLING_MAX Constant Gaussian Glorot GlorotNormal GlorotUniform "
+    "Identity Uniform Xavier"
+)
+_MODULES = {
+    "knetc.errors": _ERRORS,
+    "knetc.runtime.api": _FUNCTIONS,
+    "knetc.runtime.batches": "minibatch seqbatch",
+    "knetc.runtime.losses": "quadloss softloss zeroone",
+    "knetc.runtime.model": "Model",
+    "knetc.runtime.onehot": "onehot",
+    "knetc.runtime.source": "compile",
+    "knetc.values": _VALUES,
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "Bernoulli",
+    "CUDNN_CONVOLUTION",
+    "CUDNN_CROSS_CORRELATION",
+    "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING",
+    "CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING",
+    "CUDNN_POOLING_MAX",
+    "Constant",
+    "Gaussian",
+    "Glorot",
+    "GlorotNormal",
+    "GlorotUniform",
+    "Identity",
+    "KnetEnvironmentError",
+    "KnetError",
+    "KnetInternalError",
+    "KnetLimitation",
+    "KnetNameError",
+    "KnetShapeError",
+    "KnetStateError",
+    "KnetSyntaxError",
+    "KnetTypeError",
+    "Model",
+    "Uniform",
+    "Xavier",
+    "back",
+    "backseq",
+    "clean",
+    "compile",
+    "forw",
+    "forwseq",
+    "get",
+    "gnorm",
+    "grad",
+    "gradcheck",
+    "minibatch",
+    "onehot",
+    "params",
+    "quadloss",
+    "reset",
+    "sback",
+    "seqbatch",
+    "set",
+    "setp",
+    "setseed",
+    "sforw",
+    "softloss",
+    "state",
+    "summary",
+    "test",
+    "train",
+    "update",
+    "wnorm",
+    "zeroone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'knetc' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

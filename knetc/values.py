@@ -109,6 +109,8 @@ class GlorotNormal(Filler):
     """Normal with standard deviation sqrt(2/(fanin+fanout)) (Glorot and Bengio 2010)."""
 
 
+Glorot = GlorotUniform
+
 FILLERS: dict[str, type[Filler]] = {
     "Bernoulli": Bernoulli,
     "Constant": Constant,
@@ -128,5 +130,11 @@ CUDNN_CONSTANTS: tuple[str, ...] = (
     "CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING",
     "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING",
 )
+
+# The same as values of the Python interface.
+CUDNN_CONVOLUTION, CUDNN_CROSS_CORRELATION = map(Symbol, CUDNN_CONSTANTS[:2])
+CUDNN_POOLING_MAX = Symbol(CUDNN_CONSTANTS[2])
+CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING = Symbol(CUDNN_CONSTANTS[3])
+CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING = Symbol(CUDNN_CONSTANTS[4])
 
 Value: TypeAlias = "int | float | bool | str | None | Symbol | Array | Range | Filler | tuple[Value, ...]"

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How `update` changes one parameter (LANGUAGE.md §9, the manual's table 5)."""
+    """How `update` changes one parameter (LANGUAGE.md §9, the manual's table 5).
+
+    adagrad, rmsprop, adam, momentum and nesterov each keep a running average of their own, so they may be combined.
+    """
 
     lr: float = 1.0
     l1reg: float = 0.0
@@ -43,6 +46,7 @@ class Executable(Protocol):
 
         `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that
         `back` uses. Each call has the next call number, the first is 1; random draws are keyed by it.
+        A push onto an empty stack begins a new sequence: the state's gradient at its last step is zero.
         """
 
     def backward(
@@ -55,7 +59,12 @@ class Executable(Protocol):
         """
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
-        """Changes every parameter that has a gradient, in the order of LANGUAGE.md §9."""
+        """Changes every parameter that has a gradient in any variant, in the order of LANGUAGE.md §9.
+
+        `options` has an entry for each of them. `gclip` and `gscale` are this call's: a gclip over 0 takes the place of
+        the parameter's own, gscale multiplies the parameter's own. Gradients are left as they are. A parameter that
+        the last pass did not reach has gradient 0.
+        """
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack, zeroes gradients, and zeroes the state unless `keepstate`."""
@@ -68,6 +77,9 @@ class Executable(Protocol):
 
     def write(self, kind: str, name: str, array: Tensor) -> None:
         """Overwrites a parameter (`par`) or state (`state`)."""
+
+    def clean(self) -> None:
+        """Frees what can be computed again: the stack, the gradients, the values of the last `forward`."""
 
     def stack_depth(self) -> int:
         """How many records `sforw` has pushed and `sback` not yet taken."""

@@ -1,0 +1,114 @@
+"""Minibatches and time steps of a data set, as list-like objects of views: nothing is copied.
+
+Before it: the user's arrays. After it: `train.py`, or the user's own loop over `forw` and `back`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
+from knetc.runtime.onehot import OneHot, onehot
+
+
+class Minibatches(Sequence[tuple[Any, Any]]):
+    """The pairs (x, y) of consecutive columns; the last may be smaller."""
+
+    def __init__(self, x: Any, y: Any, batchsize: int) -> None:
+        self._x, self._y, self._size = x, y, batchsize
+        self._columns = _columns(x)
+
+    def __len__(self) -> int:
+        return -(-self._columns // self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * self._size
+        stop = min(start + self._size, self._columns)
+        return _view(self._x, start, stop), _view(self._y, start, stop)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} minibatches of {self._size} columns>"
+
+
+class TimeSteps(Sequence[OneHot]):
+    """The steps of `batchsize` parallel sequences of symbols: step t is one-hot over the symbols t, t+T, t+2T, …"""
+
+    def __init__(self, indices: np.ndarray, rows: int, batchsize: int) -> None:
+        steps = len(indices) // batchsize
+        # Row t of the transposed table holds the symbols of step t.
+        self._table = indices[: steps * batchsize].reshape(batchsize, steps).T
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> OneHot: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[OneHot]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return OneHot(self._table[index], self._rows)
+
+    def __repr__(self) -> str:
+        steps, size = self._table.shape
+        return f"<{steps} time steps of {size} columns, {self._rows} rows>"
+
+
+def minibatch(x: Any, y: Any, batchsize: int) -> Minibatches:
+    """`x` and `y` cut along the last dimension into pairs of `batchsize` columns; views, no copy.
+
+    The last pair holds what is left. A vector of integers or `onehot` stands for a one-hot matrix. Raises
+    KnetShapeError where x and y differ in columns, KnetTypeError for a batch size that is no positive integer.
+    """
+    _check_size(batchsize)
+    x, y = (a if isinstance(a, OneHot) else np.asarray(a) for a in (x, y))
+    if not x.shape or not y.shape:
+        raise KnetShapeError("minibatch: x and y are arrays with the columns along the last dimension")
+    if _columns(x) != _columns(y):
+        raise KnetShapeError(f"minibatch: x has {_columns(x)} columns and y has {_columns(y)}")
+    return Minibatches(x, y, int(batchsize))
+
+
+def seqbatch(seq: Iterable[Any], dict: Mapping[Any, int], batchsize: int) -> TimeSteps:
+    """`seq` cut into `batchsize` parallel sequences of T = len(seq) // batchsize steps (the manual's lesson 10).
+
+    `dict` gives each symbol's row, from 0. Step t is the one-hot matrix (len(dict), batchsize) of the symbols t, t+T,
+    t+2T, …, made when it is asked for. Raises KnetNameError for a symbol that `dict` lacks, KnetShapeError for a row
+    outside of 0 to len(dict)-1 and where there are fewer symbols than columns.
+    """
+    _check_size(batchsize)
+    rows = len(dict)
+    try:
+        indices = np.fromiter((dict[symbol] for symbol in seq), np.int32)
+    except KeyError as error:
+        raise KnetNameError(f"seqbatch: the dictionary has no entry for {error.args[0]!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise KnetTypeError("seqbatch: the dictionary gives each symbol an integer") from None
+    if len(indices) < batchsize:
+        raise KnetShapeError(f"seqbatch: {len(indices)} symbols do not fill {batchsize} columns")
+    onehot(indices, rows, "seqbatch")
+    return TimeSteps(indices, rows, int(batchsize))
+
+
+def _check_size(batchsize: int) -> None:
+    if isinstance(batchsize, bool) or not isinstance(batchsize, int | np.integer) or batchsize < 1:
+        raise KnetTypeError(f"the batch size is a positive integer, got {batchsize!r}")
+
+
+def _columns(a: Any) -> int:
+    return int(a.shape[-1])
+
+
+def _view(a: Any, start: int, stop: int) -> Any:
+    return a.columns(start, stop) if isinstance(a, OneHot) else a[..., start:stop]

@@ -1,0 +1,192 @@
+"""What a user hands to a model, checked and turned into what an executable takes.
+
+Before it: the arguments of `Model`'s methods. After it: Fortran-contiguous arrays of the model's dtype, settings of the
+conditions, training options. Nothing here changes a model, so an error leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
+from knetc.ir.types import BatchDim, PartialDims, Type, show_dims
+from knetc.runtime.executable import TrainingOptions
+from knetc.runtime.onehot import OneHot, onehot
+
+if TYPE_CHECKING:
+    from knetc.runtime.executable import Tensor
+
+DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names as messages list them."""
+    return ", ".join(names) or "none"
+
+
+def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
+    """`value` as a Fortran-contiguous array of `dtype`; no copy where it is one already.
+
+    Raises KnetTypeError where it holds no real numbers, or a NaN or an infinity in `dtype`.
+    """
+    try:
+        given = np.asarray(value)
+    except (TypeError, ValueError):
+        raise KnetTypeError(f"{what}: an array of numbers is expected, got {type(value).__name__}") from None
+    if given.dtype.kind not in "fiub":
+        raise KnetTypeError(f"{what}: real numbers are expected, got an array of {_dtype_name(given.dtype)}")
+    with np.errstate(over="ignore"):
+        result = np.asarray(given, dtype, order="F")
+    _check_finite(given, result, what)
+    return result
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return {"O": "Python objects", "U": "strings", "S": "byte strings"}.get(dtype.kind, str(dtype))
+
+
+def _check_finite(given: NDArray[Any], result: Tensor, what: str) -> None:
+    # One pass through BLAS; only where that overflows or meets a NaN is every element looked at.
+    flat = result.reshape(-1, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(np.dot(flat, flat)):
+            return
+    wrong = np.count_nonzero(~np.isfinite(result))
+    if not wrong:
+        return
+    where = tuple(int(i) for i in np.argwhere(~np.isfinite(result))[0])
+    came = f"{given[where]} at index {where if given.ndim > 1 else where[0] if where else where}"
+    more = f" ({wrong} such elements)" if wrong > 1 else ""
+    if np.isfinite(given[where]):
+        raise KnetTypeError(f"{what}: {came} is too large for {result.dtype}{more}")
+    raise KnetTypeError(f"{what}: every element must be finite, got {came}{more}")
+
+
+def columns(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims | None) -> Tensor:
+    """An input or a ygold as an array: a one-hot matrix is made dense, a vector of integers read as one.
+
+    `dims`: what is known of its shape, None where nothing is. Raises as `array`, and KnetShapeError for a scalar or an
+    array without columns.
+    """
+    if isinstance(value, OneHot):
+        value = value.dense(dtype)
+    elif _is_index_vector(value) and (dims is None or len(dims) != 1):
+        if dims is None or len(dims) != 2 or not isinstance(dims[0], int):
+            raise KnetShapeError(
+                f"{what}: a vector of integers stands for one-hot columns, but their number of rows is not known; "
+                "give knetc.onehot(indices, rows)"
+            )
+        value = onehot(value, dims[0], what).dense(dtype)
+    result = array(value, what, dtype)
+    if result.ndim == 0:
+        raise KnetShapeError(f"{what}: an array whose last dimension is the batch is expected, got a single number")
+    if result.size == 0:
+        raise KnetShapeError(f"{what}: the batch is empty, its shape is {result.shape}")
+    return result
+
+
+def _is_index_vector(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "iu"
+    return isinstance(value, list) and bool(value) and all(type(v) is int for v in value)
+
+
+def fits(result: Tensor, dims: PartialDims, what: str) -> int | None:
+    """The batch size of an array of `dims`; None where `dims` has no N. Raises KnetShapeError where they differ."""
+    batch: int | None = None
+    good = len(dims) == result.ndim
+    for wanted, size in zip(dims, result.shape, strict=False):
+        if isinstance(wanted, BatchDim):
+            good &= batch is None or batch == size
+            batch = size
+        else:
+            good &= wanted is None or wanted == size
+    if not good:
+        raise KnetShapeError(f"{what}: shape {show_dims(dims)} is expected, got {result.shape}")
+    return batch
+
+
+def gold(value: Any, type_: Type, batch: int, dtype: np.dtype[Any]) -> Tensor:
+    """`ygold` (or the gradient of the output itself) for an output of `type_`. Raises as `columns` and `fits`."""
+    result = columns(value, "ygold", dtype, type_.dims)
+    if result.shape != type_.concrete(batch):
+        raise KnetShapeError(f"ygold: shape {type_.concrete(batch)}, the output's, is expected, got {result.shape}")
+    return result
+
+
+def mask(value: Any, batch: int, dtype: np.dtype[Any]) -> Tensor | None:
+    """One number a column, or None. Raises KnetTypeError or KnetShapeError."""
+    if value is None:
+        return None
+    result = array(value, "mask", dtype)
+    if result.shape != (batch,):
+        raise KnetShapeError(f"mask: one number a column is expected, so shape ({batch},), got {result.shape}")
+    return result
+
+
+def setting(conditions: Mapping[str, Any], known: Collection[str]) -> frozenset[str]:
+    """The conditions that are true. Raises KnetNameError for one that the model does not test, KnetTypeError for a
+    value that is no boolean.
+    """
+    for name, value in conditions.items():
+        if name not in known:
+            raise KnetNameError(
+                f"the model tests no condition {name!r} (its conditions: {listing(known)}){suggestion(name, known)}"
+            )
+        if not isinstance(value, bool | np.bool_):
+            raise KnetTypeError(f"condition {name} is True or False, got {value!r}")
+    return frozenset(name for name, value in conditions.items() if value)
+
+
+# --- training options -------------------------------------------------------------------------------------------------
+
+_OPTIONS = {f.name: f for f in fields(TrainingOptions)}
+
+
+def training_options(given: Mapping[str, Any]) -> dict[str, float | bool]:
+    """Values for TrainingOptions. Raises KnetNameError for an unknown option, KnetTypeError for a wrong value."""
+    checked: dict[str, float | bool] = {}
+    for name, value in given.items():
+        if name not in _OPTIONS:
+            raise KnetNameError(
+                f"there is no training option {name!r} (there are {listing(_OPTIONS)}){suggestion(name, _OPTIONS)}"
+            )
+        checked[name] = flag(name, value) if isinstance(_OPTIONS[name].default, bool) else number(name, value)
+        if name not in ("lr", "gscale") and checked[name] < 0:
+            raise KnetTypeError(f"option {name} is not negative, got {value!r}")
+    return checked
+
+
+def flag(name: str, value: Any) -> bool:
+    """A boolean option. Raises KnetTypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise KnetTypeError(f"option {name} is True or False, got {value!r}")
+    return bool(value)
+
+
+def number(name: str, value: Any) -> float:
+    """A finite number. Raises KnetTypeError."""
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
+    if not good or not math.isfinite(value):
+        raise KnetTypeError(f"option {name} is a finite number, got {value!r}")
+    return float(value)
+
+
+def natural(name: str, value: Any, least: int = 1) -> int:
+    """An integer of at least `least`. Raises KnetTypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise KnetTypeError(f"{name} is an integer of at least {least}, got {value!r}")
+    return int(value)

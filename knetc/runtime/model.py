@@ -1,0 +1,492 @@
+"""A compiled model: Knet's semantics (call order, stack, state, options, errors) over any back end.
+
+Before it: `source.py`, which lowers the user's text. After it: an executable (`executable.py`), made when the sizes are
+known: at compile time where nothing depends on the input, else at the first forw. Every method checks before it acts,
+so an error leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from knetc import driver
+from knetc.errors import KnetNameError, KnetShapeError, KnetStateError, KnetTypeError
+from knetc.ir.program import LOSSES, Program, Variant
+from knetc.ir.types import N, PartialDims, Type
+from knetc.options import Options
+from knetc.runtime import backends, check
+from knetc.runtime.executable import Executable, TrainingOptions
+from knetc.runtime.losses import loss_name
+from knetc.runtime.order import Call, Order, count
+from knetc.runtime.signature import result_type, settings, unbatched_inputs
+
+if TYPE_CHECKING:
+    from knetc.runtime.executable import Tensor
+    from knetc.runtime.losses import Loss
+
+
+class Model:
+    """A model that computes and trains. Made by `knetc.compile`; every method is a function of `knetc` too."""
+
+    def __init__(self, lowered: Program, backend: str = "auto", dtype: str = "f32", seed: int = 0) -> None:
+        self._lowered = lowered
+        self._backend = backends.choose(backend)
+        self._dtype = dtype
+        self._numpy_dtype = check.DTYPES[dtype]
+        self._seed = seed
+        self._options = {name: TrainingOptions() for name in lowered.params()}
+        self._program: Program | None = None
+        self._variants: dict[frozenset[str], Variant] = {}
+        self._executable: Executable | None = None
+        self._confirmed = False  # whether an input has shown that the inferred sizes hold
+        self._written: set[str] = set()  # parameters set by the user
+        self._order = Order()
+        self._state_batch: int | None = None
+        with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first forw says them
+            self._use(self._infer((None,) * len(lowered.inputs)))
+
+    # --- forward ------------------------------------------------------------------------------------------------------
+
+    def forw(self, *inputs: Any, **conditions: bool) -> Tensor | None:
+        """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
+
+        `conditions` hold for this call; those not given are false. A Fortran-ordered input of the model's dtype is
+        taken without a copy and must not change before `back`. Raises KnetTypeError (kind of an input, NaN),
+        KnetShapeError, KnetNameError (an unknown condition), KnetStateError (another batch size in mid-sequence).
+        """
+        setting = check.setting(conditions, self._lowered.conditions)
+        arrays, batch = self._inputs("forw", inputs)
+        return self._run("forw", setting, arrays, batch)
+
+    def sforw(self, *inputs: Any, **conditions: bool) -> Tensor | None:
+        """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
+        setting = check.setting(conditions, self._lowered.conditions)
+        self._order.before_push("sforw")
+        arrays, batch = self._inputs("sforw", inputs)
+        return self._run("sforw", setting, arrays, batch)
+
+    def forwseq(self, xs: Any, **conditions: bool) -> Any:
+        """T calls of `sforw`: `xs` is an array with time as an extra last dimension, or a list of the steps' inputs.
+
+        Returns the values in the same form (time last, or a list; a step of several inputs is a tuple), None where the
+        model returns nothing. Raises as `sforw`, before the first step runs.
+        """
+        setting = check.setting(conditions, self._lowered.conditions)
+        self._order.before_push("forwseq")
+        steps = _steps(xs, "forwseq")
+        prepared = [self._inputs("forwseq", s if isinstance(s, tuple) else (s,)) for s in steps]
+        if len({batch for _, batch in prepared}) > 1:
+            raise KnetShapeError(f"forwseq: the batch size differs between the steps: {[b for _, b in prepared]}")
+        values = [self._run("sforw", setting, arrays, batch) for arrays, batch in prepared]
+        if any(v is None for v in values):
+            return None
+        if not isinstance(xs, np.ndarray):
+            return values
+        return np.asfortranarray(np.stack(values, axis=-1))  # type: ignore[arg-type]
+
+    def _inputs(self, what: str, inputs: Sequence[Any]) -> tuple[list[Tensor], int]:
+        """The checked inputs and their batch size; infers the sizes where they are not known yet."""
+        declared = self._lowered.inputs
+        if len(inputs) != len(declared):
+            names = f" ({check.listing(i.name for i in declared)})" if declared else ""
+            raise KnetTypeError(f"{what}: the model has {count(len(declared), 'input')}{names}, got {len(inputs)}")
+        known = self._program.inputs if self._program else declared
+        arrays = [
+            check.columns(given, f"input {i.name}", self._numpy_dtype, i.dims)
+            for given, i in zip(inputs, known, strict=True)
+        ]
+        program = self._program
+        if program is None or not self._confirmed:
+            program = self._program_for(arrays)
+        batch = self._batch(program, arrays)
+        if program is not self._program:
+            self._use(program)
+        self._confirmed = True
+        if self._state_batch is not None and self._state_batch != batch:
+            raise KnetStateError(
+                f"{what}: the batch has {batch} columns and the state that is kept has {self._state_batch}; "
+                "reset the model before another batch size"
+            )
+        return arrays, batch
+
+    def _batch(self, program: Program, arrays: Sequence[Tensor]) -> int:
+        batch, first = 0, ""
+        for i, array in zip(program.inputs, arrays, strict=True):
+            assert i.dims is not None
+            size = check.fits(array, i.dims, f"input {i.name}")
+            if size is not None and batch and size != batch:
+                raise KnetShapeError(f"input {i.name} has {size} columns and input {first} has {batch}")
+            if size is not None:
+                batch, first = size, first or i.name
+        return batch or 1
+
+    def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
+        value = self._device().forward(setting, arrays, push=what == "sforw")
+        if self._states():
+            self._state_batch = batch
+            if what == "forw":
+                self._order.state_changed("forw")
+        self._order.ran(Call(self._variants[setting], batch, tuple(a.shape for a in arrays)), push=what == "sforw")
+        return value
+
+    # --- backward -----------------------------------------------------------------------------------------------------
+
+    def back(
+        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
+    ) -> Tensor | list[Tensor] | None:
+        """Gradients of the loss of the last `forw` for every parameter, in place of those before.
+
+        `ygold` has the output's shape; with no `loss` it is the gradient of the output itself, and without ygold that
+        gradient is zero. `mask`: one number a column, 0 where a column adds nothing. `getdx`: True (of every input), an
+        index or a list of indices: returns the gradients of those inputs, one array or a list. Raises KnetStateError
+        (no forw before), KnetTypeError, KnetShapeError, KnetNameError.
+        """
+        call = self._order.before_back()
+        kind, gold, masked = self._target(call, ygold, loss, mask)
+        wanted = self._wanted(getdx)
+        found = self._device().backward(kind, gold, masked, wanted, pop=False)
+        self._order.went_back(pop=False)
+        return self._dx(getdx, wanted, found, call)
+
+    def sback(
+        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
+    ) -> Tensor | list[Tensor] | None:
+        """As `back` for the newest step on the stack, which it takes off; adds to the parameters' gradients.
+
+        The state's gradient flows to the step before. Without ygold no gradient comes from the output at that step.
+        Raises as `back`, KnetStateError where the stack is empty.
+        """
+        (call,) = self._order.before_pop("sback", 1)
+        kind, gold, masked = self._target(call, ygold, loss, mask)
+        return self._pop(call, kind, gold, masked, getdx, self._wanted(getdx))
+
+    def backseq(self, ys: Any, loss: Loss | str | None = None, mask: Any = None) -> None:
+        """T calls of `sback`, the last step first. `ys` and `mask`: an array with time as an extra last dimension, or a
+        list with an entry (or None) a step. Raises as `sback`, before the first step is taken off.
+        """
+        steps = _steps(ys, "backseq")
+        calls = self._order.before_pop("backseq", len(steps))
+        masks = [None] * len(steps) if mask is None else _steps(mask, "backseq: mask")
+        if len(masks) != len(steps):
+            raise KnetShapeError(f"backseq: {len(steps)} steps of ygold and {len(masks)} of mask")
+        targets = [
+            self._target(c, y, None if y is None else loss, None if y is None else m)
+            for c, y, m in zip(calls, steps, masks, strict=True)
+        ]
+        for call, target in zip(reversed(calls), reversed(targets), strict=True):
+            self._pop(call, *target, False, [])
+
+    def _pop(
+        self, call: Call, kind: str, gold: Tensor | None, mask: Tensor | None, getdx: Any, wanted: list[int]
+    ) -> Tensor | list[Tensor] | None:
+        found = self._device().backward(kind, gold, mask, wanted, pop=True)
+        self._order.went_back(pop=True)
+        return self._dx(getdx, wanted, found, call)
+
+    def _target(self, call: Call, ygold: Any, loss: Any, mask: Any) -> tuple[str, Tensor | None, Tensor | None]:
+        """Where a backward pass starts: the loss's kind, the checked ygold and mask."""
+        name = "none" if loss is None else loss_name(loss, gradient=True)
+        if ygold is None:
+            if loss is not None:
+                raise KnetTypeError(f"{name} needs a ygold to compare the output with")
+            if mask is not None:
+                raise KnetTypeError("a mask needs a ygold and a loss")
+            return "zero", None, None
+        if loss is None and mask is not None:
+            raise KnetTypeError("a mask goes with a loss; without one, ygold is the gradient itself")
+        assert self._program is not None
+        type_ = result_type(self._program, call.variant)
+        if type_ is None:
+            raise KnetStateError("ygold: the model returned nothing in that call, so there is nothing to compare")
+        gold = check.gold(ygold, type_, call.batch, self._numpy_dtype)
+        return name, gold, check.mask(mask, type_.concrete(call.batch)[-1], self._numpy_dtype)
+
+    def _wanted(self, getdx: Any) -> list[int]:
+        count = len(self._lowered.inputs)
+        if isinstance(getdx, bool | np.bool_):
+            return list(range(count)) if getdx else []
+        wanted = list(getdx) if isinstance(getdx, list | tuple) else [getdx]
+        for index in wanted:
+            if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < count:
+                raise KnetTypeError(
+                    f"getdx is True, an index of an input (0 to {count - 1}) or a list of them, got {getdx!r}"
+                )
+        return [int(index) for index in wanted]
+
+    def _dx(
+        self, getdx: Any, wanted: list[int], found: Mapping[int, Tensor], call: Call
+    ) -> Tensor | list[Tensor] | None:
+        """The gradients of inputs, zero where no gradient flows; one array for one index or one input."""
+        if not wanted and not isinstance(getdx, list | tuple):
+            return None
+        zero = self._numpy_dtype.type(0)
+        all_ = [found[i] if i in found else np.full(call.shapes[i], zero, order="F") for i in wanted]
+        return all_ if isinstance(getdx, list | tuple) or len(all_) > 1 else all_[0]
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def update(self, gclip: float = 0, gscale: float = 1) -> None:
+        """Moves every parameter against its gradient by its training options (LANGUAGE.md §9).
+
+        `gclip` over 0 takes the place of the option of that name; `gscale` multiplies it. Raises KnetStateError where
+        there are no gradients, KnetTypeError.
+        """
+        checked = check.training_options({"gclip": gclip, "gscale": gscale})
+        self._order.before_gradients("update")
+        self._device().update(self._options, checked["gclip"], checked["gscale"])
+        self._order.parameters_changed()
+
+    def setp(self, name: str | None = None, **options: Any) -> None:
+        """Sets training options (lr, l1reg, l2reg, adagrad, rmsprop, adam, momentum, nesterov, gclip, gscale) of every
+        parameter, or of the one called `name`. Raises KnetNameError, KnetTypeError.
+        """
+        checked: dict[str, Any] = check.training_options(options)
+        if name is not None and name not in self._options:
+            raise KnetNameError(
+                f"there is no parameter {name!r} (there are {check.listing(self._options)})"
+                f"{check.suggestion(str(name), self._options)}"
+            )
+        for each in self._options if name is None else (name,):
+            self._options[each] = dataclasses.replace(self._options[each], **checked)
+
+    def reset(self, keepstate: bool = False) -> None:
+        """Empties the stack, zeroes the gradients, and zeroes the state unless `keepstate`."""
+        keepstate = check.flag("keepstate", keepstate)
+        if self._executable:
+            self._executable.reset(keepstate)
+        self._order.reset()
+        if not keepstate:
+            self._state_batch = None
+
+    def clean(self) -> None:
+        """Frees what can be computed again: the stack, the gradients, the values of the last call."""
+        if self._executable:
+            self._executable.clean()
+        self._order.clean()
+
+    def setseed(self, seed: int) -> None:
+        """Random draws from here on are keyed by `seed`; the parameters stay."""
+        self._device("setseed").set_seed(check.natural("seed", seed, 0))
+
+    def train(
+        self,
+        data: Any,
+        loss: Loss | str,
+        epochs: int = 1,
+        gclip: float = 0,
+        seqlength: int | None = None,
+        progress: bool = True,
+        **conditions: bool,
+    ) -> list[float]:
+        """A whole run of training; see `knetc.runtime.train.train`."""
+        from knetc.runtime.train import train
+
+        return train(self, data, loss, epochs, gclip, seqlength, progress, conditions)
+
+    def test(self, data: Any, loss: Loss | str) -> float:
+        """The average loss over a data set; see `knetc.runtime.train.test`."""
+        from knetc.runtime.train import test
+
+        return test(self, data, loss)
+
+    def gradcheck(self, x: Any, y: Any, loss: Loss | str, **conditions: bool) -> float:
+        """The worst relative error of the gradients; see `knetc.runtime.gradcheck.gradcheck`."""
+        from knetc.runtime.gradcheck import gradcheck
+
+        return gradcheck(self, x, y, loss, conditions)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Tensor:
+        """A copy of a variable: a parameter (`"w"`, nested `"c1/w"`), state, an input or any variable of the last
+        call, `"return"` for the model's value. Raises KnetNameError for an unknown name, KnetStateError where it has no
+        value.
+        """
+        self._check_name(name)
+        device = self._device("get")
+        kind = "par" if name in self._options else "state" if name in self._states() else "value"
+        with contextlib.suppress(KeyError):
+            return device.read(kind, name)
+        ran = self._order.last is not None and kind != "state"
+        when = "under the conditions of the last call" if ran else "before the first forw"
+        raise KnetStateError(f"get: variable {name} has no value {when}")
+
+    def set(self, name: str, array: Any) -> None:
+        """Overwrites a parameter or a state variable. Raises KnetNameError, KnetTypeError, KnetShapeError."""
+        self._check_name(name)
+        device = self._device("set")
+        assert self._program is not None
+        types = {n: i.type for n, i in self._program.params().items()} | self._program.states()
+        if types.get(name) is None:
+            raise KnetTypeError(f"set: {name} is computed by the model; parameters and state can be set")
+        result = check.array(array, f"set: {name}", self._numpy_dtype)
+        type_ = types[name]
+        assert type_ is not None
+        batch = check.fits(result, type_.dims, f"set: {name}")
+        if name in self._options:
+            device.write("par", name, result)
+            self._written.add(name)
+            self._order.parameters_changed()
+            return
+        if batch is not None and self._state_batch not in (None, batch):
+            raise KnetStateError(f"set: the state has {self._state_batch} columns, got {batch}; reset the model first")
+        device.write("state", name, result)
+        self._order.state_changed("set")
+        self._state_batch = batch or self._state_batch
+
+    def params(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter with its dims; 0 for a size that is not known before the first forw."""
+        program = self._program or self._lowered
+        return {name: _dims(i.type, i.attr("dims")) for name, i in program.params().items()}
+
+    def state(self) -> dict[str, PartialDims]:
+        """Every state variable with its dims; N for the batch where there is no state yet."""
+        batch = N if self._state_batch is None else self._state_batch
+        return {
+            name: () if type_ is None else tuple(batch if d is N else d for d in type_.dims)
+            for name, type_ in self._states().items()
+        }
+
+    def grad(self, name: str) -> Tensor:
+        """A copy of a parameter's gradient. Raises KnetNameError, KnetStateError where there are no gradients."""
+        if name not in self._options:
+            raise KnetNameError(
+                f"grad: there is no parameter {name!r} (there are {check.listing(self._options)})"
+                f"{check.suggestion(str(name), self._options)}"
+            )
+        self._order.before_gradients("grad")
+        try:
+            return self._device().read("grad", name)
+        except KeyError:
+            raise KnetStateError(f"grad: parameter {name} does not reach the model's value") from None
+
+    def gnorm(self) -> float:
+        """The L2 norm of all gradients together. Raises KnetStateError where there are none."""
+        self._order.before_gradients("gnorm")
+        return _norm(self.grad(name) for name in self.trained())
+
+    def wnorm(self) -> float:
+        """The L2 norm of all parameters together. Raises KnetStateError where the sizes are not known yet."""
+        self._device("wnorm")
+        return _norm(self.get(name) for name in self._options)
+
+    def summary(self) -> str:
+        """A line per operation: number, operator, arguments, name, dims, norm of the last value."""
+        from knetc.runtime.listing import listing
+
+        program = self._program or self._lowered
+        variant = self._order.last.variant if self._order.last else program.variants[0]
+        return listing(program, variant, self._backend, self._dtype, self._value_norm)
+
+    __repr__ = summary
+
+    def _value_norm(self, value: str) -> float | None:
+        """The norm of a parameter or of a value of the last call; None where there is none."""
+        with contextlib.suppress(KeyError):
+            if self._executable:
+                return _norm([self._executable.read("par" if value in self._options else "value", value)])
+        return None
+
+    # --- building -----------------------------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> str:
+        """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
+        return self._backend
+
+    def trained(self) -> list[str]:
+        """The parameters that `update` changes."""
+        return [str(i.attr("param")) for i in self._program.update] if self._program else []
+
+    def twin(self, dtype: str) -> Model:
+        """A model of the same program and parameters with elements of `dtype`, its state zero."""
+        twin = Model(self._lowered, self._backend, dtype, self._seed)
+        if self._program:
+            twin._use(twin._infer(tuple(i.dims for i in self._program.inputs)))
+            twin._confirmed = self._confirmed
+            for name in self._options:
+                twin.set(name, self.get(name))
+        return twin
+
+    def _infer(self, dims: tuple[PartialDims | None, ...]) -> Program:
+        options = Options(inputs=dims, losses=LOSSES, dtype=self._dtype, level=0 if self._backend == "numpy" else 2)
+        return driver.optimise(self._lowered, options)
+
+    def _program_for(self, arrays: Sequence[Tensor]) -> Program:
+        """The program for inputs of these shapes: the one there is, where they fit it."""
+        fixed = unbatched_inputs(self._lowered)
+        dims: list[PartialDims] = []
+        for i, array in zip(self._lowered.inputs, arrays, strict=True):
+            dims.append(array.shape if i.name in fixed else (*array.shape[:-1], N))
+        if self._program and tuple(i.dims for i in self._program.inputs) == tuple(dims):
+            return self._program
+        program = self._infer(tuple(dims))
+        for name, instr in program.params().items():
+            if name in self._written and instr.type != self._param_type(name):
+                raise KnetShapeError(f"the inputs need another shape of parameter {name} than the one that was set")
+        return program
+
+    def _param_type(self, name: str) -> Type | None:
+        return self._program.params()[name].type if self._program else None
+
+    def _use(self, program: Program) -> None:
+        """Takes a program; parameters that the user has set keep their values."""
+        old = self._executable
+        kept = {name: old.read("par", name) for name in self._written} if old else {}
+        self._program = program
+        self._variants = {setting: program.variant(setting) for setting in settings(program)}
+        self._executable = None
+        if old:
+            old.close()
+            for name, array in kept.items():
+                self._device().write("par", name, array)
+
+    def _device(self, what: str = "") -> Executable:
+        """The executable, made when it is first needed."""
+        if self._executable is None:
+            if self._program is None:
+                raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
+            options = Options(inputs=tuple(i.dims for i in self._program.inputs), losses=LOSSES, dtype=self._dtype)
+            self._executable = backends.make(self._backend, self._program, options, self._seed)
+        return self._executable
+
+    def _states(self) -> dict[str, Type | None]:
+        return self._program.states() if self._program else {}
+
+    def _check_name(self, name: Any) -> None:
+        program = self._program or self._lowered
+        known = {i.name for i in program.inputs} | set(self._options) | set(self._states())
+        for variant in program.variants:
+            known |= {n for n, _ in variant.names} or {i.out for i in variant.forward} - self._lowered.temps
+        if not isinstance(name, str) or name not in known:
+            raise KnetNameError(f"the model has no variable {name!r}{check.suggestion(str(name), sorted(known))}")
+
+
+def _steps(xs: Any, what: str) -> list[Any]:
+    if isinstance(xs, np.ndarray):
+        if xs.ndim == 0:
+            raise KnetShapeError(f"{what}: time is the last dimension of an array, or give a list of steps")
+        steps = [xs[..., t] for t in range(xs.shape[-1])]
+    elif isinstance(xs, Sequence) and not isinstance(xs, str):
+        steps = list(xs)
+    else:
+        raise KnetTypeError(f"{what}: an array with time last or a list of steps is expected, got {type(xs).__name__}")
+    if not steps:
+        raise KnetShapeError(f"{what}: there are no steps")
+    return steps
+
+
+def _dims(type_: Type | None, declared: Any) -> tuple[int, ...]:
+    if type_ is not None:
+        return type_.concrete(0)
+    return declared if isinstance(declared, tuple) else ()
+
+
+def _norm(arrays: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))

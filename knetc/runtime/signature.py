@@ -1,0 +1,41 @@
+"""What the model needs to know of a program from outside: settings, the type of its value, inputs without a batch."""
+
+from __future__ import annotations
+
+from knetc.ir.program import Program, Variant
+from knetc.ir.types import Type
+from knetc.ops import registry
+
+
+def settings(program: Program) -> list[frozenset[str]]:
+    """Every setting of the conditions."""
+    return [setting for v in program.variants for setting in v.settings]
+
+
+def result_type(program: Program, variant: Variant) -> Type | None:
+    """The type of the value that the variant returns; None where it returns nothing."""
+    if variant.result is None:
+        return None
+    for i in variant.forward:
+        if i.out == variant.result:
+            return i.type
+    dims = next(i.dims for i in program.inputs if i.name == variant.result)
+    assert dims is not None
+    return Type(program.dtype, tuple(d for d in dims if d is not None))
+
+
+def unbatched_inputs(lowered: Program) -> frozenset[str]:
+    """The inputs whose last dimension is not the batch: those used as weights only, as w of conv and a of dot."""
+    weights: set[str] = set()
+    columns: set[str] = set()
+    for v in lowered.variants:
+        alias = {i.name: i.name for i in lowered.inputs}
+        for instr in v.forward:
+            if instr.op == "let":
+                if instr.args[0] in alias:
+                    alias[instr.out] = alias[instr.args[0]]
+                continue
+            for k, arg in enumerate(instr.args):
+                if arg in alias:
+                    (weights if k in registry()[instr.op].weights else columns).add(alias[arg])
+    return frozenset(weights - columns)

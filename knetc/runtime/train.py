@@ -1,0 +1,184 @@
+"""Whole runs of training and testing over minibatches or time steps: the manual's loops of lessons 5 and 10.
+
+Called as methods of `model.Model`; they use its public methods only, so their numbers are those of the loop written
+out.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from knetc.errors import KnetShapeError, KnetTypeError
+from knetc.runtime import check
+from knetc.runtime.losses import Loss, loss_function, loss_name
+from knetc.runtime.onehot import OneHot
+
+if TYPE_CHECKING:
+    from knetc.runtime.model import Model
+
+
+def train(
+    net: Model,
+    data: Any,
+    loss: Loss | str,
+    epochs: int = 1,
+    gclip: float = 0,
+    seqlength: int | None = None,
+    progress: bool = True,
+    conditions: Mapping[str, Any] | None = None,
+) -> list[float]:
+    """Trains `net` on `data` for `epochs` passes; returns the loss before each update.
+
+    `data`: pairs (x, y) as `minibatch` makes (x a tuple where the model has several inputs): forw, back and update for
+    each. With `seqlength`, time steps as `seqbatch` makes: step t is the input and t+1 the desired output; every
+    `seqlength` steps of sforw are gone back through and followed by an update, and the loss is their mean. `gclip` as
+    in `update`; `conditions` hold in every forward call. `progress` shows a bar on standard error. Ctrl-C ends the run
+    after the update in hand; what there is by then is returned. Raises as those methods, KnetTypeError for data of
+    another form.
+    """
+    name = loss_name(loss, gradient=True)
+    epochs = check.natural("epochs", epochs, 0)
+    check.training_options({"gclip": gclip})
+    if seqlength is not None:
+        check.natural("seqlength", seqlength)
+        _check_steps(data)
+    losses: list[float] = []
+    with _stoppable() as stopped, _bar(_updates(data, seqlength, epochs), progress) as bar:
+        for _ in range(epochs):
+            steps = (
+                _sequence_epoch(net, data, name, gclip, seqlength, conditions or {})
+                if seqlength
+                else _minibatch_epoch(net, data, name, gclip, conditions or {})
+            )
+            for value in steps:
+                losses.append(value)
+                bar.set_postfix(loss=f"{value:.4g}", refresh=False)
+                bar.update()
+                if stopped.is_set():
+                    return losses
+    return losses
+
+
+def test(net: Model, data: Any, loss: Loss | str) -> float:
+    """The average loss of `net` over the minibatches or time steps of `data`, all conditions false.
+
+    Over time steps the model is reset first, and step t+1 is the desired output of step t. Raises as `forw`.
+    """
+    function = loss_function(loss)
+    total, count = 0.0, 0
+    if _are_steps(data):
+        net.reset()
+    for x, y in _pairs(data):
+        total += _value(function, net.forw(*_inputs(x)), y)
+        count += 1
+    if not count:
+        raise KnetShapeError("test: there are no data")
+    return total / count
+
+
+def _minibatch_epoch(net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Iterator[float]:
+    function = loss_function(loss)
+    for pair in data:
+        x, y = _pair(pair)
+        value = _value(function, net.forw(*_inputs(x), **conditions), y)
+        net.back(y, loss)
+        net.update(gclip=gclip)
+        yield value
+
+
+def _sequence_epoch(
+    net: Model, data: Any, loss: str, gclip: float, seqlength: int, conditions: Mapping[str, Any]
+) -> Iterator[float]:
+    function = loss_function(loss)
+    net.reset()
+    wanted: list[Any] = []
+    total = 0.0
+    for t in range(len(data) - 1):
+        y = data[t + 1]
+        total += _value(function, net.sforw(*_inputs(data[t]), **conditions), y)
+        wanted.append(y)
+        if len(wanted) == seqlength or t == len(data) - 2:
+            count = len(wanted)
+            while wanted:
+                net.sback(wanted.pop(), loss)
+            net.update(gclip=gclip)
+            net.reset(keepstate=True)
+            yield total / count
+            total = 0.0
+
+
+def _value(function: Loss, ypred: Any, y: Any) -> float:
+    if ypred is None:
+        raise KnetTypeError("the model returns nothing under these conditions, so there is no loss")
+    return function(ypred, y)
+
+
+def _are_steps(data: Any) -> bool:
+    """Whether the data are time steps, and not pairs of input and desired output."""
+    return isinstance(data, Sequence) and len(data) > 0 and not isinstance(data[0], tuple | list)
+
+
+def _check_steps(data: Any) -> None:
+    if not _are_steps(data):
+        raise KnetTypeError("with seqlength the data are a list of time steps, as seqbatch makes")
+    if len(data) < 2:
+        raise KnetShapeError("with seqlength the data need two time steps at least: an input and what follows it")
+
+
+def _pairs(data: Any) -> Iterator[tuple[Any, Any]]:
+    if _are_steps(data):
+        yield from ((data[t], data[t + 1]) for t in range(len(data) - 1))
+    else:
+        yield from map(_pair, data)
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise KnetTypeError("the data are pairs (x, y), as minibatch makes; for time steps give seqlength")
+    return item[0], item[1]
+
+
+def _inputs(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) and not isinstance(x, OneHot) else (x,)
+
+
+def _updates(data: Any, seqlength: int | None, epochs: int) -> int | None:
+    """How many updates there will be; None where the data do not tell their number."""
+    if not hasattr(data, "__len__"):
+        return None
+    return epochs * (-(-(len(data) - 1) // seqlength) if seqlength else len(data))
+
+
+def _bar(total: int | None, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=not progress, unit="update", dynamic_ncols=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets in place of the interrupt; a second Ctrl-C interrupts at once.
+
+    Python hands signals to its main thread only; elsewhere the event is never set.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
