@@ -7,14 +7,15 @@ elements in it. A window without any real element gives 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from knetc.ir.types import Dim, Partial
 from knetc.lazy import np
 from knetc.ops import checks
 from knetc.ops.base import AttrMap, EvalContext, GradientBuilder, Keyword, Library, OpDef, ShapeMismatch, register
 from knetc.ops.shapes import join
-from knetc.ops.window import Window, image_rank, image_size, inside, offset, pad, pool_window
+from knetc.ops.window import Window, image_rank, image_size, inside, offset, pool_window
 from knetc.values import Symbol
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ def _pool_back_shape(
 
 
 # --- NumPy ------------------------------------------------------------------------------------------------------------
+#
+# Inside, images lie (N·C, Xd, …, X1, 1): the transposed array as it stands, each channel of each image by itself.
+
+
+def _planes(x: Tensor) -> Tensor:
+    """A Fortran-ordered image (X1,…,Xd,C,N) as a view (N·C, Xd, …, X1, 1)."""
+    return x.T.reshape(-1, *x.shape[:-2][::-1], 1)
 
 
 def _full(window: Window, out: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,70 +84,84 @@ def _full(window: Window, out: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((y - 1) * s + w for y, s, w in zip(out, window.stride, window.size, strict=True))
 
 
+def _pad(x: Tensor, size: tuple[int, ...], window: Window, out: tuple[int, ...], value: float) -> Tensor:
+    """Planes of spatial `size` inside ones that hold every window in full, filled up with `value`; x itself where it
+    does already."""
+    full = _full(window, out)
+    if full == size:
+        return x
+    padded = np.full((x.shape[0], *reversed(full), 1), value, x.dtype)
+    padded[inside(size, window.padding)] = x
+    return padded
+
+
 def _reduce(x: Tensor, window: Window, out: tuple[int, ...], combine: np.ufunc) -> Tensor:
-    """Every window of a padded image combined into one element, one spatial dimension after the other."""
-    d = len(out)
-    for axis in range(2, 2 + d):
-        size, stride, count = window.size[d + 1 - axis], window.stride[d + 1 - axis], out[d + 1 - axis]
-        lead = (slice(None),) * axis
-        y = x[(*lead, slice(0, stride * (count - 1) + 1, stride))]
-        for w in range(1, size):
-            y = combine(y, x[(*lead, slice(w, w + stride * (count - 1) + 1, stride))])
+    """Every window of padded planes combined into one element, one spatial dimension after the other."""
+    sizes = zip(reversed(window.size), reversed(window.stride), reversed(out), strict=True)
+    for axis, (size, stride, count) in enumerate(sizes, 1):
+        at = [(slice(None),) * axis + (slice(w, w + stride * (count - 1) + 1, stride),) for w in range(size)]
+        y = x[at[0]]
+        for position in at[1:]:
+            y = combine(y, x[position])
         x = y
     return x
 
 
-def _count(size: tuple[int, ...], window: Window, out: tuple[int, ...], dtype: np.dtype[np.floating]) -> Tensor:
-    """How many real elements each window over an image of `size` holds, shaped (1, 1, Yd, …, Y1)."""
-    ones = np.ones((1, 1, *reversed(size)), dtype)
-    return _reduce(pad(ones, window.padding, _full(window, out), 0), window, out, np.add)
+def _count(size: tuple[int, ...], window: Window, out: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """How many real elements each window over an image of `size` holds, as one plane."""
+    ones = np.ones((1, *reversed(size), 1), dtype)
+    return _reduce(_pad(ones, size, window, out, 0), window, out, np.add)
 
 
-def _divisor(ctx: EvalContext, x: Tensor, window: Window, out: tuple[int, ...]) -> Tensor:
+def _divisor(ctx: EvalContext, size: tuple[int, ...], window: Window, out: tuple[int, ...]) -> Tensor:
     """What the sum over each window is divided by in the two average modes."""
     if ctx.attrs["mode"] == INCLUDE:
-        return np.asarray(np.prod(window.size), ctx.dtype)
-    return np.maximum(_count(x.shape[: len(out)], window, out, ctx.dtype), ctx.dtype.type(1))
+        return np.array(math.prod(window.size), ctx.dtype)
+    count: Tensor = np.maximum(_count(size, window, out, ctx.dtype), ctx.dtype.type(1))
+    return count
 
 
 def _pool(ctx: EvalContext, x: Tensor) -> Tensor:
     d = x.ndim - 2
-    window, out = pool_window(ctx.attrs, d), ctx.dims[:d]
-    full = _full(window, out)
+    window, size, out = pool_window(ctx.attrs, d), x.shape[:d], ctx.dims[:d]
+    y: Tensor
     if ctx.attrs["mode"] == MAX:
-        y = _reduce(pad(x.T, window.padding, full, -np.inf), window, out, np.maximum)
-        if full != x.shape[:d]:
-            y = np.where(_count(x.shape[:d], window, out, ctx.dtype) > 0, y, ctx.dtype.type(0))
+        y = _reduce(_pad(_planes(x), size, window, out, -np.inf), window, out, np.maximum)
+        if _full(window, out) != size:
+            y = np.where(_count(size, window, out, ctx.dtype) > 0, y, ctx.dtype.type(0))
     else:
-        y = _reduce(pad(x.T, window.padding, full, 0), window, out, np.add)
-        y = np.divide(y, _divisor(ctx, x, window, out))
-    # A window of one element leaves a view of x, which the result must not be.
-    return np.array(y, order="C", copy=y.base is not None).T
+        y = _reduce(_pad(_planes(x), size, window, out, 0), window, out, np.add)
+        y = y / _divisor(ctx, size, window, out)
+    return np.ascontiguousarray(y).reshape(ctx.dims[::-1]).T
 
 
 def _pool_back(ctx: EvalContext, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
     d = x.ndim - 2
-    window, out = pool_window(ctx.attrs, d), dy.shape[:d]
-    full = _full(window, out)
-    dx = np.zeros((*x.shape[:-3:-1], *reversed(full)), ctx.dtype)
+    window, size, out = pool_window(ctx.attrs, d), x.shape[:d], dy.shape[:d]
+    padded = _pad(_planes(x), size, window, out, -np.inf)
+    dx = np.zeros(padded.shape, ctx.dtype)
     if ctx.attrs["mode"] == MAX:
-        _spread_maximum(dx, dy.T, pad(x.T, window.padding, full, -np.inf), y.T, window, out)
+        _spread_maximum(dx, _planes(dy), padded, _planes(y), window, out)
     else:
-        share = np.divide(dy.T, _divisor(ctx, x, window, out))
+        share = _planes(dy) / _divisor(ctx, size, window, out)
         for position in np.ndindex(*reversed(window.size)):
-            dx[(..., *offset(position, window, out))] += share
-    return np.ascontiguousarray(dx[inside(x.shape[:d][::-1], window.padding, 2)]).T
+            dx[offset(position, window, out)] += share
+    return np.ascontiguousarray(dx[inside(size, window.padding)]).reshape(ctx.dims[::-1]).T
 
 
 def _spread_maximum(dx: Tensor, dy: Tensor, x: Tensor, y: Tensor, window: Window, out: tuple[int, ...]) -> None:
     """Adds each window's gradient to its first maximum, in column-major order: dimension 0 of the window runs first."""
     left = np.ones(y.shape, bool)
+    disjoint = all(s >= w for s, w in zip(window.stride, window.size, strict=True))
     for position in np.ndindex(*reversed(window.size)):
-        at = (..., *offset(position, window, out))
-        hit = np.equal(x[at], y)
+        at = offset(position, window, out)
+        hit = x[at] == y
         hit &= left
         left ^= hit
-        dx[at] += dy * hit
+        if disjoint:
+            np.multiply(dy, hit, out=dx[at])
+        else:
+            dx[at] += dy * hit
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What `conv` and `pool` share: the geometry of a window that slides over an image of 2 or 3 dimensions.
 
-Sizes are given per spatial dimension in Knet's order, dimension 0 first; the NumPy code of conv.py and pool.py works on
-transposed, C-contiguous arrays (batch, channels, dimension d-1, …, dimension 0) and takes them reversed.
+Sizes are given per spatial dimension in Knet's order, dimension 0 first. The NumPy code of conv.py and pool.py works on
+C-ordered arrays with the spatial dimensions reversed, the last first.
 """
 
 from __future__ import annotations
@@ -82,42 +82,24 @@ def image_size(d: Dim | None, operand: int) -> int | None:
     return d
 
 
+# The functions below work on images (channels, Xd, …, X1, batch). Sizes are given in Knet's order, the axes reversed.
+
+
 def slide(x: Tensor, size: Sequence[int], window: Window, out: Sequence[int]) -> Tensor:
-    """A view of a padded image (…, Xd, …, X1) as (…, Yd, …, Y1, Wd, …, W1): every window, nothing copied.
-
-    `size` and `out` in Knet's order; the image must hold every window in full.
-    """
-    lead, strides = x.ndim - len(size), x.strides[x.ndim - len(size) :]
-    rows = tuple(reversed(size))
-    steps = tuple(s * t for s, t in zip(strides, reversed(window.stride), strict=True))
+    """A view of a padded image as (channels, Wd, …, W1, Yd, …, Y1, batch): every window, nothing copied."""
+    strides = x.strides[1:-1]
+    moves = tuple(s * t for s, t in zip(strides, reversed(window.stride), strict=True))
     inner = tuple(s * t for s, t in zip(strides, reversed(window.dilation), strict=True))
-    return np.lib.stride_tricks.as_strided(
-        x, x.shape[:lead] + tuple(reversed(out)) + rows, x.strides[:lead] + steps + inner, writeable=False
-    )
+    shape = (x.shape[0], *reversed(size), *reversed(out), x.shape[-1])
+    return np.lib.stride_tricks.as_strided(x, shape, (x.strides[0], *inner, *moves, x.strides[-1]), writeable=False)
 
 
-def pad(x: Tensor, before: Sequence[int], total: Sequence[int], value: float) -> Tensor:
-    """An image (…, Xd, …, X1) inside one of spatial size `total` (Knet's order) filled with `value`; x itself where it
-    fills it."""
-    lead = x.ndim - len(total)
-    shape = x.shape[:lead] + tuple(reversed(total))
-    if shape == x.shape:
-        return x
-    padded = np.full(shape, value, x.dtype)
-    padded[inside(x.shape[lead:], before, lead)] = x
-    return padded
-
-
-def inside(size: Sequence[int], before: Sequence[int], lead: int) -> tuple[slice, ...]:
-    """Where the image of spatial `size` (Xd, …, X1) lies in its padded form, after `lead` other dimensions."""
-    spatial = (slice(p, p + n) for p, n in zip(reversed(before), size, strict=True))
-    return (slice(None),) * lead + tuple(spatial)
+def inside(size: Sequence[int], padding: Sequence[int]) -> tuple[slice, ...]:
+    """Where the image of spatial `size` lies in its padded form: an index."""
+    return (slice(None), *(slice(p, p + n) for p, n in zip(reversed(padding), reversed(size), strict=True)))
 
 
 def offset(position: Sequence[int], window: Window, out: Sequence[int]) -> tuple[slice, ...]:
-    """The elements of a padded image that lie at one position of every window: an index over (Xd, …, X1).
-
-    `position` is (wd, …, w1), `out` in Knet's order.
-    """
+    """The elements of a padded image that lie at one position (wd, …, w1) of every window: an index."""
     parts = zip(position, reversed(window.dilation), reversed(window.stride), reversed(out), strict=True)
-    return tuple(slice(w * u, w * u + s * (n - 1) + 1, s) for w, u, s, n in parts)
+    return (slice(None), *(slice(w * u, w * u + s * (n - 1) + 1, s) for w, u, s, n in parts))
