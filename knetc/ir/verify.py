@@ -12,7 +12,7 @@ from knetc import ops
 from knetc.errors import KnetInternalError
 from knetc.ir.printer import print_instr
 from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Program, Variant
-from knetc.ir.types import UNKNOWN, Dims, N, Partial, Type
+from knetc.ir.types import UNKNOWN, N, Partial, Type
 from knetc.ops.base import OpDef, ShapeMismatch
 
 RULES = {
@@ -52,7 +52,7 @@ class _Verifier:
         self.shared: dict[tuple[str, str], Instr] = {}
         self.states: dict[str, Type | None] = {}
         self.trained: set[str] = set()
-        self.partials: dict[Dims, Partial] = {}
+        self.agreed: set[object] = set()
 
     def fail(self, rule: str, detail: str, instr: Instr | None = None) -> NoReturn:
         assert rule in RULES
@@ -259,8 +259,17 @@ class _Verifier:
 
     def shape(self, instr: Instr, op: OpDef, types: dict[str, Type | None]) -> None:
         """The rule `shape rule`; for `keep`, that the value has the state's type."""
-        args = tuple(self.partial(types[a]) for a in instr.args)
-        out = self.partial(instr.type)
+        key = (op.name, tuple([types[a] for a in instr.args]), instr.type, instr.attrs)
+        if key not in self.agreed:
+            self.rule(instr, op, types)
+            self.agreed.add(key)
+        if op.name == "keep" and types[instr.args[0]] != self.states.get(str(instr.attr("var"))):
+            self.fail("shared", f"the state's type is {self.states.get(str(instr.attr('var')))}", instr)
+
+    def rule(self, instr: Instr, op: OpDef, types: dict[str, Type | None]) -> None:
+        """Asks the operator's shape rule: it must neither object nor add to what is known."""
+        args = tuple(_partial(types[a]) for a in instr.args)
+        out = _partial(instr.type)
         try:
             new_args, new_out = op.shape(args, out, dict(instr.attrs), False)
         except ShapeMismatch as mismatch:
@@ -268,15 +277,6 @@ class _Verifier:
         changed = [new for old, new in zip(args, new_args, strict=True) if old.known and old.dims != new.dims]
         if changed or (not op.effect and new_out.dims != out.dims):
             self.fail("shape rule", f"the rule gives {', '.join(str(p.dims) for p in (*new_args, new_out))}", instr)
-        if op.name == "keep" and types[instr.args[0]] != self.states.get(str(instr.attr("var"))):
-            self.fail("shared", f"the state's type is {self.states.get(str(instr.attr('var')))}", instr)
-
-    def partial(self, of: Type | None) -> Partial:
-        if of is None:
-            return UNKNOWN
-        if of.dims not in self.partials:
-            self.partials[of.dims] = Partial(of.dims)
-        return self.partials[of.dims]
 
     def type(self, of: Type | None, instr: Instr | None) -> None:
         if of is None or of.dtype != self.program.dtype:
@@ -287,3 +287,7 @@ class _Verifier:
     def name(self, name: str, instr: Instr | None) -> None:
         if not name or any(c.isspace() for c in name):
             self.fail("names", f"{name!r} is no name", instr)
+
+
+def _partial(of: Type | None) -> Partial:
+    return UNKNOWN if of is None else Partial(of.dims)

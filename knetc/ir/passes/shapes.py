@@ -16,7 +16,7 @@ from typing import TypeAlias
 from knetc import ops
 from knetc.ir.passes import shape_errors
 from knetc.ir.program import Instr, Program, Variant, make_attrs
-from knetc.ir.types import UNKNOWN, BatchDim, Dims, N, Partial, PartialDims, Type
+from knetc.ir.types import UNKNOWN, BatchDim, Dims, N, Partial, PartialDims, Type, show_dims
 from knetc.ops.base import AttrMap, ShapeMismatch, ShapeRule
 from knetc.ops.shapes import join_shapes, same_shape
 from knetc.options import Options
@@ -118,7 +118,8 @@ class Inference:
         self.waiting: deque[int] = deque(range(len(self.steps)))
         self.queued = bytearray(b"\1" * len(self.steps))
         self.open: deque[int] = deque()
-        self.opened = bytearray(len(self.steps))
+        self.opened = bytearray(b"\1" * len(self.steps))  # until the strict phase is over, none is to be put there
+        self.memo: dict[object, tuple[tuple[Partial, ...], Partial]] = {}
 
     # --- cells and steps ----------------------------------------------------------------------------------------------
 
@@ -173,10 +174,10 @@ class Inference:
     def solve(self) -> None:
         """Runs until nothing changes. Raises KnetShapeError for a contradiction."""
         self._strict()
-        for index, step in enumerate(self.steps):
-            if self._is_open(step):
-                self.open.append(index)
-                self.opened[index] = 1
+        self.open.extend(k for k, step in enumerate(self.steps) if self._is_open(step))
+        self.opened = bytearray(len(self.steps))
+        for index in self.open:
+            self.opened[index] = 1
         while self.open:
             index = self.open.popleft()
             self.opened[index] = 0
@@ -185,37 +186,49 @@ class Inference:
                 self._strict()
 
     def _strict(self) -> None:
-        waiting, queued = self.waiting, self.queued
-        while waiting:
-            index = waiting.popleft()
-            queued[index] = 0
-            self._apply(index, assume=False)
+        while self.waiting:
+            self._apply(self.waiting.popleft(), assume=False)
 
     def _is_open(self, step: Step) -> bool:
         return not all(self.cells[c].shape.known for c in step.cells)
 
     def _apply(self, index: int, assume: bool) -> None:
         step = self.steps[index]
-        shapes = [self.cells[c].shape for c in step.cells]
+        shapes = tuple([self.cells[c].shape for c in step.cells])
+        self.queued[index] = 1  # a step does not wake itself, but for what is still open of it
+        changed = False
         try:
-            args, out = step.rule(tuple(shapes[:-1]), shapes[-1], step.attrs, assume)
+            args, out = self._rule(step, shapes, assume)
             for operand, new in enumerate((*args, out)):
                 if new != shapes[operand]:
-                    self._learn(index, operand, new)
+                    self._learn(index, operand, new, shapes[operand])
+                    changed = True
         except ShapeMismatch as mismatch:
             raise shape_errors.mismatch(self.program, self.steps, self.cells, index, mismatch) from None
+        if changed and self._is_open(step):
+            self.waiting.append(index)
+        else:
+            self.queued[index] = 0
 
-    def _learn(self, index: int, operand: int, new: Partial) -> None:
+    def _rule(self, step: Step, shapes: tuple[Partial, ...], assume: bool) -> tuple[tuple[Partial, ...], Partial]:
+        """What the step's rule says; remembered, for layers of one kind repeat."""
+        if len(shapes) == 1:
+            return step.rule((), shapes[0], step.attrs, assume)
+        key = (step.rule, shapes, step.instr.attrs, assume)
+        if key not in self.memo:
+            self.memo[key] = step.rule(shapes[:-1], shapes[-1], step.attrs, assume)
+        return self.memo[key]
+
+    def _learn(self, index: int, operand: int, new: Partial, old: Partial) -> None:
         """Adds what step `index` says about one of its operands; wakes the steps that it takes part in."""
         step = self.steps[index]
         cell = self.cells[step.cells[operand]]
-        place = operand if operand < len(step.cells) - 1 else -1
-        # An operand that stands twice may have been changed by its first place already.
-        shape = join_shapes(cell.shape, new, f"{cell.shape} and {new} are one value's shapes", [place])
-        if shape == cell.shape:
-            return
-        cell.shape = shape
-        cell.history.append((index, shape))
+        if cell.shape is not old:  # an operand that stands twice was changed by its first place
+            place = operand if operand < len(step.cells) - 1 else -1
+            both = f"{show_dims(cell.shape.dims)} and {show_dims(new.dims)} cannot be shapes of one value"
+            new = join_shapes(cell.shape, new, both, [place])
+        cell.shape = new
+        cell.history.append((index, new))
         for user in cell.users:
             if not self.queued[user]:
                 self.queued[user] = 1
