@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from knetc.ir.passes.gradient import live
 from knetc.ir.program import GOLD, MASK, Instr, Program, Variant
 from knetc.ir.types import N
 from knetc.ops import registry
@@ -284,7 +285,8 @@ class Interpreter:
         key = (id(variant), batch, loss, dinputs)
         if key not in self._codes:
             body = next(b.body for b in variant.backward if b.loss == loss)
-            self._keep_code(key, self._prepare(_needed(body, dinputs), batch))
+            asked = [i for i in body if i.op != "dinput" or i.attr("index") in dinputs]
+            self._keep_code(key, self._prepare(live(asked, frozenset()), batch))
         return self._codes[key]
 
     def _keep_code(self, key: object, code: Code) -> None:
@@ -303,15 +305,3 @@ class Interpreter:
             elif i.op not in HELD:
                 steps.append((registry()[i.op].numpy, self._context(i, batch), i.args, i.out))
         return Code(tuple(loads), tuple(steps), tuple(effects))
-
-
-def _needed(body: Sequence[Instr], dinputs: frozenset[int]) -> list[Instr]:
-    """The instructions on which the effects depend, without gradients of inputs that were not asked for."""
-    live: set[str] = set()
-    kept: list[Instr] = []
-    for i in reversed(body):
-        effect = not i.out and not (i.op == "dinput" and i.attr("index") not in dinputs)
-        if effect or i.out in live:
-            kept.append(i)
-            live.update(i.args)
-    return kept[::-1]

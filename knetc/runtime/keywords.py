@@ -60,5 +60,5 @@ def _filler(given: Filler, what: str) -> Filler:
     plain = type(given)(**{f.name: value(getattr(given, f.name), what) for f in fields(given)})
     wrong = check_filler(plain)
     if wrong:
-        raise KnetTypeError(f"{what}: {given!r} {wrong}")
+        raise KnetTypeError(f"{what} {wrong}")
     return plain

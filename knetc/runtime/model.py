@@ -40,6 +40,7 @@ class Model:
         self._dtype = dtype
         self._numpy_dtype = check.DTYPES[dtype]
         self._seed = seed
+        self._draw_seed: int | None = None  # what setseed gave
         self._options = {name: TrainingOptions() for name in lowered.params()}
         self._program: Program | None = None
         self._variants: dict[frozenset[str], Variant] = {}
@@ -272,7 +273,9 @@ class Model:
 
     def setseed(self, seed: int) -> None:
         """Random draws from here on are keyed by `seed`; the parameters stay."""
-        self._device("setseed").set_seed(check.natural("seed", seed, 0))
+        self._draw_seed = check.natural("seed", seed, 0)
+        if self._executable:
+            self._executable.set_seed(self._draw_seed)
 
     def train(
         self,
@@ -415,8 +418,11 @@ class Model:
         return twin
 
     def _infer(self, dims: tuple[PartialDims | None, ...]) -> Program:
-        options = Options(inputs=dims, losses=LOSSES, dtype=self._dtype, level=0 if self._backend == "numpy" else 2)
-        return driver.optimise(self._lowered, options)
+        return driver.optimise(self._lowered, self._compilation(dims))
+
+    def _compilation(self, dims: tuple[PartialDims | None, ...]) -> Options:
+        """The interpreter runs the program as it was written, the other back ends the optimised one."""
+        return Options(inputs=dims, losses=LOSSES, dtype=self._dtype, level=0 if self._backend == "numpy" else 2)
 
     def _program_for(self, arrays: Sequence[Tensor]) -> Program:
         """The program for inputs of these shapes: the one there is, where they fit it."""
@@ -452,8 +458,10 @@ class Model:
         if self._executable is None:
             if self._program is None:
                 raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
-            options = Options(inputs=tuple(i.dims for i in self._program.inputs), losses=LOSSES, dtype=self._dtype)
+            options = self._compilation(tuple(i.dims for i in self._program.inputs))
             self._executable = backends.make(self._backend, self._program, options, self._seed)
+            if self._draw_seed is not None:
+                self._executable.set_seed(self._draw_seed)
         return self._executable
 
     def _states(self) -> dict[str, Type | None]:
