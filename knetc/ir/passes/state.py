@@ -71,16 +71,24 @@ def _shared_names(program: Program) -> dict[tuple[str, object], str]:
 
     A variable that two of them are assigned to under different conditions stands for two arrays; the second is `w#2`.
     """
+    found = {
+        (instr.out, instr.attr("stream"))
+        for variant in program.variants
+        for instr in variant.forward
+        if instr.op in SHARED
+    }
     names: dict[tuple[str, object], str] = {}
     count: dict[str, int] = {}
-    for variant in program.variants:
-        for instr in variant.forward:
-            if instr.op in SHARED:
-                key = (instr.out, instr.attr("stream"))
-                if key not in names:
-                    count[instr.out] = number = count.get(instr.out, 0) + 1
-                    names[key] = instr.out if number == 1 else f"{instr.out}#{number}"
+    for name, stream in sorted(found, key=_stream):
+        count[name] = number = count.get(name, 0) + 1
+        names[name, stream] = name if number == 1 else f"{name}#{number}"
     return names
+
+
+def _stream(key: tuple[str, object]) -> int:
+    stream = key[1]
+    assert isinstance(stream, int)
+    return stream
 
 
 # --- renaming ---------------------------------------------------------------------------------------------------------
