@@ -1,0 +1,88 @@
+// The switches, the lock, the end of a faulty program, and the counters that make a chosen call fail; see `emu.h`.
+#include <mutex>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "emu.h"
+
+namespace knetemu {
+namespace {
+
+const char* setting(const char* name, const char* otherwise) {
+  const char* value = getenv(name);
+  return value && *value ? value : otherwise;
+}
+long number(const char* name, const char* otherwise) { return strtol(setting(name, otherwise), nullptr, 0); }
+
+Options read() {
+  Options o{};
+  const char* order = setting("KNETEMU_ORDER", "asc");
+  o.seed = 1;
+  if (!strcmp(order, "asc")) {
+    o.order = Order::ascending;
+  } else if (!strcmp(order, "desc")) {
+    o.order = Order::descending;
+  } else if (!strncmp(order, "rand:", 5)) {
+    o.order = Order::random;
+    o.seed = strtoull(order + 5, nullptr, 10);
+  } else {
+    die("KNETEMU_ORDER=%s: asc, desc or rand:SEED", order);
+  }
+  const char* async = setting("KNETEMU_ASYNC", "eager");
+  if (strcmp(async, "eager") && strcmp(async, "lazy")) die("KNETEMU_ASYNC=%s: eager or lazy", async);
+  o.lazy = !strcmp(async, "lazy");
+  o.strict = number("KNETEMU_STRICT", "1") != 0;
+  o.guard = number("KNETEMU_GUARD", "1") != 0;
+  o.race_grid = number("KNETEMU_TSAN_GRID", "1") != 0;
+  o.fill = static_cast<int>(number("KNETEMU_FILL", "0xff")) & 0xff;
+  o.fail_malloc = number("KNETEMU_FAIL_MALLOC", "0");
+  o.fail_call = number("KNETEMU_FAIL_CALL", "0");
+  return o;
+}
+
+Options& current() {
+  static Options o = read();
+  return o;
+}
+std::recursive_mutex& lock() {
+  static std::recursive_mutex m;
+  return m;
+}
+long long calls, allocations, objects;
+
+}  // namespace
+
+const Options& options() { return current(); }
+
+void die(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  fputs("knetemu: error: ", stderr);
+  vfprintf(stderr, format, arguments);
+  fputc('\n', stderr);
+  va_end(arguments);
+  fflush(stderr);
+  abort();
+}
+
+Call::Call() { lock().lock(); }
+Call::~Call() { lock().unlock(); }
+bool Call::fails() { return ++calls == options().fail_call; }
+bool allocation_fails() { return ++allocations == options().fail_malloc; }
+void count_object(int change) { objects += change; }
+
+}  // namespace knetemu
+
+using namespace knetemu;
+extern "C" {
+void knetemu_reload() {
+  Call call;
+  current() = read();
+  calls = allocations = 0;
+}
+long long knetemu_calls() { return calls; }
+long long knetemu_allocations() { return allocations; }
+long long knetemu_live_objects() { return objects; }
+}
