@@ -1,9 +1,9 @@
 """Running an emitted `.cu` on the processor: headers, look-alikes of CUDA's libraries, and how to build with them.
 
-Before: `codegen.emit` has written the file; `runtime.build` decides when to compile it. After: `runtime.cpu` loads the
-result. The emitted file is C++ outside nvcc: `include/knet_device_emu.h` gives its device half a meaning, `include/cuda`
-declares the part of the CUDA runtime, cuBLAS and cuDNN that emitted code may use, and `src` defines it, with an engine
-that runs a grid's threads. Linux on any processor; only the C++ compiler is needed.
+Before: `codegen.emit` has written the file. After: `runtime.cpu` has it compiled and loads the result. The emitted file
+is C++ outside nvcc: `include/knet_device_emu.h` gives its device half a meaning, `include/cuda` declares the part of
+the CUDA runtime, cuBLAS and cuDNN that emitted code may use, and `src` defines it, with an engine that runs a grid's
+threads. Linux on any processor; only the C++ compiler is needed.
 
 The library keeps its state per process. Calls from several threads are safe, one runs at a time; a model belongs to one
 thread at a time all the same. How it runs is set by the environment, read when the library is loaded:
@@ -26,19 +26,17 @@ from knetc.runtime.emulation.build import (
     build_library,
     compile_shared,
     find_compiler,
+    fingerprint,
     include_dirs,
     sanitizer_environment,
 )
-from knetc.runtime.emulation.cache import cache_folder, locked, publish
 
 __all__ = [
     "SANITIZERS",
     "build_library",
-    "cache_folder",
     "compile_shared",
     "find_compiler",
+    "fingerprint",
     "include_dirs",
-    "locked",
-    "publish",
     "sanitizer_environment",
 ]

@@ -1,31 +1,30 @@
 """Compiles the emulation library, and emitted files against it, with the C++ compiler that the machine has.
 
-Before: `codegen.emit` wrote a `.cu`. After: `runtime.cpu` loads the shared library. Everything is compiled without fused
-multiply-add, so that the numbers are the same on every machine.
+Before: `codegen.emit` wrote a `.cu`. After: `runtime.cpu` loads the shared library. Everything is compiled without
+fused multiply-add, so that the numbers are the same on every machine.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from knetc.errors import KnetEnvironmentError, KnetInternalError
-from knetc.runtime.emulation.cache import cache_folder, locked, publish
+from knetc.runtime import build
 
 _HERE = Path(__file__).resolve().parent
-_COMPILERS = ("c++", "g++", "clang++")
-_HOW_TO_GET_ONE = "install one (Debian and Ubuntu: `apt install g++`) or name it in CXX"
 
-# Each sanitizer, with the runtimes that a process that was not built with it (Python) must load first.
+# Each sanitizer, with the runtimes that a process which was not built with it (Python) must load first.
 SANITIZERS = {"": (), "address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 
 _LANGUAGE = ("-std=c++17", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
@@ -33,21 +32,10 @@ _EXPORTS = "{ global: cuda*; __cuda*; cublas*; cudnn*; knetemu_*; threadIdx; blo
 
 
 def find_compiler() -> str:
-    """The C++ compiler's command: $CXX, or the first of c++, g++ and clang++ on the path.
-
-    KnetEnvironmentError where there is none, or where $CXX names none.
-    """
+    """The C++ compiler. KnetEnvironmentError where there is none, or where this is not Linux."""
     if not sys.platform.startswith("linux"):
         raise KnetEnvironmentError(f"emitted code can run on the processor under Linux only, this is {sys.platform}")
-    chosen = os.environ.get("CXX", "").strip()
-    if chosen:
-        if shutil.which(shlex.split(chosen)[0]) is None:
-            raise KnetEnvironmentError(f"CXX is set to {chosen}, which is not a program here; {_HOW_TO_GET_ONE}")
-        return chosen
-    for name in _COMPILERS:
-        if shutil.which(name):
-            return name
-    raise KnetEnvironmentError(f"no C++ compiler was found (looked for {', '.join(_COMPILERS)}); {_HOW_TO_GET_ONE}")
+    return build.cxx()
 
 
 def include_dirs() -> list[Path]:
@@ -55,7 +43,7 @@ def include_dirs() -> list[Path]:
     return [_HERE / "include", _HERE / "include" / "cuda"]
 
 
-def build_library(sanitize: str = "") -> Path:
+def build_library(sanitize: str | None = None) -> Path:
     """The emulation library, compiled on first use and then taken from the cache, whose name tells its contents.
 
     `sanitize` is a key of SANITIZERS and instruments the library itself, to find its own faults. Emitted code under a
@@ -63,53 +51,59 @@ def build_library(sanitize: str = "") -> Path:
     KnetEnvironmentError without a compiler, KnetInternalError where the library does not compile.
     """
     if sanitize == "thread":
-        sanitize = ""
-    command = [*shlex.split(find_compiler()), *_LANGUAGE, "-O3", *_native(), *_includes(), *_sanitizing(sanitize)]
-    path = cache_folder() / f"libknetemu-{_key(command)}.so"
+        sanitize = None
+    command = [find_compiler(), *_LANGUAGE, "-O3", *_native(), *_includes(), *_sanitizing(sanitize)]
+    path = build.cache_folder().resolve() / f"libknetemu-{_key(command)}.so"
     if not path.exists():
-        with locked(path):
+        with _locked(path):
             if not path.exists():
                 _build(command, path)
     return path
 
 
+def fingerprint() -> str:
+    """What a library made by `compile_shared` depends on besides its source: part of its key in a cache.
+
+    It names the emulation library's file, which is there when this returns (see `build_library` for the errors).
+    """
+    return str(build_library())
+
+
 def compile_shared(
-    source: Path, out: Path, *, sanitize: str = "", optimize: str = "-O2", extra: Sequence[str] = ()
+    source: Path, out: Path, *, sanitize: str | None = None, optimize: str = "-O2", extra: Sequence[str] = ()
 ) -> list[str]:
     """Compiles an emitted file into a shared library that runs on the emulation library; returns the command.
 
-    `sanitize` is a key of SANITIZERS; `extra` are further options, such as `-DNAME=value`. `out` is written whole or not
-    at all. The result refers to `build_library()` by its path: a cached one must be keyed by that path too.
-    KnetEnvironmentError without a compiler, KnetInternalError with its output where it fails.
+    `sanitize` is a key of SANITIZERS; `extra` are further options, such as `-DNAME=value`. The result refers to the
+    emulation library by its path. KnetEnvironmentError without a compiler, KnetInternalError with the compiler's output
+    where it fails.
     """
-    library = build_library()
-    with publish(out) as beside:
-        command = [
-            *shlex.split(find_compiler()), *_LANGUAGE, optimize, "-shared", *_includes(), *_sanitizing(sanitize), *extra,
-            "-o", str(beside), "-x", "c++", str(source), "-x", "none", str(library), f"-Wl,-rpath,{library.parent}",
-        ]  # fmt: skip
-        _run(command)
-    return [str(out) if word == str(beside) else word for word in command]
+    command = [find_compiler(), *_LANGUAGE, optimize, "-shared", *_includes(), *_sanitizing(sanitize), *extra]
+    # Without a soname the library given here is later loaded from this very path.
+    command += ["-o", str(out), "-x", "c++", str(source), "-x", "none", str(build_library())]
+    _run(command)
+    return command
 
 
-def sanitizer_environment(sanitize: str) -> dict[str, str]:
-    """What to add to a process's environment before it loads a library that was compiled under `sanitize`."""
+def sanitizer_environment(sanitize: str | None) -> dict[str, str]:
+    """What to add to a process's environment before it loads a library that was compiled under `sanitize`.
+
+    KnetEnvironmentError where the compiler has no runtimes that can be loaded first.
+    """
     if not sanitize:
         return {}
-    compiler = shlex.split(find_compiler())
-    found = [
-        subprocess.run(
-            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in SANITIZERS[sanitize]
-    ]
-    if not all(os.path.isabs(path) for path in found):
+    compiler = find_compiler()
+    found = []
+    for name in SANITIZERS[sanitize]:
+        done = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False)
+        found.append(done.stdout.strip())
+    if not all(os.path.isabs(path) and os.path.exists(path) for path in found):
         raise KnetEnvironmentError(
-            f"{compiler[0]} has no runtime for -fsanitize={sanitize}; use g++ with its sanitizers"
+            f"{compiler} has no libraries for -fsanitize={sanitize}: use g++ with its sanitizers"
         )
     return {
         "LD_PRELOAD": " ".join(found),
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself never frees all it allocates
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python never frees all that it allocates
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": "exitcode=66 halt_on_error=1",
     }
@@ -119,8 +113,8 @@ def _includes() -> list[str]:
     return [f"-I{folder}" for folder in include_dirs()]
 
 
-def _sanitizing(sanitize: str) -> list[str]:
-    if sanitize not in SANITIZERS:
+def _sanitizing(sanitize: str | None) -> list[str]:
+    if (sanitize or "") not in SANITIZERS:
         raise KnetInternalError(f"no sanitizer {sanitize!r}")
     if not sanitize:
         return []
@@ -145,21 +139,31 @@ def _processor() -> str:
 def _key(command: Sequence[str]) -> str:
     """A hash of all that the library depends on: sources, headers, command, compiler and processor."""
     digest = hashlib.sha256(_EXPORTS.encode())
-    compiler = os.path.realpath(shutil.which(command[0]) or command[0])
-    status = os.stat(compiler)
     # The include folders' paths are left out: a copy of the package elsewhere makes the same library.
     options = [word for word in command if not word.startswith("-I")]
-    for text in (*options, compiler, str(status.st_size), str(status.st_mtime_ns), _processor()):
+    for text in (*options, build.version(command[0]), _processor()):
         digest.update(text.encode() + b"\0")
     for path in sorted([*_HERE.glob("src/*"), *_HERE.glob("include/**/*.h")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock among processes, so that the library is not compiled twice at once.
+
+    Where the file system has no locks it may be, which is harmless: it is put in place by renaming.
+    """
+    with open(f"{path}.lock", "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _build(command: list[str], path: Path) -> None:
-    """Compiles each source, several at a time, and links them."""
+    """Compiles each source, several at a time, and links them beside `path`."""
     sources = sorted(_HERE.glob("src/*.cpp"))
-    with tempfile.TemporaryDirectory(prefix=".knetemu-", dir=path.parent) as name, publish(path) as beside:
+    with tempfile.TemporaryDirectory(prefix=".knetemu-", dir=path.parent) as name:
         folder = Path(name)
         objects = [folder / f"{source.stem}.o" for source in sources]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -172,12 +176,14 @@ def _build(command: list[str], path: Path) -> None:
         exports = folder / "exports"
         exports.write_text(_EXPORTS)
         # -Bsymbolic-functions: calls inside the library stay inside, whatever else the process has loaded.
-        linking = [f"-Wl,-soname,{path.name}", f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic-functions"]
-        _run([*command, "-shared", *linking, *map(str, objects), "-o", str(beside), "-ldl", "-lpthread"])
+        linking = ["-shared", f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic-functions"]
+        made = folder / path.name
+        _run([*command, *linking, *map(str, objects), "-o", str(made), "-ldl", "-lpthread"])
+        made.replace(path)
 
 
 def _run(command: Sequence[str]) -> None:
     """Runs the compiler; KnetInternalError with its output where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise KnetInternalError(f"the C++ compiler failed: {shlex.join(command)}\n{done.stderr or done.stdout}")
