@@ -49,7 +49,7 @@ def _axpb(ctx: EvalContext, x: Tensor) -> Tensor:
         y = y * ctx.dtype.type(a)
     if b != 0:
         y = y + ctx.dtype.type(b)
-    return y.copy(order="F") if y is x else y
+    return y
 
 
 def _axpb_back(ctx: EvalContext, dy: Tensor, x: Tensor) -> Tensor:

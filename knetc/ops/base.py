@@ -87,7 +87,7 @@ class EvalContext(Protocol):
 
 Meaning: TypeAlias = "Callable[..., Tensor]"
 """`meaning(ctx, *args) -> array`: arrays in Knet's dimension order, Fortran-contiguous; a result of `ctx.dims`.
-`@mask` may come as None. Arguments are never written to."""
+`@mask` may come as None. Arguments are never written to, and a result may share their memory."""
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ def _fill(p: Partial, rows: Dim | None, cols: Dim | None, operand: int) -> Parti
             if rows % known:
                 raise ShapeMismatch(f"{rows} elements a column do not fit {show_dims(p.dims)}", [operand])
             dims[unknown[0]] = rows // known
+        elif len(unknown) == 1 and rows is N and known == 1:
+            dims[unknown[0]] = N
     if any(d is N for d in dims[:-1]):
         raise ShapeMismatch(
             f"the product would sum over the batch: the shape would be {show_dims(tuple(dims))}, "

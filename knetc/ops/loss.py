@@ -67,7 +67,7 @@ def _masked(x: Tensor, mask: Tensor) -> Tensor:
 
 def _share(ctx: EvalContext, rows: Tensor, mask: Tensor | None, p: Tensor) -> Tensor:
     """The gradient of each column's loss, a row each, as gradient of the masked average in the shape of p."""
-    dp = rows * ctx.dtype.type(1 / len(rows))
+    dp: Tensor = rows * ctx.dtype.type(1 / len(rows))
     if mask is not None:
         dp = _masked(dp, mask.reshape(-1, 1))
     return dp.reshape(p.T.shape).T

@@ -13,6 +13,21 @@ MAX = Symbol("CUDNN_POOLING_MAX")
 INCLUDE = Symbol("CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING")
 EXCLUDE = Symbol("CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING")
 
+BROADCASTS = [
+    [(3, 4), (3, 4)],
+    [(3, 4), (3,)],
+    [(3,), (3, 4)],
+    [(1, 4), (3, 1)],
+    [(3, 4, 2, 5), (1, 1, 2, 1)],
+    [(1, 1), (2, 3)],
+    [(2, 3, 1, 2, 4), (1, 3, 2, 1, 4)],
+]
+# a, p, b of a·x^p + b
+POWERS = [
+    (1, 1, 0), (-2.5, 1, 0.5), (0.3, 2, 1), (2, -1, 0), (1.5, 0, 2), (1, 0.5, 0), (0, 2, 1), (-1, 3, 0),
+    (0.7, 1.7, -1), (2, -2.5, 3),
+]  # fmt: skip
+
 # operator -> (keywords, shapes of the arguments)
 CASES = {
     "dot": [
@@ -24,10 +39,9 @@ CASES = {
         ({}, [(2, 3, 4), (4, 1)]),
         ({}, [(3, 4), (4,)]),
     ],
-    "add": [({}, s) for s in ([(3, 4), (3, 4)], [(3, 4), (3,)], [(3,), (3, 4)], [(1, 4), (3, 1)], [(3, 4, 2, 5), (1, 1, 2, 1)],
-                              [(1, 1), (2, 3)], [(2, 3, 1, 2, 4), (1, 3, 2, 1, 4)])],
-    "axpb": [({"a": a, "p": p, "b": b}, [(3, 4)]) for a, p, b in ((1, 1, 0), (-2.5, 1, 0.5), (0.3, 2, 1), (2, -1, 0),
-             (1.5, 0, 2), (1, 0.5, 0), (0, 2, 1), (-1, 3, 0), (0.7, 1.7, -1), (2, -2.5, 3))],
+    "add": [({}, s) for s in BROADCASTS],
+    "mul": [({}, s) for s in BROADCASTS],
+    "axpb": [({"a": a, "p": p, "b": b}, [(3, 4)]) for a, p, b in POWERS],
     "copy": [({}, [(3, 4)]), ({}, [(2, 3, 2, 2)])],
     "relu": [({}, [(3, 4)]), ({}, [(2, 3, 2, 2)])],
     "sigm": [({}, [(3, 4)]), ({}, [(2, 3, 2, 2)])],
@@ -57,7 +71,6 @@ CASES = {
         )
     ],
 }  # fmt: skip
-CASES["mul"] = CASES["add"]
 
 
 def test_every_gradient_is_checked():
