@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from knetc.ir.passes.shapes import Cell, Step
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+LONGEST = 40  # how much of an expression's text names its value
 
 
 def check_inputs(program: Program, given: Sequence[PartialDims | None]) -> None:
@@ -106,10 +107,12 @@ def report_open(program: Program, cells: Sequence[Cell]) -> None:
 def _open(program: Program, cell: Cell, source: Instr | None) -> Diagnostic:
     dims = cell.shape.dims
     if cell.kind == "input":
-        what, cure, span = f"input '{cell.value}'", "give its shape", _input_span(program, cell.value)
+        what, span = f"input '{cell.value}'", _input_span(program, cell.value)
+        cure = f"give the shape of {what}"
     elif source is not None:
         what = f"'{cell.value}'" if cell.value not in program.temps else f"this {source.op}"
-        cure, span = "give it in dims", located(source.span, program.source)
+        span = located(source.span, program.source)
+        cure = "give it in dims" if span == source.span else "give it in the call, as with out=10"
     else:
         of = "state " if cell.kind == "state" else ""
         what, cure = f"{of}'{cell.value}'", "give dims to what it is computed from"
@@ -169,6 +172,8 @@ def _name(program: Program, cell: Cell, steps: Sequence[Step]) -> str:
     text = ""
     if span is not None and span.line == span.end_line:
         text = span.source.line(span.line)[span.column - 1 : span.end_column - 1]
+    if len(text) > LONGEST:
+        text = text[: LONGEST - 3] + "..."
     return text or f"the result of {definition.op if definition else 'a call'}"
 
 
