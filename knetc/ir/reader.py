@@ -15,7 +15,7 @@ from knetc.ir.program import ALWAYS, LOSSES, STAGES, Attrs, Backward, Guard, Inp
 from knetc.ir.types import Dim, N, PartialDims, Type
 from knetc.values import FILLERS, Array, Range, Symbol, Value
 
-_STRING = r'"(?:[^"\\]|\\.)*"'
+_STRING = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"'  # as in JSON
 _NAME = re.compile(rf"%({_STRING}|[\w!/#:@]+)")
 _WORD = re.compile(rf"({_STRING}|\w[\w!]*)")
 _TEXT = re.compile(rf"({_STRING})")
@@ -381,7 +381,10 @@ def _array(line: _Line, dims: Value) -> Array:
         line.fail("expected an array's dims before this")
     sizes = tuple(d for d in dims if isinstance(d, int))
     if line.peek(_TEXT):
-        return Array(sizes, bytes.fromhex(line.string()))
+        try:
+            return Array(sizes, bytes.fromhex(line.string()))
+        except ValueError:
+            line.fail("expected hexadecimal digits before this")
     elements = []
     line.want("[")
     while not line.take("]"):

@@ -104,9 +104,9 @@ class _Verifier:
     def update(self) -> None:
         updated: list[str] = []
         for instr in self.program.update:
-            self.instr(instr, self.op(instr), {})
             if instr.op != "update":
                 self.fail("operators", "only update stands in the update program", instr)
+            self.instr(instr, self.op(instr), {})
             updated.append(str(instr.attr("param")))
         if not self.training and updated:
             self.fail("parts", "an update before the stage training")
@@ -194,11 +194,11 @@ class _Verifier:
             op = self.op(instr)
             if op.name in ("par", "arr", "rnd", "state", "keep", "update"):
                 self.fail("operators", f"{op.name} may not stand in a backward program", instr)
+            if MASK in instr.args and op.args[instr.args.index(MASK)] != "mask":
+                self.fail("definition", f"{MASK} is read by an operator that takes no mask", instr)
             self.instr(instr, op, types)
             if op.effect or op.name == "dstate":
                 self.gradient(instr, forward, types, seen)
-            if MASK in instr.args and op.args[instr.args.index(MASK)] != "mask":
-                self.fail("definition", f"{MASK} is read by an operator that takes no mask", instr)
 
     def gradient(
         self,
