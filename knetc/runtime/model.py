@@ -48,6 +48,7 @@ class Model:
         self._confirmed = False  # whether an input has shown that the inferred sizes hold
         self._written: set[str] = set()  # parameters set by the user
         self._order = Order()
+        self._given: dict[str, Tensor] = {}  # the inputs of the last call
         self._state_batch: int | None = None
         with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first forw says them
             self._use(self._infer((None,) * len(lowered.inputs)))
@@ -129,6 +130,7 @@ class Model:
 
     def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
         value = self._device().forward(setting, arrays, push=what == "sforw")
+        self._given = {i.name: array for i, array in zip(self._lowered.inputs, arrays, strict=True)}
         if self._states():
             self._state_batch = batch
             if what == "forw":
@@ -269,6 +271,7 @@ class Model:
         """Frees what can be computed again: the stack, the gradients, the values of the last call."""
         if self._executable:
             self._executable.clean()
+        self._given = {}
         self._order.clean()
 
     def setseed(self, seed: int) -> None:
@@ -315,7 +318,7 @@ class Model:
         device = self._device("get")
         kind = "par" if name in self._options else "state" if name in self._states() else "value"
         with contextlib.suppress(KeyError):
-            return device.read(kind, name)
+            return self._given[name].copy(order="F") if name in self._given else device.read(kind, name)
         ran = self._order.last is not None and kind != "state"
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
@@ -391,6 +394,8 @@ class Model:
 
     def _value_norm(self, value: str) -> float | None:
         """The norm of a parameter or of a value of the last call; None where there is none."""
+        if value in self._given:
+            return _norm([self._given[value]])
         with contextlib.suppress(KeyError):
             if self._executable:
                 return _norm([self._executable.read("par" if value in self._options else "value", value)])

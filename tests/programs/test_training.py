@@ -1,0 +1,391 @@
+"""Training end to end on every back end: options, train and test, sequences, determinism."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import knetc
+
+from . import manual
+
+EXACT = {"rtol": 1e-9, "atol": 1e-12}
+LINEAR = "@knet function linear(x)\n w = par(dims=(2,3))\n return w * x\nend\n"
+DROPOUT = """
+@knet function net(x; hidden=6)
+    h = wbf(x; out=hidden, f=:tanh)
+    d = drop(h; pdrop=0.4)
+    return wbf(d; out=3, f=:soft)
+end
+"""
+
+
+def _by_hand(options: dict[str, Any], w: np.ndarray, gradients: list[np.ndarray]) -> np.ndarray:
+    """Table 5 of the manual, an option at a time, over a list of gradients that depend on no parameter."""
+    slow, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    lr = options.get("lr", 1.0)
+    for t, g in enumerate(gradients, 1):
+        dw = g * options.get("gscale", 1.0)
+        norm = np.sqrt((g**2).sum())
+        if 0 < options.get("gclip", 0) < norm:
+            dw = dw * options["gclip"] / norm
+        dw = dw + options.get("l1reg", 0) * np.sign(w) + options.get("l2reg", 0) * w
+        if options.get("adagrad"):
+            slow = slow + dw**2
+            dw = dw / (1e-8 + np.sqrt(slow))
+        if options.get("rmsprop"):
+            slow = 0.9 * slow + 0.1 * dw**2
+            dw = dw / (1e-8 + np.sqrt(slow))
+        if options.get("adam"):
+            m, v = 0.9 * m + 0.1 * dw, 0.999 * v + 0.001 * dw**2
+            dw = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        if options.get("momentum"):
+            dw = dw + options["momentum"] * slow
+            slow = dw
+        if options.get("nesterov"):
+            slow = options["nesterov"] * slow + dw
+            dw = dw + options["nesterov"] * slow
+        w = w - lr * dw
+    return w
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"lr": 0.1},
+    {"lr": 0.1, "gclip": 0.5},
+    {"lr": 0.1, "gclip": 1e6},
+    {"lr": 0.1, "gscale": 3.0, "gclip": 0.7},
+    {"lr": 0.1, "l1reg": 0.2},
+    {"lr": 0.1, "l2reg": 0.3},
+    {"lr": 0.1, "l1reg": 0.2, "l2reg": 0.3},
+    {"lr": 0.1, "adagrad": True},
+    {"lr": 0.1, "rmsprop": True},
+    {"lr": 0.1, "adam": True},
+    {"lr": 0.1, "momentum": 0.9},
+    {"lr": 0.1, "nesterov": 0.9},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "default")
+def test_training_options_are_those_of_the_manual(backend: str, options: dict[str, Any]) -> None:
+    net = knetc.compile(LINEAR, backend=backend, dtype="f64", seed=3)
+    rng = np.random.default_rng(1)
+    start = net.get("w")
+    net.setp(**options)
+    gradients = []
+    for _ in range(4):
+        x, dy = rng.standard_normal((3, 5)), rng.standard_normal((2, 5))
+        gradients.append(dy @ x.T)
+        net.forw(x)
+        net.back(dy)
+        net.update()
+        np.testing.assert_allclose(net.grad("w"), gradients[-1], **EXACT)
+    np.testing.assert_allclose(net.get("w"), _by_hand(options, start, gradients), **EXACT)
+
+
+def test_the_calls_gclip_and_gscale(backend: str) -> None:
+    """A gclip given to update takes the place of the option, gscale multiplies the option's."""
+    rng = np.random.default_rng(1)
+    x, dy = rng.standard_normal((3, 5)), rng.standard_normal((2, 5))
+    net = knetc.compile(LINEAR, backend=backend, dtype="f64")
+    start = net.get("w")
+    net.setp(gclip=1e-3, gscale=2.0)
+    net.forw(x)
+    net.back(dy)
+    net.update(gclip=0.5, gscale=3.0)
+    expected = _by_hand({"gclip": 0.5, "gscale": 6.0}, start, [dy @ x.T])
+    np.testing.assert_allclose(net.get("w"), expected, **EXACT)
+
+
+def test_options_of_one_parameter_and_the_norm_over_all(backend: str) -> None:
+    net = knetc.compile(manual.LINREG2, "linreg2", backend=backend, dtype="f64", inputs=3, outputs=2)
+    rng = np.random.default_rng(2)
+    x, dy = rng.standard_normal((3, 5)), rng.standard_normal((2, 5))
+    w, b = net.get("w"), net.get("b")
+    net.setp(lr=0.5)
+    net.setp("b", lr=0.25)
+    net.forw(x)
+    net.back(dy)
+    dw, db = dy @ x.T, dy.sum(axis=1, keepdims=True)
+    norm = np.sqrt((dw**2).sum() + (db**2).sum())
+    np.testing.assert_allclose(net.gnorm(), norm, **EXACT)
+    np.testing.assert_allclose(net.wnorm(), np.sqrt((w**2).sum() + (b**2).sum()), **EXACT)
+    net.update(gclip=norm / 4)
+    np.testing.assert_allclose(net.get("w"), w - 0.5 * dw / 4, **EXACT)
+    np.testing.assert_allclose(net.get("b"), b - 0.25 * db / 4, **EXACT)
+
+
+def test_a_parameter_that_the_last_pass_did_not_reach_has_gradient_zero(backend: str) -> None:
+    source = """
+    @knet function f(x)
+        u = par(dims=(2,3))
+        v = par(dims=(2,3))
+        if second
+            return v * x
+        else
+            return u * x
+        end
+    end
+    """
+    net = knetc.compile(source, backend=backend, dtype="f64")
+    x, dy = np.ones((3, 4)), np.ones((2, 4))
+    net.forw(x)
+    net.back(dy)
+    assert net.grad("u").all() and not net.grad("v").any()
+    u, v = net.get("u"), net.get("v")
+    net.update()
+    assert (net.get("u") == u - 4).all()
+    np.testing.assert_array_equal(net.get("v"), v)
+    net.forw(x, second=True)
+    net.back(dy)
+    assert net.grad("v").all() and not net.grad("u").any()
+
+
+def _blobs(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, n)
+    centres = np.array([[0, 2, -2], [2, -1, -1], [0.5, 0.5, 0.5]])
+    return np.asfortranarray(centres[:, labels] + 0.4 * rng.standard_normal((3, n)), np.float32), labels
+
+
+def test_train_is_the_loop_written_out(backend: str) -> None:
+    x, y = _blobs()
+    data = knetc.minibatch(x, y, 16)
+    nets = [knetc.compile(DROPOUT, backend=backend, seed=5) for _ in range(2)]
+    for net in nets:
+        net.setp(lr=0.3)
+    losses = nets[0].train(data, knetc.softloss, epochs=3, gclip=2.0, progress=False, dropout=True)
+    expected = []
+    for _ in range(3):
+        for xb, yb in data:
+            expected.append(knetc.softloss(nets[1].forw(xb, dropout=True), yb))
+            nets[1].back(yb, knetc.softloss)
+            nets[1].update(gclip=2.0)
+    assert losses == expected and len(losses) == 12
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+    tested = nets[0].test(data, "zeroone")
+    assert tested == np.mean([knetc.zeroone(nets[1].forw(xb), yb) for xb, yb in data])
+
+
+def test_training_lowers_the_loss(backend: str) -> None:
+    x, y = _blobs()
+    net = knetc.compile(DROPOUT, backend=backend, seed=1)
+    net.setp(lr=0.5)
+    data = knetc.minibatch(x, y, 20)
+    net.train(data, "softloss", epochs=30, progress=False)
+    assert net.test(data, knetc.zeroone) < 0.05
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(backend: str) -> None:
+    x, y = _blobs()
+    data = knetc.minibatch(x, y, 16)
+
+    def run(seed: int) -> tuple[list[float], np.ndarray]:
+        net = knetc.compile(DROPOUT, backend=backend, seed=seed)
+        return net.train(data, "softloss", progress=False, dropout=True), net.get("h/w")
+
+    first, again, other = run(4), run(4), run(5)
+    assert first[0] == again[0] != other[0]
+    np.testing.assert_array_equal(first[1], again[1])
+
+
+def test_every_back_end_draws_the_same_numbers(backend: str) -> None:
+    """Initial weights and masks are those of the interpreter, to the bit."""
+    nets = [knetc.compile(DROPOUT, backend=b, seed=2) for b in ("numpy", backend)]
+    x, _ = _blobs(7)
+    for _ in range(2):
+        for net in nets:
+            net.forw(x, dropout=True)
+        np.testing.assert_array_equal(*[net.get("d") == 0 for net in nets])
+    for name in nets[0].params():
+        np.testing.assert_array_equal(*[net.get(name) for net in nets])
+
+
+def test_dropout_masks_do_not_depend_on_how_many_columns_follow(backend: str) -> None:
+    x, _ = _blobs(9)
+    masks = []
+    for size in (9, 4, 1):
+        net = knetc.compile(DROPOUT, backend=backend, seed=2)
+        net.forw(x[:, :size], dropout=True)
+        masks.append(net.get("d") == 0)
+    for size, mask in zip((4, 1), masks[1:], strict=True):
+        np.testing.assert_array_equal(mask, masks[0][:, :size])
+
+
+def test_each_call_draws_anew_and_setseed_begins_again(backend: str) -> None:
+    x, _ = _blobs(20)
+    net = knetc.compile(DROPOUT, backend=backend, seed=2)
+
+    def mask() -> list[bool]:
+        net.forw(x, dropout=True)
+        return (net.get("d") == 0).ravel().tolist()
+
+    first, second = mask(), mask()
+    assert first != second
+    weights = net.get("h/w")
+    net.setseed(2)
+    assert [mask(), mask()] == [first, second]
+    net.setseed(3)
+    assert mask() != first
+    np.testing.assert_array_equal(net.get("h/w"), weights)
+
+
+def test_ctrl_c_stops_after_a_whole_step(backend: str) -> None:
+    x, y = _blobs()
+    nets = [knetc.compile(DROPOUT, backend=backend, seed=5) for _ in range(2)]
+    data = knetc.minibatch(x, y, 10)
+
+    def interrupted() -> Iterator[Any]:
+        for i, pair in enumerate(data):
+            if i == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield pair
+
+    handler = signal.getsignal(signal.SIGINT)
+    losses = nets[0].train(interrupted(), "softloss", progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert losses == nets[1].train(data[:3], "softloss", progress=False)
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+
+
+def test_progress_goes_to_standard_error(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = _blobs()
+    net = knetc.compile(DROPOUT, backend=backend, seed=5)
+    net.train(knetc.minibatch(x, y, 20), "softloss")
+    shown = capsys.readouterr()
+    assert shown.out == "" and "3/3" in shown.err and "loss" in shown.err
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+TEXT = "to be or not to be that is the question " * 6
+
+
+def test_train_on_time_steps_is_the_manuals_loop(recurrent_backend: str) -> None:
+    """Lesson 10: sforw, sback in reverse, update, reset keeping the state."""
+    rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
+    data = knetc.seqbatch(TEXT, rows, 4)
+    keywords: dict[str, Any] = {"embedding": 5, "hidden": 8, "pdrop": 0.2, "nchar": len(rows)}
+    nets = [knetc.compile(manual.CHARLM, "charlm", backend=recurrent_backend, seed=1, **keywords) for _ in range(2)]
+    losses = nets[0].train(data, "softloss", gclip=5.0, seqlength=7, progress=False, dropout=True)
+
+    net, expected, stack, total = nets[1], [], [], 0.0
+    net.reset()
+    steps = len(data) - 1
+    for t in range(1, steps + 1):
+        y = data[t]
+        total += knetc.softloss(net.sforw(data[t - 1], dropout=True), y)
+        stack.append(y)
+        if t % 7 == 0 or t == steps:
+            expected.append(total / len(stack))
+            total = 0.0
+            while stack:
+                net.sback(stack.pop(), knetc.softloss)
+            net.update(gclip=5.0)
+            net.reset(keepstate=True)
+    assert losses == expected and len(losses) == -(-steps // 7)
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+
+    tested = nets[0].test(data, "softloss")
+    net.reset()
+    assert tested == np.mean([knetc.softloss(net.forw(data[t]), data[t + 1]) for t in range(steps)])
+
+
+def test_a_character_model_learns_its_text(recurrent_backend: str) -> None:
+    rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
+    data = knetc.seqbatch(TEXT, rows, 2)
+    net = knetc.compile(
+        manual.CHARLM, "charlm", backend=recurrent_backend, seed=1, embedding=8, hidden=24, nchar=len(rows)
+    )
+    net.setp(adam=True, lr=0.02)
+    losses = net.train(data, "softloss", epochs=12, gclip=5.0, seqlength=10, progress=False)
+    assert losses[0] == pytest.approx(np.log(len(rows)), rel=0.1)
+    assert np.mean(losses[-12:]) < 0.25
+
+
+def test_generating_changes_the_batch_after_a_reset(recurrent_backend: str) -> None:
+    net = knetc.compile(manual.RNN1, backend=recurrent_backend, hsize=3, xsize=2)
+    net.forw(np.ones((2, 5)))
+    with pytest.raises(knetc.KnetStateError):
+        net.forw(np.ones((2, 1)))
+    net.reset()
+    assert net.forw(np.ones((2, 1))).shape == (3, 1)  # type: ignore[union-attr]
+
+
+# --- arrays handed in and out -----------------------------------------------------------------------------------------
+
+
+def test_a_result_is_the_users_to_change(backend: str) -> None:
+    net = knetc.compile(manual.SOFTMAX, "softmax", backend=backend, dtype="f64", out=3)
+    x, y = _blobs(5)
+    p = net.forw(x)
+    kept = p.copy()
+    p[...] = 7
+    np.testing.assert_array_equal(net.get("return"), kept)
+    net.back(y, "softloss")
+    np.testing.assert_allclose(net.grad("z/b")[:, 0], (kept - np.eye(3)[:, y]).sum(axis=1) / 5, **EXACT)
+
+
+def test_inputs_of_a_sequence_may_be_filled_anew(recurrent_backend: str) -> None:
+    """One buffer for the input of every step, as in the manual's generator."""
+    net = knetc.compile(manual.RNN1, backend=recurrent_backend, dtype="f64", hsize=3, xsize=2)
+    xs, dy = np.random.default_rng(0).standard_normal((4, 2, 5)), np.ones((3, 5))
+    net.forwseq(list(xs))
+    net.backseq([dy] * 4)
+    expected = {n: net.grad(n) for n in net.params()}
+    net.reset()
+    buffer = np.zeros((2, 5), order="F")
+    for x in xs:
+        buffer[...] = x
+        net.sforw(buffer)
+    for _ in xs:
+        net.sback(dy)
+    for name, grad in expected.items():
+        np.testing.assert_array_equal(net.grad(name), grad)
+
+
+def test_single_precision_agrees_with_double(backend: str) -> None:
+    x, y = _blobs(8)
+    nets = [knetc.compile(DROPOUT, backend=backend, dtype=d, seed=2) for d in ("f32", "f64")]
+    values = [net.forw(x) for net in nets]
+    assert [v.dtype for v in values if v is not None] == [np.float32, np.float64]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+    for net in nets:
+        net.back(y, "softloss")
+    for name in nets[0].params():
+        np.testing.assert_allclose(nets[0].grad(name), nets[1].grad(name), rtol=1e-4, atol=1e-6)
+
+
+def test_clean_keeps_what_cannot_be_computed_again(backend: str) -> None:
+    x, y = _blobs(8)
+    nets = [knetc.compile(DROPOUT, backend=backend, seed=2) for _ in range(2)]
+    for i, net in enumerate(nets):
+        net.setp(adam=True, lr=0.1)
+        for _ in range(3):
+            net.forw(x, dropout=True)
+            net.back(y, "softloss")
+            net.update()
+            if i:
+                net.clean()
+    np.testing.assert_array_equal(nets[0].get("h/w"), nets[1].get("h/w"))
+    with pytest.raises(knetc.KnetStateError, match="no value"):
+        nets[1].get("d")
+
+
+def test_gradcheck_on_every_back_end(backend: str) -> None:
+    x, y = _blobs(6)
+    net = knetc.compile(DROPOUT, backend=backend, seed=2)
+    before = net.forw(x)
+    weights = net.get("h/w")
+    assert net.gradcheck(x, y, knetc.softloss, dropout=True) < 1e-6
+    assert net.gradcheck(x, np.random.default_rng(0).random((3, 6)), "quadloss") < 1e-6
+    np.testing.assert_array_equal(net.get("h/w"), weights)
+    np.testing.assert_array_equal(net.get("return"), before)
