@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -102,8 +102,9 @@ def spell_type(expr: str, dtype: str) -> str:
 class Module:
     """What one emitted file holds besides its plan: identifiers, kernels, library shapes, and what is pasted in."""
 
-    def __init__(self, plan: Plan, options: Options) -> None:
+    def __init__(self, plan: Plan, options: Options, render: Callable[[str, Mapping[str, object]], str]) -> None:
         self.plan = plan
+        self.render = render
         self.options = options
         self.dtype = plan.program.dtype
         self.real = REAL[self.dtype]
@@ -143,7 +144,6 @@ class Module:
         return f"m->{shape.member}"
 
 
-_SPELLED = {"grad": "d:{}", "gold": "gold", "mask": "mask", "loss": "loss"}
 _ORDER = ("param", "input", "const", "grad", "value")
 
 
@@ -161,5 +161,5 @@ def _members(plan: Plan) -> dict[Buffer, str]:
     for kind in _ORDER:
         for b in plan.buffers:
             if b.kind == kind:
-                found[b] = names.fresh(_SPELLED.get(kind, "{}").format(b.name))
+                found[b] = names.fresh(b.name)
     return found

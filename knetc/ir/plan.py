@@ -23,7 +23,7 @@ _ELEMENT_BYTES = {"f32": 4, "f64": 8}
 class Buffer:
     """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask` or `loss`.
 
-    `name` is the Knet name of the value (for a gradient, of its parameter).
+    `name` is the Knet name of the value; that of a parameter's gradient is `d:` and the parameter's.
     """
 
     name: str
@@ -166,6 +166,8 @@ class _Planner:
         outside = {b.name: b for b in inputs}
         params = {name: self._buffer(name, "param", i.type) for name, i in self.pars.items()}
         variants = tuple(self._variant(v, {**outside, **params}) for v in self.program.variants)
+        for instr in self.program.update:
+            self._grad(str(instr.attr("param")))  # zero where no backward pass reaches it
         return Plan(
             program=self.program,
             buffers=tuple(self.buffers),
@@ -256,11 +258,11 @@ class _Planner:
 
     def _grad(self, param: str) -> Buffer:
         if param not in self.grads:
-            self.grads[param] = self._buffer(param, "grad", self.pars[param].type)
+            self.grads[param] = self._buffer(f"d:{param}", "grad", self.pars[param].type)
         return self.grads[param]
 
     def _copy(self, instr: Instr, source: Buffer, grad: Buffer) -> Step:
-        return Step(Instr(f"d:{grad.name}", "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
+        return Step(Instr(grad.name, "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
 
 
 def _index(instr: Instr) -> int:

@@ -1,0 +1,202 @@
+"""The functions of the emitted file: forward and backward of every variant, the start values, the update.
+
+Before: `codegen.kernels`, which turns a step into statements. After: `codegen.emit`, which pastes the lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from knetc.codegen.describe import step_lines
+from knetc.codegen.fill import fill
+from knetc.codegen.index import count
+from knetc.codegen.kernels import lower_step
+from knetc.codegen.names import spell
+from knetc.codegen.spec import KernelSpec, Module, Statement
+from knetc.ir.plan import BackwardPlan, Plan, Step, VariantPlan
+from knetc.ir.program import LOSSES
+
+WIDTH = 120
+
+
+def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
+    """Words in lines of at most `width` where the words allow it."""
+    line = ""
+    for word in words:
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    if line:
+        yield line
+
+
+def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The forward and backward functions in order, and the table by which a backward pass is found."""
+    functions: list[dict[str, Any]] = []
+    backwards: list[dict[str, Any]] = []
+    for v in module.plan.variants:
+        functions.append(_forward(module, v))
+    for k, v in enumerate(module.plan.variants):
+        for b in v.backward:
+            functions.append(_backward(module, v, b))
+            backwards.append({"number": 4 * k + LOSSES.index(b.loss), "name": functions[-1]["name"]})
+    return functions, backwards
+
+
+def forward_name(v: VariantPlan) -> str:
+    """The C name of a variant's forward function."""
+    return "_".join(("forward", *map(spell, v.label)))
+
+
+def _when(v: VariantPlan, plan: Plan) -> str:
+    if len(plan.variants) == 1:
+        return ""
+    return f" where {' and '.join(v.label)}" if v.label else " where no condition holds"
+
+
+def _forward(module: Module, v: VariantPlan) -> dict[str, Any]:
+    lines = list(_lines(module, v.forward))
+    return {
+        "name": forward_name(v),
+        "comment": f"The forward pass{_when(v, module.plan)}.",
+        "parameters": "knet_model* m",
+        "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
+    }
+
+
+def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]:
+    lines = []
+    gold = next((a for s in b.steps for a in s.args if a.kind == "gold"), None)
+    gold = gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
+    if gold is not None:
+        size = f"{count(gold.type.dims)} * sizeof({module.real})"
+        lines.append(f"TRY(cudaMemcpyAsync({module.ref(gold)}, gold, {size}, cudaMemcpyDefault, m->stream));")
+    lines += _lines(module, b.steps)
+    lines += [f"if (want & {1 << index}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
+    for p in module.plan.params:
+        if p.grad is not None and p.buffer.name not in b.params:
+            size = f"{count(p.grad.type.dims)} * sizeof({module.real})"
+            lines.append(f"TRY(cudaMemsetAsync({module.ref(p.grad)}, 0, {size}, m->stream));  // not reached")
+    text = "\n".join(lines)
+    parameters = [
+        "knet_model* m",
+        f"const {module.real}*{' gold' if gold is not None else ''}",
+        f"const {module.real}*{' mask' if ' mask,' in text else ''}",
+        f"unsigned{' want' if '(want &' in text else ''}",
+    ]
+    return {
+        "name": "_".join(("backward", b.loss, *map(spell, v.label))),
+        "comment": f"The backward pass from {_START[b.loss]}{_when(v, module.plan)}.",
+        "parameters": ", ".join(parameters),
+        "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
+    }
+
+
+_START = {
+    "zero": "no gradient of the output",
+    "none": "a given gradient of the output",
+    "quadloss": "quadloss",
+    "softloss": "softloss",
+}
+
+
+def _locals(lines: list[str]) -> list[str]:
+    """The batch, where a statement needs it."""
+    return ["const int N = m->batch;"] if any(_mentions_batch(line) for line in lines) else []
+
+
+_BATCH = re.compile(r"(?<![\w>.])N\b")
+
+
+def _mentions_batch(line: str) -> bool:
+    return not line.startswith("//") and _BATCH.search(line.split("  //")[0]) is not None
+
+
+def _lines(module: Module, steps: tuple[Step, ...]) -> Iterator[str]:
+    """A function's statements under the Knet lines that they compute, those for input gradients alone under an if."""
+    for text, wanted, group in step_lines(steps):
+        if text:
+            yield text
+        indent = ""
+        if wanted is not None:
+            yield f"if (want & {sum(1 << i for i in wanted)}) {{"
+            indent = "  "
+        for step in group:
+            for statement in lower_step(module, step):
+                yield from _statement(module, statement, indent)
+        if wanted is not None:
+            yield "}"
+
+
+def _statement(module: Module, statement: Statement, indent: str = "") -> Iterator[str]:
+    """The lines of one statement, with the value that it computes as a comment at the end or above."""
+    fields = dict(statement.fields)
+    module.features.add(statement.template)
+    text = module.render(f"host/{statement.template}.cu.j2", fields)
+    value = fields.get("value")
+    if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 2:
+        yield f"{indent}// {value}"
+        value = None
+    lines = list(wrapped(text.replace(", ", ",\n").split("\n"), WIDTH - 8 - len(indent)))
+    for k, line in enumerate(lines):
+        last = f"  // {value}" if value and k == len(lines) - 1 else ""
+        yield f"{indent}{'    ' if k else ''}{line}{last}"
+
+
+def initial(module: Module) -> Iterator[str]:
+    """Statements that fill parameters and constants."""
+    for p in module.plan.params:
+        yield from _statement(module, fill(module, p.instr, p.buffer, "0u"))
+    for instr, buffer in module.plan.constants:
+        yield from _statement(module, fill(module, instr, buffer, "0u"))
+
+
+def trained(module: Module) -> dict[str, Any]:
+    """What the update function is made of."""
+    found = [
+        {
+            "index": k,
+            "value": module.ref(p.buffer),
+            "gradient": module.ref(p.grad),
+            "elements": p.buffer.elements(1),
+        }
+        for k, p in enumerate(module.plan.params)
+        if p.grad is not None
+    ]
+    kernels = {}
+    if found:
+        real = module.real
+        module.features.update(("math", "reduce", "partials"))
+        fields = (("real", real),)
+        kernels["update"] = module.kernel(
+            KernelSpec(
+                "update",
+                "update",
+                (f"{real}* w", f"const {real}* dw", "const double* squares", "knet_training t", "int n"),
+                "w -= lr * dw, where dw goes through the training options that t has",
+                fields,
+            )
+        )
+        kernels["square_sum"] = module.kernel(
+            KernelSpec(
+                "square_sum",
+                "square_sum",
+                ("double* partials", f"const {real}* dw", "int n"),
+                "partial sums of dw^2",
+                fields,
+            )
+        )
+        kernels["add_total"] = module.kernel(
+            KernelSpec(
+                "add_total",
+                "add_total",
+                ("double* squares", "const double* partials", "int blocks"),
+                "squares += the sum of the partial sums",
+                fields,
+            )
+        )
+    return {"trained": found, **kernels}

@@ -1,0 +1,66 @@
+"""`--report` and `--emit plan`: what the emitted file is made of, as tables.
+
+Before: a `training` program. After: the command, which prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from knetc.codegen.describe import REPORT_BATCH, memory_lines, size_text
+from knetc.codegen.functions import functions, initial, trained
+from knetc.codegen.spec import Module
+from knetc.ir.plan import Plan, Step, make_plan
+from knetc.ir.program import Program
+from knetc.options import Options
+
+
+def report(program: Program, options: Options) -> str:
+    """A table of kernels, one of library calls, and one of buffers with the peak memory and its lower bound."""
+    plan = make_plan(program)
+    module = Module(plan, options, lambda name, fields: "")
+    functions(module)
+    list(initial(module))
+    trained(module)
+    kernels = [(f"{k.name}_kernel", str(len(k.instrs)), k.spec.formula) for k in module.kernels.values()]
+    steps = [s for v in plan.variants for s in (*v.forward, *(t for b in v.backward for t in b.steps))]
+    library = [(c.comment,) for c in (*module.convs.values(), *module.pools.values())]
+    lines = [f"{program.name}: {len(plan.variants)} variant(s), {len(steps)} steps, {len(kernels)} kernels", ""]
+    lines += _table(("kernel", "used by", "computes"), kernels)
+    if library:
+        lines += ["", *_table(("cuDNN shapes",), library)]
+    lines += ["", *memory_lines(plan)]
+    fixed = sum(b.bytes(REPORT_BATCH) for b in plan.buffers if b.kept)
+    column = sum(b.type.column for b in plan.buffers if b.type.batched)
+    lines.append(f"Of it whatever the batch: {size_text(fixed)}; for each column: {column} elements.")
+    return "\n".join(lines)
+
+
+def show_plan(program: Program, options: Options) -> str:
+    """The plan as text: buffers, then the steps of every function in order."""
+    plan = make_plan(program)
+    lines = [f"plan {program.name}", ""]
+    lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
+    for v in plan.variants:
+        label = " ".join(v.label) or "no condition"
+        lines += ["", f"forward ({label})", *map(_step, v.forward)]
+        for b in v.backward:
+            lines += ["", f"backward from {b.loss} ({label})", *map(_step, b.steps)]
+            lines += [f"  gradient of input {index}: {at.name}" for index, at in b.inputs]
+    lines += ["", *_sizes(plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _step(step: Step) -> str:
+    wanted = "" if step.wanted is None else f"  for input {', '.join(map(str, sorted(step.wanted)))}"
+    return f"  {step.out.name} = {step.instr.op}({', '.join(b.name for b in step.args)}){wanted}"
+
+
+def _sizes(plan: Plan) -> list[str]:
+    total, bound = plan.total_bytes(REPORT_BATCH), plan.bound_bytes(REPORT_BATCH)
+    return [f"batch {REPORT_BATCH}: {total} bytes, live at once {bound} bytes"]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]

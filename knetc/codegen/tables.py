@@ -1,0 +1,85 @@
+"""The data of the emitted file: the model's members, where every buffer and every named array stands.
+
+Before: the plan, and the identifiers of `codegen.spec`. After: `codegen.emit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from knetc.codegen.spec import Module
+from knetc.errors import KnetInternalError
+from knetc.ir.plan import Buffer, Plan
+from knetc.ir.types import BatchDim
+
+_GROUPS = {
+    "param": "parameters",
+    "grad": "their gradients",
+    "const": "constants",
+    "input": "inputs",
+    "value": "values, forward and backward",
+    "gold": "the desired output, the mask, the loss",
+    "mask": "the desired output, the mask, the loss",
+    "loss": "the desired output, the mask, the loss",
+}
+
+
+def member_groups(module: Module) -> list[dict[str, Any]]:
+    """The model's members in groups with a comment each."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for kind, comment in _GROUPS.items():
+        for b in module.plan.buffers:
+            if b.kind == kind:
+                text = {"member": module.members[b], "comment": f"  // {_name_comment(b)}{b.type}"}
+                groups.setdefault(comment, []).append(text)
+    return [{"comment": comment, "buffers": buffers} for comment, buffers in groups.items()]
+
+
+def _name_comment(b: Buffer) -> str:
+    """The Knet name where the member's name differs from it."""
+    return "" if b.kind not in ("param", "input", "const", "value") else f"{b.name} "
+
+
+def buffer_row(module: Module, b: Buffer) -> dict[str, Any]:
+    """A buffer's member and its size, fixed or a column."""
+    size = b.type.column
+    fixed, column = (0, size) if b.type.batched else (size, 0)
+    return {"member": module.members[b], "fixed": fixed, "column": column}
+
+
+def arrays(module: Module) -> Iterator[dict[str, Any]]:
+    """The tables of arrays that have a name: parameters, gradients, inputs, and each variant's variables."""
+    plan = module.plan
+    yield {"name": "parameters", "rows": [_array(module, p.buffer.name, p.buffer) for p in plan.params]}
+    yield {"name": "gradients", "rows": [_array(module, p.buffer.name, p.grad) for p in plan.params]}
+    yield {"name": "inputs", "rows": [_array(module, b.name, b) for b in plan.inputs]}
+    for k, v in enumerate(plan.variants):
+        names = {**({"return": v.result} if v.result is not None else {}), **dict(v.names)}
+        yield {"name": values_name(k), "rows": [_array(module, name, b) for name, b in names.items()]}
+
+
+def values_name(k: int) -> str:
+    """The C name of the table of variant k's variables."""
+    return f"values_{k}"
+
+
+def _array(module: Module, name: str, b: Buffer | None) -> str:
+    if b is None:
+        return f"{_string(name)}, nullptr, 0, {{}}"
+    dims = ", ".join("-1" if isinstance(d, BatchDim) else str(d) for d in b.type.dims)
+    if len(b.type.dims) > 8:
+        raise KnetInternalError(f"{name} has {len(b.type.dims)} dimensions")
+    return f"{_string(name)}, &knet_model::{module.members[b]}, {len(b.type.dims)}, {{{dims}}}"
+
+
+def _string(text: str) -> str:
+    """A C string literal; a name of Knet may hold any letter, UTF-8 as it is."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def variant_of(plan: Plan) -> str:
+    """For every setting of the conditions, as a number whose bits they are, the variant that it runs."""
+    bits = {name: 1 << k for k, name in enumerate(plan.program.conditions)}
+    found = {sum(bits[c] for c in s): k for k, v in enumerate(plan.variants) for s in v.variant.settings}
+    return ", ".join(str(found.get(setting, len(plan.variants))) for setting in range(1 << len(bits)))

@@ -1,0 +1,196 @@
+"""An emitted library behind the interface of `executable.py`: its C functions through ctypes.
+
+Before: `build.py` and the emulation, or pycuda, have made the library. After: `cpu.py` and `cuda.py`, which differ in
+how it is made. Arrays go in and out as NumPy's, without a copy where they are Fortran-contiguous.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from knetc.errors import KnetError, KnetInternalError, KnetLimitation, KnetStateError
+from knetc.ir.program import LOSSES, Program
+from knetc.runtime.check import DTYPES
+from knetc.runtime.executable import Tensor, TrainingOptions
+
+KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3}
+ARGUMENT, ORDER, MEMORY = 1, 2, 3
+_SEED = 2**64 - 1
+
+_Address = ctypes.c_void_p
+_Text = ctypes.c_char_p
+_SIGNATURES: Mapping[str, tuple[Any, ...]] = {
+    "knet_create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
+    "knet_destroy": (_Address,),
+    "knet_forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
+    "knet_backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_uint, _Address),
+    "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
+    "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
+    "knet_reset": (_Address,),
+    "knet_clean": (_Address,),
+    "knet_set_seed": (_Address, ctypes.c_ulonglong),
+    "knet_dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
+    "knet_get": (_Address, ctypes.c_int, _Text, _Address),
+    "knet_set": (_Address, ctypes.c_int, _Text, _Address),
+    "knet_synchronize": (_Address,),
+}
+
+
+def _address(array: Tensor | None) -> _Address:
+    return _Address(None if array is None else array.ctypes.data)
+
+
+class Library:
+    """A model of one emitted library; the methods are those of `executable.Executable`."""
+
+    def __init__(self, program: Program, path: str, seed: int, stream: int | None = None) -> None:
+        """Loads the library at `path` and makes a model on `stream` (a cudaStream_t, None for its own)."""
+        self.program = program
+        self._dtype: np.dtype[Any] = DTYPES[program.dtype]
+        self._model = _Address(None)
+        self._library = ctypes.CDLL(path)
+        self._library.knet_last_error.restype = _Text
+        for name, arguments in _SIGNATURES.items():
+            getattr(self._library, name).argtypes = arguments
+        self._options: dict[str, TrainingOptions] = {}
+        self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
+        self._prepare(self._library)
+        self._call("knet_create", ctypes.byref(self._model), seed & _SEED, stream)
+
+    def _prepare(self, library: ctypes.CDLL) -> None:
+        """What the library needs before its first model."""
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        """Calls a C function; its error becomes an exception with its text."""
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            text = self._library.knet_last_error().decode("utf-8", "replace")
+            if code == MEMORY:
+                raise KnetError(f"out of memory: {text}")
+            if code == ORDER:
+                raise KnetStateError(text)
+            if code == ARGUMENT:
+                raise KnetError(text)
+            raise KnetInternalError(f"{name}: {text}")
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+        """One call of the model (see `Executable.forward`)."""
+        if push:
+            raise KnetLimitation("emitted code for sequences (sforw, sback) is not built yet")
+        arrays = [np.asfortranarray(a, self._dtype) for a in inputs]
+        batch = self._batch(arrays)
+        result = self.program.variant(setting).result
+        value = self._result(setting, batch)
+        places = (_Address * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
+        bits = sum(self._bits[c] for c in setting)
+        self._call("knet_forward", self._model, bits, places, batch, _address(value))
+        if result is None:
+            self._call("knet_synchronize", self._model)  # the inputs may go now
+        return value
+
+    def _batch(self, inputs: Sequence[Tensor]) -> int:
+        for declared, array in zip(self.program.inputs, inputs, strict=True):
+            if declared.dims and not isinstance(declared.dims[-1], int):
+                return int(array.shape[-1])
+        return 1
+
+    def _result(self, setting: frozenset[str], batch: int) -> Tensor | None:
+        variant = self.program.variant(setting)
+        if variant.result is None:
+            return None
+        dims = {i.name: i.dims for i in self.program.inputs}.get(variant.result)
+        if dims is not None:
+            return np.empty(tuple(d if isinstance(d, int) else batch for d in dims), self._dtype, order="F")
+        type = next(i.type for i in variant.forward if i.out == variant.result)
+        if type is None:
+            raise KnetInternalError(f"the value {variant.result} has no type")
+        return np.empty(type.concrete(batch), self._dtype, order="F")
+
+    def backward(
+        self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
+    ) -> dict[int, Tensor]:
+        """Gradients of the last call (see `Executable.backward`)."""
+        if pop:
+            raise KnetLimitation("emitted code for sequences (sforw, sback) is not built yet")
+        desired, given = (None if a is None else np.asfortranarray(a, self._dtype) for a in (gold, mask))
+        wanted = sum(1 << i for i in set(dinputs))
+        arguments = (LOSSES.index(loss), _address(desired), _address(given), wanted, None)
+        self._call("knet_backward", self._model, *arguments)
+        self._call("knet_synchronize", self._model)  # gold and mask may go now
+        return {i: self._array("dinput", self.program.inputs[i].name) for i in dinputs}
+
+    def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
+        """The loss's value for the last `forward`, by a backward pass."""
+        value = np.zeros((), self._dtype)
+        desired, given = (None if a is None else np.asfortranarray(a, self._dtype) for a in (gold, mask))
+        arguments = (LOSSES.index(loss), _address(desired), _address(given), 0, _address(value))
+        self._call("knet_backward", self._model, *arguments)
+        return float(value)
+
+    def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
+        """Changes the parameters (see `Executable.update`)."""
+        for name, wanted in options.items():
+            known = asdict(self._options.get(name, TrainingOptions()))
+            for option, value in asdict(wanted).items():
+                if value != known[option]:
+                    self._call("knet_set_option", self._model, name.encode(), option.encode(), float(value))
+            self._options[name] = wanted
+        self._call("knet_update", self._model, gclip, gscale)
+
+    def reset(self, keepstate: bool) -> None:
+        """Zeroes the gradients; there is no stack and no state."""
+        self._call("knet_reset", self._model)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def read(self, kind: str, name: str) -> Tensor:
+        """A copy of an array (see `Executable.read`)."""
+        try:
+            return self._array(kind, name)
+        except KnetError:
+            raise KeyError(name) from None
+
+    def _array(self, kind: str, name: str) -> Tensor:
+        if kind not in KINDS:
+            raise KnetLimitation("emitted code for recurrent models is not built yet")
+        count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
+        self._call("knet_dims", self._model, KINDS[kind], name.encode(), ctypes.byref(count), dims)
+        array = np.empty(tuple(dims[: count.value]), self._dtype, order="F")
+        self._call("knet_get", self._model, KINDS[kind], name.encode(), _address(array))
+        return array
+
+    def write(self, kind: str, name: str, array: Tensor) -> None:
+        """Overwrites a parameter."""
+        if kind != "par":
+            raise KnetLimitation("emitted code for recurrent models is not built yet")
+        given = np.asfortranarray(array, self._dtype)
+        self._call("knet_set", self._model, KINDS[kind], name.encode(), _address(given))
+
+    def clean(self) -> None:
+        """Frees the gradients and the values of the last call."""
+        self._call("knet_clean", self._model)
+
+    def stack_depth(self) -> int:
+        """There is no stack yet."""
+        return 0
+
+    def set_seed(self, seed: int) -> None:
+        """Random draws are keyed by `seed`, call numbers from 1 again."""
+        self._call("knet_set_seed", self._model, seed & _SEED)
+
+    def close(self) -> None:
+        """Frees the model."""
+        if self._model:
+            model, self._model = self._model, _Address(None)
+            self._call("knet_destroy", model)
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None):
+            self._library.knet_destroy(self._model)
