@@ -61,6 +61,10 @@ class _Run:
 
     def gradients(self) -> None:
         """Computes the gradients of that sum."""
+        if len(self._xs) == 1:
+            self._forward(self._net.forw)
+            self._net.back(self._ys[0], self._loss)
+            return
         self._forward(self._net.sforw)
         for y in reversed(self._ys):
             self._net.sback(y, None if y is None else self._loss)

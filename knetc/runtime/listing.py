@@ -30,7 +30,7 @@ def listing(program: Program, variant: Variant, backend: str, dtype: str, norm: 
 
 def _heading(program: Program, backend: str, dtype: str) -> str:
     conditions = f", conditions {', '.join(program.conditions)}" if program.conditions else ""
-    unknown = ", sizes not known before the first forw" if program.stage == "lowered" else ""
+    unknown = ", sizes not known before the first forw" if program.stage == "ssa" else ""
     return f"{program.name}: back end {backend}, {dtype}{conditions}{unknown}"
 
 

@@ -36,12 +36,13 @@ class Model:
 
     def __init__(self, lowered: Program, backend: str = "auto", dtype: str = "f32", seed: int = 0) -> None:
         self._lowered = lowered
-        self._backend = backends.choose(backend)
+        self._unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
+        self._backend = backends.choose(backend, recurrent=bool(self._unsized.states()))
         self._dtype = dtype
         self._numpy_dtype = check.DTYPES[dtype]
         self._seed = seed
         self._draw_seed: int | None = None  # what setseed gave
-        self._options = {name: TrainingOptions() for name in lowered.params()}
+        self._options = {name: TrainingOptions() for name in self._unsized.params()}
         self._program: Program | None = None
         self._variants: dict[frozenset[str], Variant] = {}
         self._executable: Executable | None = None
@@ -131,7 +132,7 @@ class Model:
     def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
         value = self._device().forward(setting, arrays, push=what == "sforw")
         self._given = {i.name: array for i, array in zip(self._lowered.inputs, arrays, strict=True)}
-        if self._states():
+        if self._unsized.states():
             self._state_batch = batch
             if what == "forw":
                 self._order.state_changed("forw")
@@ -316,7 +317,7 @@ class Model:
         """
         self._check_name(name)
         device = self._device("get")
-        kind = "par" if name in self._options else "state" if name in self._states() else "value"
+        kind = "par" if name in self._options else "state" if name in self._unsized.states() else "value"
         with contextlib.suppress(KeyError):
             return self._given[name].copy(order="F") if name in self._given else device.read(kind, name)
         ran = self._order.last is not None and kind != "state"
@@ -348,7 +349,7 @@ class Model:
 
     def params(self) -> dict[str, tuple[int, ...]]:
         """Every parameter with its dims; 0 for a size that is not known before the first forw."""
-        program = self._program or self._lowered
+        program = self._program or self._unsized
         return {name: _dims(i.type, i.attr("dims")) for name, i in program.params().items()}
 
     def state(self) -> dict[str, PartialDims]:
@@ -356,7 +357,7 @@ class Model:
         batch = N if self._state_batch is None else self._state_batch
         return {
             name: () if type_ is None else tuple(batch if d is N else d for d in type_.dims)
-            for name, type_ in self._states().items()
+            for name, type_ in (self._program or self._unsized).states().items()
         }
 
     def grad(self, name: str) -> Tensor:
@@ -386,7 +387,7 @@ class Model:
         """A line per operation: number, operator, arguments, name, dims, norm of the last value."""
         from knetc.runtime.listing import listing
 
-        program = self._program or self._lowered
+        program = self._program or self._unsized
         variant = self._order.last.variant if self._order.last else program.variants[0]
         return listing(program, variant, self._backend, self._dtype, self._value_norm)
 
@@ -431,7 +432,7 @@ class Model:
 
     def _program_for(self, arrays: Sequence[Tensor]) -> Program:
         """The program for inputs of these shapes: the one there is, where they fit it."""
-        fixed = unbatched_inputs(self._lowered)
+        fixed = unbatched_inputs(self._unsized)
         dims: list[PartialDims] = []
         for i, array in zip(self._lowered.inputs, arrays, strict=True):
             dims.append(array.shape if i.name in fixed else (*array.shape[:-1], N))
@@ -469,14 +470,10 @@ class Model:
                 self._executable.set_seed(self._draw_seed)
         return self._executable
 
-    def _states(self) -> dict[str, Type | None]:
-        return self._program.states() if self._program else {}
-
     def _check_name(self, name: Any) -> None:
-        program = self._program or self._lowered
-        known = {i.name for i in program.inputs} | set(self._options) | set(self._states())
-        for variant in program.variants:
-            known |= {n for n, _ in variant.names} or {i.out for i in variant.forward} - self._lowered.temps
+        known = {i.name for i in self._unsized.inputs} | self._options.keys() | self._unsized.states().keys()
+        for variant in self._unsized.variants:
+            known.update(n for n, _ in variant.names)
         if not isinstance(name, str) or name not in known:
             raise KnetNameError(f"the model has no variable {name!r}{check.suggestion(str(name), sorted(known))}")
 

@@ -24,18 +24,14 @@ def result_type(program: Program, variant: Variant) -> Type | None:
     return Type(program.dtype, tuple(d for d in dims if d is not None))
 
 
-def unbatched_inputs(lowered: Program) -> frozenset[str]:
+def unbatched_inputs(program: Program) -> frozenset[str]:
     """The inputs whose last dimension is not the batch: those used as weights only, as w of conv and a of dot."""
+    inputs = {i.name for i in program.inputs}
     weights: set[str] = set()
     columns: set[str] = set()
-    for v in lowered.variants:
-        alias = {i.name: i.name for i in lowered.inputs}
-        for instr in v.forward:
-            if instr.op == "let":
-                if instr.args[0] in alias:
-                    alias[instr.out] = alias[instr.args[0]]
-                continue
+    for variant in program.variants:
+        for instr in variant.forward:
             for k, arg in enumerate(instr.args):
-                if arg in alias:
-                    (weights if k in registry()[instr.op].weights else columns).add(alias[arg])
+                if arg in inputs:
+                    (weights if k in registry()[instr.op].weights else columns).add(arg)
     return frozenset(weights - columns)
