@@ -153,6 +153,9 @@ class Diagnostics:
         if entry not in self._found:
             self._found.append(entry)
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def raise_if_any(self) -> None:
         """Raises what was recorded: the common class of all errors, or KnetError where they differ."""
         if self._found:

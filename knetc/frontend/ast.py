@@ -1,0 +1,238 @@
+"""The abstract syntax tree of a Knet file: frozen nodes, each with the span of source that it stands for.
+
+Made by `build.py` while the parser runs, read by `resolve.py`, `consteval.py` and `lower.py`. A chain of operators of
+one precedence (`a + b - c`) is one flat node, so the tree is only as deep as brackets, calls and blocks nest in the
+text, which the parser limits. The nodes are named tuples: they are made several times faster than dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from knetc.errors import Source, Span
+from knetc.values import Value
+
+# --- expressions ------------------------------------------------------------------------------------------------------
+
+
+class Literal(NamedTuple):
+    """A number, boolean, string, symbol or `nothing` written out."""
+
+    value: Value
+    span: Span
+
+
+class Name(NamedTuple):
+    """A variable, parameter or constant."""
+
+    name: str
+    span: Span
+
+
+class Unary(NamedTuple):
+    """`-x`, `+x`, `!x`."""
+
+    op: str
+    operand: Expr
+    span: Span
+
+
+class Binary(NamedTuple):
+    """`a ^ b`, `a .^ b`."""
+
+    op: str
+    left: Expr
+    right: Expr
+    span: Span
+
+
+class Chain(NamedTuple):
+    """Operators of one precedence from left to right: `a + b .- c`, `a * b ./ c`, and comparisons `a < b <= c`."""
+
+    first: Expr
+    rest: tuple[tuple[str, Expr], ...]
+    span: Span
+
+
+class Logic(NamedTuple):
+    """`a && b && c` or `a || b || c`."""
+
+    op: str
+    operands: tuple[Expr, ...]
+    span: Span
+
+
+class RangeOf(NamedTuple):
+    """`start:stop`."""
+
+    start: Expr
+    stop: Expr
+    span: Span
+
+
+class Splat(NamedTuple):
+    """`value...` inside a tuple, an array or a call."""
+
+    value: Expr
+    span: Span
+
+
+class TupleOf(NamedTuple):
+    """`(a, b)`, `(a,)`, `()`."""
+
+    items: tuple[Expr | Splat, ...]
+    span: Span
+
+
+class Vector(NamedTuple):
+    """`[a, b, c]`."""
+
+    items: tuple[Expr | Splat, ...]
+    span: Span
+
+
+class Matrix(NamedTuple):
+    """`[a b; c d]`, by rows."""
+
+    rows: tuple[tuple[Expr, ...], ...]
+    span: Span
+
+
+class Arg(NamedTuple):
+    """An argument of a call: positional (name None), `name=value`, or a splat."""
+
+    name: str | None
+    value: Expr | Splat
+    span: Span
+
+
+class Call(NamedTuple):
+    """`name(args)`; `name_span` is the callee's name alone."""
+
+    name: str
+    args: tuple[Arg, ...]
+    name_span: Span
+    span: Span
+
+
+Expr: TypeAlias = Literal | Name | Unary | Binary | Chain | Logic | RangeOf | TupleOf | Vector | Matrix | Call
+
+# --- statements -------------------------------------------------------------------------------------------------------
+
+
+class Assign(NamedTuple):
+    """`target = value`."""
+
+    target: str
+    target_span: Span
+    value: Expr
+    span: Span
+
+
+class Return(NamedTuple):
+    """`return value`; value None for a bare `return`."""
+
+    value: Expr | None
+    span: Span
+
+
+class If(NamedTuple):
+    """`if` with its `elseif` branches in order, and the `else` block (None where there is none)."""
+
+    branches: tuple[tuple[Expr, tuple[Stmt, ...]], ...]
+    orelse: tuple[Stmt, ...] | None
+    span: Span
+
+
+class Evaluate(NamedTuple):
+    """An expression that stands as a statement; as the last one it is the function's value."""
+
+    value: Expr
+    span: Span
+
+
+Stmt: TypeAlias = Assign | Return | If | Evaluate
+
+# --- definitions ------------------------------------------------------------------------------------------------------
+
+
+class Param(NamedTuple):
+    """A parameter; `default` is set for keyword parameters alone."""
+
+    name: str
+    default: Expr | None
+    span: Span
+
+
+class Definition(NamedTuple):
+    """`@knet function name(positional; keywords, rest...) body end`."""
+
+    name: str
+    name_span: Span
+    positional: tuple[Param, ...]
+    keywords: tuple[Param, ...]
+    rest: Param | None
+    body: tuple[Stmt, ...]
+    span: Span
+
+
+class Constant(NamedTuple):
+    """`NAME = compile-time expression` at the top level of a file."""
+
+    name: str
+    name_span: Span
+    value: Expr
+    span: Span
+
+
+class File(NamedTuple):
+    """A whole file, definitions and constants in the order of the text."""
+
+    source: Source
+    definitions: tuple[Definition, ...]
+    constants: tuple[Constant, ...]
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def show(file: File) -> str:
+    """The tree as indented text, one node a line with its position, for `--emit ast`."""
+    items: list[Definition | Constant] = [*file.definitions, *file.constants]
+    items.sort(key=lambda item: (item.span.line, item.span.column))
+    return "".join(line + "\n" for item in items for line in _lines(item, 0))
+
+
+def _lines(node: object, depth: int) -> Iterator[str]:
+    """One line for the node's own scalars, then its child nodes, deeper."""
+    scalars: list[str] = []
+    children: list[tuple[str, object]] = []
+    fields = node._asdict() if hasattr(node, "_asdict") else {}
+    for name, value in fields.items():
+        if isinstance(value, Span) or value is None or value is False or value == ():
+            continue
+        if hasattr(value, "_asdict"):
+            children.append((name, value))
+        elif isinstance(value, tuple) and not isinstance(node, Literal):
+            children += [(name, item) for item in value]
+        else:
+            scalars.append(value if isinstance(value, str) and name != "value" else repr(value))
+    span = fields["span"]
+    yield " ".join(["  " * depth + type(node).__name__, *scalars, f"@{span.line}:{span.column}"])
+    for name, child in children:
+        yield from _child_lines(name, child, depth + 1)
+
+
+def _child_lines(name: str, child: object, depth: int) -> Iterator[str]:
+    if hasattr(child, "_asdict"):
+        yield from _lines(child, depth)
+        return
+    # An operator with its operand, a condition with its block, a row of a matrix.
+    yield "  " * depth + (name if name != "rest" else "then")
+    for item in child if isinstance(child, tuple) else (child,):
+        for part in item if isinstance(item, tuple) and not hasattr(item, "_asdict") else (item,):
+            if hasattr(part, "_asdict"):
+                yield from _lines(part, depth + 1)
+            else:
+                yield "  " * (depth + 1) + str(part)
