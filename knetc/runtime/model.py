@@ -24,7 +24,7 @@ from knetc.runtime import backends, check
 from knetc.runtime.executable import Executable, TrainingOptions
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, Order, count
-from knetc.runtime.signature import result_type, settings, unbatched_inputs
+from knetc.runtime.signature import parameters, result_type, settings, unbatched_inputs
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -42,7 +42,7 @@ class Model:
         self._numpy_dtype = check.DTYPES[dtype]
         self._seed = seed
         self._draw_seed: int | None = None  # what setseed gave
-        self._options = {name: TrainingOptions() for name in self._unsized.params()}
+        self._options = {name: TrainingOptions() for name in parameters(self._unsized)}
         self._program: Program | None = None
         self._variants: dict[frozenset[str], Variant] = {}
         self._executable: Executable | None = None
@@ -350,7 +350,7 @@ class Model:
     def params(self) -> dict[str, tuple[int, ...]]:
         """Every parameter with its dims; 0 for a size that is not known before the first forw."""
         program = self._program or self._unsized
-        return {name: _dims(i.type, i.attr("dims")) for name, i in program.params().items()}
+        return {name: _dims(i.type, i.attr("dims")) for name, i in parameters(program).items()}
 
     def state(self) -> dict[str, PartialDims]:
         """Every state variable with its dims; N for the batch where there is no state yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knetc.ir.program import Program, Variant
+from knetc.ir.program import Instr, Program, Variant
 from knetc.ir.types import Type
 from knetc.ops import registry
 
@@ -10,6 +10,11 @@ from knetc.ops import registry
 def settings(program: Program) -> list[frozenset[str]]:
     """Every setting of the conditions."""
     return [setting for v in program.variants for setting in v.settings]
+
+
+def parameters(program: Program) -> dict[str, Instr]:
+    """Every `par` instruction by name, in the order of the source."""
+    return dict(sorted(program.params().items(), key=lambda item: item[1].attr("stream")))  # type: ignore[arg-type, return-value]
 
 
 def result_type(program: Program, variant: Variant) -> Type | None:
