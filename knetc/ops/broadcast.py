@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from knetc.ir.types import Dim, Partial, PartialDims, show_dims
+from knetc.ir.types import Dim, N, Partial, PartialDims, show_dims
 from knetc.lazy import np
 from knetc.ops.base import (
     AttrMap,
@@ -21,7 +21,7 @@ from knetc.ops.base import (
     ShapeMismatch,
     register,
 )
-from knetc.ops.shapes import batch_last, join
+from knetc.ops.shapes import batch_last, join, join_dims
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
@@ -34,12 +34,12 @@ def _open_operand(p: Partial, other: Partial, out: Partial, assume: bool) -> Par
     """An operand whose number of dimensions is open, settled from its neighbours where that is possible.
 
     A vector lies along the rows of a matrix and along the channels of a 4-D or 5-D array. Any other open operand takes
-    the other's whole shape, but only under `assume`, since its shape may still come from elsewhere.
+    the result's shape, or the other's where that is open, but only under `assume`: it may still come from elsewhere.
     """
     if p.dims is not None:
         return p
     if not p.vector:
-        return Partial(other.dims) if assume else p
+        return _like_neighbours(p, other, out) if assume else p
     shape = other.dims if other.dims is not None else out.dims
     if shape is None:
         return p
@@ -53,6 +53,24 @@ def _open_operand(p: Partial, other: Partial, out: Partial, assume: bool) -> Par
     return Partial((*(1,) * axis, size, *(1,) * (rank - axis - 1)) if rank >= 4 else (size,))
 
 
+def _like_neighbours(p: Partial, other: Partial, out: Partial) -> Partial:
+    """The shape of the result, or of the other operand where that is not known."""
+    if out.dims is None:
+        return Partial(other.dims) if other.dims is not None else p
+    rank = len(out.dims)
+    known = other.dims + (1,) * (rank - len(other.dims)) if other.dims is not None else (None,) * rank
+    return Partial(tuple(o if o is not None else k for o, k in zip(out.dims, known, strict=False)))
+
+
+def _batched_result(operand: Partial, out: Partial) -> Partial:
+    """The result where the other operand is open: the batch, which is last in both, gives its number of dimensions."""
+    if operand.dims is None or N not in operand.dims:
+        return out
+    found = tuple(None if d == 1 else d for d in operand.dims)
+    message = f"{show_dims(operand.dims)} gives a batch in dimension {len(found)}, its use needs {show_dims(out.dims)}"
+    return Partial(join_dims(found, out.dims, message, [-1]))
+
+
 def _join_axis(a: Dim | None, b: Dim | None, out: Dim | None, assume: bool, message: str) -> tuple[Dim | None, ...]:
     """One dimension of both operands and of the result, with what follows for each."""
     if a is not None and b is not None:
@@ -63,6 +81,7 @@ def _join_axis(a: Dim | None, b: Dim | None, out: Dim | None, assume: bool, mess
         return (1, 1, out) if out == 1 else (out, out, out) if assume else (a, b, out)
     known = b if a is None else a
     if known == 1:
+        out = 1 if out is None and assume else out
         other = out
     else:
         out = join(known, out, f"{message}; its use needs {out!r}", [1 if a is None else 0, -1])
@@ -77,7 +96,7 @@ def broadcast_shape(
     a = _open_operand(args[0], args[1], out, assume)
     b = _open_operand(args[1], a, out, assume)
     if a.dims is None or b.dims is None:
-        return (a, b), out
+        return (a, b), _batched_result(b if a.dims is None else a, out)
     rank = max(len(a.dims), len(b.dims))
     if out.dims is not None and len(out.dims) != rank:
         text = (

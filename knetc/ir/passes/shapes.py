@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from knetc import ops
+from knetc.errors import KnetShapeError
 from knetc.ir.passes import shape_errors
 from knetc.ir.program import Instr, Program, Variant, make_attrs
 from knetc.ir.types import UNKNOWN, BatchDim, Dims, N, Partial, PartialDims, Type, show_dims
@@ -178,6 +179,18 @@ class Inference:
         self.opened = bytearray(len(self.steps))
         for index in self.open:
             self.opened[index] = 1
+        certain = [c.shape for c in self.cells] if self.open else []
+        try:
+            self._assume()
+        except KnetShapeError:
+            # What was assumed of inputs whose shapes are not given may be wrong: better ask for them.
+            if any(c.kind == "input" and not s.known for c, s in zip(self.cells, certain, strict=True)):
+                for cell, shape in zip(self.cells, certain, strict=True):
+                    cell.shape = shape
+                return
+            raise
+
+    def _assume(self) -> None:
         while self.open:
             index = self.open.popleft()
             self.opened[index] = 0
