@@ -5,7 +5,7 @@ Used in the `Keyword` entries of the operators; the front end puts the keyword's
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 
 from knetc.values import Value
@@ -17,8 +17,10 @@ def is_int(value: Value) -> bool:
 
 
 def is_number(value: Value) -> bool:
-    """Whether the value is a finite number (a boolean is not)."""
-    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    """Whether the value is a number within the range of float64 (a boolean is not)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def show(value: Value) -> str:
