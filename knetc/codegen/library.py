@@ -7,6 +7,7 @@ memory layout that cuDNN calls NCHW, so sizes are handed over in reverse order a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from knetc.codegen.index import count
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, statement
@@ -215,28 +216,45 @@ def pool_kernel(module: Module, step: Step) -> Statement:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PoolAxis:
+    """One spatial dimension of a pooling kernel, mostly as C text.
+
+    `from_y`, `from_i`: where the window of output y, or of the thread's element, begins. `x_digit`: the position along
+    this axis of element `at` of an image. `y_low`, `y_high`: the outputs whose windows hold position x.
+    """
+
+    k: int
+    x: int
+    window: int
+    from_y: str
+    from_i: str
+    x_digit: str
+    y_low: str
+    y_high: str
+
+
 def _pool_fields(p: _Pool) -> tuple[tuple[str, FieldValue], ...]:
     """What the pooling templates paste: an entry for each axis, positions in an image, the divisor of an average."""
-    axes: list[Mapping[str, FieldValue]] = []
+    axes: list[PoolAxis] = []
     x_step = y_step = 1
     for k, (x, y, w, s, pad) in enumerate(zip(p.x, p.y, p.window, p.stride, p.padding, strict=True)):
         last = k == len(p.x) - 1
+        reach = w - pad
         axes.append(
-            {
-                "k": k,
-                "x": x,
-                "window": w,
-                "from_y": _from_text(f"y{k}", s, pad),
-                "from_i": _from_text(_digit("i", y_step, y, False), s, pad),
-                "x_digit": _digit("at", x_step, x, last),
-                "y_low": f"x{k} < {w - pad} ? 0 : (x{k} - {w - pad}) / {s} + 1"
-                if s > 1
-                else f"max(x{k} - {w - pad - 1}, 0)",
-                "y_high": f"min((x{k} + {pad}) / {s}, {y - 1})",
-            }
+            PoolAxis(
+                k=k,
+                x=x,
+                window=w,
+                from_y=_from_text(f"y{k}", s, pad),
+                from_i=_from_text(_digit("i", y_step, y, False), s, pad),
+                x_digit=_digit("at", x_step, x, last),
+                y_low=f"max(x{k} - {reach - 1}, 0)" if s == 1 else f"x{k} < {reach} ? 0 : (x{k} - {reach}) / {s} + 1",
+                y_high=f"min((x{k} + {pad}) / {s}, {y - 1})",
+            )
         )
         x_step, y_step = x_step * x, y_step * y
-    spread = " * ".join(f"(stop{a['k']} - from{a['k']})" for a in axes)
+    spread = " * ".join(f"(stop{a.k} - from{a.k})" for a in axes)
     empty = [
         f"from{k} >= stop{k}"
         for k, (x, y, w, s, pad) in enumerate(zip(p.x, p.y, p.window, p.stride, p.padding, strict=True))

@@ -1,0 +1,1012 @@
+// Knet model linreg, compiled by knetc to CUDA (f32, fp32).
+//
+// Source, housing.knet:
+//
+//   # Linear regression (the manual's lessons 1 and 2).
+//
+//   @knet function linreg(x)
+//       w = par(dims=(1,13), init=Gaussian(0,0.1))
+//       b = par(dims=(1,1), init=Constant(0))
+//       return w * x .+ b
+//   end
+//
+// Memory with a batch of 100: 12.5 kB in 12 buffers; live at once: 6.9 kB.
+//   input  x         f32[13,N]  5.2 kB
+//   param  w         f32[1,13]    52 B
+//   param  b         f32[1,1]      4 B
+//   value  tmp1      f32[1,N]    400 B
+//   value  return    f32[1,N]    400 B
+//   gold   @gold     f32[1,N]    400 B
+//   mask   @mask     f32[N]      400 B
+//   loss   @loss     f32[]         4 B
+//   value  d:return  f32[1,N]    400 B
+//   grad   d:b       f32[1,1]      4 B
+//   grad   d:w       f32[1,13]    52 B
+//   value  d:x       f32[13,N]  5.2 kB
+// Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
+// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// the kernels run on the processor through knet_device_emu.h.
+#include <cuda_runtime.h>
+#include <math.h>
+
+#if defined(__CUDACC__)
+#define KNET_SHARED(T, name, n) __shared__ T name[n]
+#elif !defined(KNET_HOST_ONLY)
+#include "knet_device_emu.h"
+#define KNET_EMULATED 1
+#endif
+
+// What `update` is told about one parameter; an average that its options do not keep is NULL.
+struct knet_training {
+  double scale, clip;
+  float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
+};
+
+// ------------------------------------------------------------------------------------------------ kernels ----
+#ifndef KNET_HOST_ONLY
+
+// The functions of <math.h> under one name for float and double, and what the activations are made of.
+inline __device__ float knet_exp(float x) { return expf(x); }
+inline __device__ double knet_exp(double x) { return exp(x); }
+inline __device__ float knet_log(float x) { return logf(x); }
+inline __device__ double knet_log(double x) { return log(x); }
+inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
+inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
+inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
+inline __device__ double knet_sqrt(double x) { return sqrt(x); }
+inline __device__ float knet_tanh(float x) { return tanhf(x); }
+inline __device__ double knet_tanh(double x) { return tanh(x); }
+// The larger; a NaN wins, as it does in the reference interpreter.
+template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+template <class T> static inline __device__ T knet_warp_sum(T v) {
+  for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
+  return v;
+}
+template <class T> static inline __device__ T knet_warp_max(T v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+template <class T> static inline __device__ T knet_block_sum(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_sum(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T total = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
+  __syncthreads();  // part is free for the next call
+  return total;
+}
+// The largest value of the block, in every thread; as above.
+template <class T> static inline __device__ T knet_block_max(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_max(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T top = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
+  __syncthreads();
+  return top;
+}
+
+// Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
+// that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
+// exactly, never fused, so that every machine draws the same bits.
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+  unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
+  unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    const unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+    const unsigned high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
+}
+// In [0, 1): the upper 24 bits of a word.
+static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
+
+// The polynomial with `count` coefficients from the constant up.
+static inline __device__ double knet_horner(const double* coefficients, int count, double x) {
+  double value = coefficients[count - 1];
+  for (int k = count - 2; k >= 0; k--) value = __dadd_rn(__dmul_rn(value, x), coefficients[k]);
+  return value;
+}
+static const __device__ double knet_log_series[12] = {
+    2.0, 0.6666666666666666, 0.4, 0.2857142857142857, 0.2222222222222222, 0.18181818181818182, 0.15384615384615385,
+    0.13333333333333333, 0.11764705882352941, 0.10526315789473684, 0.09523809523809523, 0.08695652173913043};
+// The natural logarithm of a positive number: x = m 2^e with m in [sqrt(1/2), sqrt(2)), e ln 2 + 2 atanh((m-1)/(m+1)).
+static inline __device__ double knet_logarithm(double x) {
+  int e;
+  double m = frexp(x, &e);
+  if (m < 0.7071067811865476) {
+    m = __dadd_rn(m, m);
+    e--;
+  }
+  const double s = __ddiv_rn(__dsub_rn(m, 1.0), __dadd_rn(m, 1.0));
+  const double series = __dmul_rn(s, knet_horner(knet_log_series, 12, __dmul_rn(s, s)));
+  return __dadd_rn(__dmul_rn(e, 0.6931471803691238), __dadd_rn(series, __dmul_rn(e, 1.9082149292705877e-10)));
+}
+static const __device__ double knet_middle_above[8] = {
+    3.3871328727963665, 133.14166789178438, 1971.5909503065513, 13731.69376550946, 45921.95393154987,
+    67265.7709270087, 33430.57558358813, 2509.0809287301227};
+static const __device__ double knet_middle_below[8] = {
+    1.0, 42.31333070160091, 687.1870074920579, 5394.196021424751, 21213.794301586597, 39307.89580009271,
+    28729.085735721943, 5226.495278852854};
+static const __device__ double knet_tail_above[8] = {
+    1.4234371107496835, 4.630337846156546, 5.769497221460691, 3.6478483247632045, 1.2704582524523684,
+    0.2417807251774506, 0.022723844989269184, 0.0007745450142783414};
+static const __device__ double knet_tail_below[8] = {
+    1.0, 2.053191626637759, 1.6763848301838038, 0.6897673349851, 0.14810397642748008, 0.015198666563616457,
+    0.0005475938084995345, 1.0507500716444169e-09};
+// Standard normal: the quantile of the middle of a word's interval (Wichura, AS 241, Applied Statistics 37, PPND16).
+static inline __device__ double knet_normal(unsigned word) {
+  const double p = __dmul_rn(__dadd_rn((double)(word >> 8), 0.5), 1.0 / 16777216);
+  const double q = __dsub_rn(p, 0.5);
+  if (fabs(q) <= 0.425) {
+    const double r = __dsub_rn(0.18062499999999998, __dmul_rn(q, q));
+    return __ddiv_rn(__dmul_rn(q, knet_horner(knet_middle_above, 8, r)), knet_horner(knet_middle_below, 8, r));
+  }
+  const double end = p < 0.5 ? p : __dsub_rn(1.0, p);
+  const double r = __dsub_rn(__dsqrt_rn(-knet_logarithm(end)), 1.6);
+  return copysign(__ddiv_rn(knet_horner(knet_tail_above, 8, r), knet_horner(knet_tail_below, 8, r)), q);
+}
+
+extern "C" {
+
+// y = add(a, b)
+//   housing.knet:6: return w * x .+ b
+__global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[0];
+  }
+}
+
+// partial sums of mask * (p - gold)^2 / 2
+//   housing.knet:6: return w * x .+ b
+__global__ void __launch_bounds__(256) quadloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d = p[i] - gold[i];
+    sum += 0.5 * (d * d) * (mask ? mask[i / rows] : 1);
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// y = factor * the sum of the partial sums
+//   housing.knet:6: return w * x .+ b
+__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
+    int blocks, double factor) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *y = (float)(sum * factor);
+}
+
+// dp = mask * (p - gold) / columns
+//   housing.knet:6: return w * x .+ b
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
+  const float share = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    dp[i] = (p[i] - gold[i]) * (mask ? mask[i / rows] * share : share);
+  }
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   housing.knet:6: return w * x .+ b
+__global__ void __launch_bounds__(256) sumto_sumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int summed) {
+  const int o = blockIdx.x;
+  const int base = 0;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// y = normal with mean and standard deviation std
+//   housing.knet:4: w = par(dims=(1,13), init=Gaussian(0,0.1))
+__global__ void __launch_bounds__(256) fill_normal_kernel(float* __restrict__ y, unsigned long long seed,
+    unsigned call, unsigned stream, double mean, double std, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const double z = knet_normal(knet_random_word(seed, i, call, stream));
+    y[i] = (float)__dadd_rn(__dmul_rn(z, std), mean);
+  }
+}
+
+// y = value
+//   housing.knet:5: b = par(dims=(1,1), init=Constant(0))
+__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+}
+
+// w -= lr * dw, where dw goes through the training options that t has
+__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, knet_training t, int n) {
+  double factor = t.scale;
+  if (t.clip > 0) {
+    const double norm = sqrt(*squares);
+    if (norm > t.clip) factor *= t.clip / norm;
+  }
+  const float scale = (float)factor;
+  const float epsilon = (float)1e-8;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    float g = scale * dw[i];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
+    if (t.l2reg != 0) g += t.l2reg * w[i];
+    if (t.adagrad) {
+      t.adagrad[i] += g * g;
+      g /= epsilon + knet_sqrt(t.adagrad[i]);
+    }
+    if (t.rmsprop) {
+      t.rmsprop[i] = (float)0.9 * t.rmsprop[i] + (float)(1 - 0.9) * (g * g);
+      g /= epsilon + knet_sqrt(t.rmsprop[i]);
+    }
+    if (t.adam_mean) {
+      t.adam_mean[i] = (float)0.9 * t.adam_mean[i] + (float)(1 - 0.9) * g;
+      t.adam_square[i] = (float)0.999 * t.adam_square[i] + (float)(1 - 0.999) * (g * g);
+      g = t.adam_mean[i] / t.mean_bias / (knet_sqrt(t.adam_square[i] / t.square_bias) + epsilon);
+    }
+    if (t.momentum) {
+      g += t.momentum_rate * t.momentum[i];
+      t.momentum[i] = g;
+    }
+    if (t.nesterov) {
+      t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
+      g += t.nesterov_rate * t.nesterov[i];
+    }
+    w[i] -= t.lr * g;
+  }
+}
+
+// partial sums of dw^2
+__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+    const float* __restrict__ dw, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    sum += (double)dw[i] * (double)dw[i];
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// squares += the sum of the partial sums
+__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+    const double* __restrict__ partials, int blocks) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *squares += sum;
+}
+
+}  // extern "C"
+#endif  // KNET_HOST_ONLY
+
+// ------------------------------------------------------------------------------------------------ the host half ----
+#ifndef KNET_DEVICE_ONLY
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <new>
+#include <cublas_v2.h>
+
+// The interface; `knetc --emit header` writes it for C and C++.
+extern "C" {
+typedef struct knet_model knet_model;
+typedef float knet_real; /* the element type of every array */
+
+/* What every function but knet_last_error returns. */
+enum {
+  KNET_OK = 0,
+  KNET_ARGUMENT = 1, /* an argument that does not fit */
+  KNET_ORDER = 2,    /* a call out of order */
+  KNET_MEMORY = 3,   /* no memory left, on the device or the host */
+  KNET_CUDA = 4,
+  KNET_CUBLAS = 5,
+  KNET_CUDNN = 6
+};
+/* The reason for this thread's last error. */
+const char* knet_last_error(void);
+
+/* Conditions, to be added up; what is not named is false. */
+enum {
+  KNET_NO_CONDITION = 0
+};
+/* Which arrays knet_get, knet_set and knet_dims are about. */
+enum {
+  KNET_PARAM = 0, /* a parameter: "w", "b" */
+  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2, /* a variable of the last knet_forward; the model's value is "return" */
+  KNET_INPUT_GRAD = 3 /* the gradient of an input, by its name, after a knet_backward that was asked for it */
+};
+/* Where a backward pass starts. */
+enum {
+  KNET_ZERO = 0,     /* no gradient from the output at all */
+  KNET_GRADIENT = 1, /* gold is the gradient of the output itself */
+  KNET_QUADLOSS = 2,
+  KNET_SOFTLOSS = 3
+};
+
+/* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
+   a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
+int knet_create(knet_model** model, unsigned long long seed, void* stream);
+/* Frees everything; NULL is fine. */
+int knet_destroy(knet_model* model);
+
+/* Runs the model over `batch` columns. inputs: x [13,N]; each column-major, the batch last,
+   in host or device memory. output: where the value is copied ([1,N]), or NULL. Waits for the device only
+   where there is an output. */
+int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
+/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
+   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
+                  knet_real* loss_value);
+/* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
+   gclip, where that is over 0, and by gscale. */
+int knet_update(knet_model* model, double gclip, double gscale);
+/* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
+   nesterov, gclip, gscale. */
+int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
+/* Forgets the gradients. */
+int knet_reset(knet_model* model);
+/* Forgets them and frees the memory of all values; the next knet_forward takes it anew. */
+int knet_clean(knet_model* model);
+/* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
+int knet_set_seed(knet_model* model, unsigned long long seed);
+
+/* The dimensions of an array, slowest last; `dims` has room for 8. */
+int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Copies an array to host or device memory. */
+int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+/* Overwrites a parameter. */
+int knet_set(knet_model* model, int kind, const char* name, const knet_real* array);
+/* Waits for everything that was asked for. */
+int knet_synchronize(knet_model* model);
+}
+
+// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const float* a, const float* b, float* c) {
+  const float one = 1, zero = 0;
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const double* a, const double* b, double* c) {
+  const double one = 1, zero = 0;
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+
+namespace {
+
+// Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
+static thread_local char knet_error_text[512];
+
+static int knet_fail(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(knet_error_text, sizeof knet_error_text, format, arguments);
+  va_end(arguments);
+  return code;
+}
+static inline int knet_check(int code, const char*, int) { return code; }  // the text is already set
+static inline int knet_check(cudaError_t status, const char* call, int line) {
+  if (status == cudaSuccess) return 0;
+  cudaGetLastError();  // an error that can be cleared must not come back at the next call
+  return knet_fail(status == cudaErrorMemoryAllocation ? KNET_MEMORY : KNET_CUDA, "%s: %s (line %d: %s)",
+                   cudaGetErrorName(status), cudaGetErrorString(status), line, call);
+}
+// Returns from the enclosing function where the call fails.
+#define TRY(...)                                                        \
+  do {                                                                  \
+    int code_ = knet_check((__VA_ARGS__), #__VA_ARGS__, __LINE__);      \
+    if (code_) return code_;                                            \
+  } while (0)
+
+// A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
+struct knet_entry {
+  const char* name;
+  const void* address;
+};
+template <class Signature> struct knet_kernel : knet_entry {};
+#ifdef KNET_HOST_ONLY
+#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#else
+#define KNET_MEMBER(name, signature) \
+  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#endif
+#define KNET_ENTRY(name, signature) &kernels.name,
+#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+
+template <class T> struct knet_identity { typedef T type; };
+// Launches a kernel; the arguments are converted to its parameters' types.
+template <class... P>
+static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
+                               cudaStream_t stream, typename knet_identity<P>::type... arguments) {
+#ifdef KNET_EMULATED
+  knetemu::reg((void (*)(P...))kernel.address);
+#endif
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+  return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
+}
+// Launches a kernel over n elements, which it takes as its last parameter; its threads stride over them.
+template <class... P, class... A>
+static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n, cudaStream_t stream, A... arguments) {
+  const int blocks = (n + 255) / 256;
+  return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
+}
+// The blocks of a kernel that sums over n elements, each block to a partial sum.
+enum { KNET_BLOCKS = 256 };
+static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
+
+static inline int knet_check(cublasStatus_t status, const char* call, int line) {
+  if (status == CUBLAS_STATUS_SUCCESS) return 0;
+  return knet_fail(KNET_CUBLAS, "%s (line %d: %s)", cublasGetStatusString(status), line, call);
+}
+
+// Every kernel with its signature.
+#define KNET_KERNELS(K) \
+  K(add_N, (float* y, const float* a, const float* b, int n)) \
+  K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
+  K(total, (float* y, const double* partials, int blocks, double factor)) \
+  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, int n)) \
+  K(sumto_sumN, (float* y, const float* dy, int summed)) \
+  K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, int n)) \
+  K(fill_constant, (float* y, double value, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(square_sum, (double* partials, const float* dw, int n)) \
+  K(add_total, (double* squares, const double* partials, int blocks))
+
+struct knet_kernels {
+  KNET_KERNELS(KNET_MEMBER)
+} kernels;
+#ifdef KNET_HOST_ONLY
+knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#endif
+
+enum { PARAMETERS = 2, INPUTS = 1, CONDITIONS = 0 };
+
+// The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
+// which are allocated when an option first needs them.
+struct knet_options {
+  double lr = 1, l1reg = 0, l2reg = 0, momentum = 0, nesterov = 0, gclip = 0, gscale = 1;
+  bool adagrad = false, rmsprop = false, adam = false;
+  int adam_steps = 0;
+  float *adagrad_squares = nullptr, *rmsprop_squares = nullptr, *adam_mean = nullptr, *adam_square = nullptr;
+  float *momentum_average = nullptr, *nesterov_average = nullptr;
+};
+
+}  // namespace
+
+// A model: its settings, then a buffer for every value, by Knet's name.
+struct knet_model {
+  cudaStream_t stream = nullptr;
+  bool own_stream = false;
+  int device = 0;
+  cublasHandle_t blas = nullptr;
+  unsigned long long seed = 0;
+  unsigned call = 0;       // the number of the last forward call
+  int batch = 0;           // its columns
+  int variant = -1;        // which forward function it ran; -1 before the first
+  int capacity = 0;        // the columns that the buffers have room for
+  bool gradients = false;  // whether there are gradients
+  const float* input_gradients[INPUTS + 1] = {};
+  knet_options training[PARAMETERS + 1];
+  double* partials = nullptr;  // sums of blocks, on their way to one total
+  double* squares = nullptr;  // the sum of all gradients' squares
+
+  // parameters
+  float* w = nullptr;  // w f32[1,13]
+  float* b = nullptr;  // b f32[1,1]
+
+  // their gradients
+  float* d_b = nullptr;  // f32[1,1]
+  float* d_w = nullptr;  // f32[1,13]
+
+  // inputs
+  float* x = nullptr;  // x f32[13,N]
+
+  // values, forward and backward
+  float* tmp1 = nullptr;  // tmp1 f32[1,N]
+  float* return_ = nullptr;  // return f32[1,N]
+  float* d_return = nullptr;  // d:return f32[1,N]
+  float* d_x = nullptr;  // d:x f32[13,N]
+
+  // the desired output, the mask, the loss
+  float* gold = nullptr;  // f32[1,N]
+  float* mask = nullptr;  // f32[N]
+  float* loss = nullptr;  // f32[]
+};
+
+namespace {
+
+using knet_place = float* knet_model::*;
+// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+struct knet_buffer {
+  knet_place place;
+  size_t fixed, column;
+};
+const knet_buffer buffers[] = {
+    {&knet_model::x, 0, 13},
+    {&knet_model::w, 13, 0},
+    {&knet_model::b, 1, 0},
+    {&knet_model::tmp1, 0, 1},
+    {&knet_model::return_, 0, 1},
+    {&knet_model::gold, 0, 1},
+    {&knet_model::mask, 0, 1},
+    {&knet_model::loss, 1, 0},
+    {&knet_model::d_return, 0, 1},
+    {&knet_model::d_b, 1, 0},
+    {&knet_model::d_w, 13, 0},
+    {&knet_model::d_x, 0, 13},
+    {nullptr, 0, 13},  // the end, and the elements a column of the largest buffer
+};
+
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+struct knet_array {
+  const char* name;
+  knet_place place;
+  int count, dims[8];
+};
+const knet_array parameters[] = {
+    {"w", &knet_model::w, 2, {1, 13}},
+    {"b", &knet_model::b, 2, {1, 1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array gradients[] = {
+    {"w", &knet_model::d_w, 2, {1, 13}},
+    {"b", &knet_model::d_b, 2, {1, 1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array inputs[] = {
+    {"x", &knet_model::x, 2, {13, -1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array values_0[] = {
+    {"return", &knet_model::return_, 2, {1, -1}},
+    {"w", &knet_model::w, 2, {1, 13}},
+    {"b", &knet_model::b, 2, {1, 1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array* const values[] = {values_0};
+
+// The elements of an array.
+size_t elements(const knet_model* m, const knet_array& a) {
+  size_t n = 1;
+  for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? m->batch : a.dims[i];
+  return n;
+}
+// The array of that name, NULL where there is none.
+const knet_array* find(const knet_array* table, const char* name) {
+  for (; table->name; table++)
+    if (!strcmp(table->name, name)) return table;
+  return nullptr;
+}
+
+// The forward pass.
+int forward(knet_model* m) {
+  const int N = m->batch;
+  // housing.knet:6: return w * x .+ b
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 13, m->w, m->x, m->tmp1));  // tmp1 f32[1,N]
+  TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->tmp1, m->b));  // return f32[1,N]
+  return 0;
+}
+
+// The backward pass from quadloss.
+int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsigned want) {
+  const int N = m->batch;
+  TRY(cudaMemcpyAsync(m->gold, gold, N * sizeof(float), cudaMemcpyDefault, m->stream));
+  // housing.knet:6: return w * x .+ b
+  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
+      N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // d:return f32[1,N]
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, m->x, m->d_w));  // d:w f32[1,13]
+  if (want & 1) {
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, m->d_return, m->d_x));  // d:x f32[13,N]
+  }
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  return 0;
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip, double gscale) {
+  knet_training t = {};
+  t.scale = gscale * o->gscale;
+  t.clip = gclip > 0 ? gclip : o->gclip;
+  t.lr = (float)o->lr;
+  t.l1reg = (float)o->l1reg;
+  t.l2reg = (float)o->l2reg;
+  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
+  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
+  if (o->adam) {
+    o->adam_steps++;
+    t.adam_mean = o->adam_mean;
+    t.adam_square = o->adam_square;
+    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
+    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
+  }
+  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
+  t.momentum_rate = (float)o->momentum;
+  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
+  t.nesterov_rate = (float)o->nesterov;
+  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
+  return 0;
+}
+
+// Changes every parameter that has a gradient.
+int update(knet_model* m, double gclip, double gscale) {
+  bool clip = gclip > 0;
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(m, parameters[i])));
+    clip = clip || m->training[i].gclip > 0;
+  }
+  if (clip) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_w, 13));
+    TRY(add_squares(m, m->d_b, 1));
+  }
+  TRY(update_parameter(m, &m->training[0], m->w, m->d_w, 13, gclip, gscale));
+  TRY(update_parameter(m, &m->training[1], m->b, m->d_b, 1, gclip, gscale));
+  return 0;
+}
+
+// Parameters and constants as they are at the start.
+int initialize(knet_model* m) {
+  // w f32[1,13], Gaussian(0.0, 0.1)
+  TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->seed, 0u, 0u, 0.0, 0.1));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->b, 0.0));  // b f32[1,1], Constant(0.0)
+  (void)m;
+  return 0;
+}
+
+int run_forward(knet_model* m, int variant) {
+  switch (variant) {
+    case 0: return forward(m);
+  }
+  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
+}
+
+int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned want) {
+  switch (4 * m->variant + loss) {
+    case 2: return backward_quadloss(m, gold, mask, want);
+  }
+  return knet_fail(KNET_ARGUMENT, "this file has no backward pass from that loss for the value of the last forward call");
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------------------ the interface ----
+namespace {
+
+void release_columns(knet_model* m, int* code) {
+  for (const knet_buffer* b = buffers; b->place; b++) {
+    if (!b->column) continue;
+    const int failed = knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__);
+    if (failed) *code = failed;
+    m->*b->place = nullptr;
+  }
+  m->capacity = 0;
+  m->variant = -1;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+}
+// Makes room for `batch` columns and tells cuDNN of them; on failure the model has no room at all, but its parameters.
+int reserve(knet_model* m, int batch) {
+  const int end = sizeof buffers / sizeof *buffers - 1;
+  // Kernels count elements in int, and their strides must not run over.
+  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: one array would have over 2130706432 elements", batch);
+  if (batch > m->capacity) {
+    int code = 0;
+    release_columns(m, &code);
+    for (const knet_buffer* b = buffers; b->place && !code; b++)
+      if (b->column)
+        code = knet_check(cudaMalloc((void**)&(m->*b->place), batch * b->column * sizeof(float)), "cudaMalloc", __LINE__);
+    if (code) {
+      int ignored = 0;
+      release_columns(m, &ignored);
+      return code;
+    }
+    m->capacity = batch;
+  }
+  return 0;
+}
+
+int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
+  m->seed = seed;
+  TRY(cudaGetDevice(&m->device));
+  m->stream = stream;
+  if (!stream) {
+    TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
+    m->own_stream = true;
+  }
+  TRY(cublasCreate(&m->blas));
+  TRY(cublasSetStream(m->blas, m->stream));
+  TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
+  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->fixed) TRY(cudaMalloc((void**)&(m->*b->place), b->fixed * sizeof(float)));
+  TRY(initialize(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// Frees everything that there is, past failures; the first failure's code.
+int close_model(knet_model* m) {
+  int code = 0;
+  const auto check = [&code](int failed) { code = code ? code : failed; };
+  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
+  release_columns(m, &code);
+  for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
+  for (knet_options& o : m->training)
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average, o.nesterov_average})
+      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  delete m;
+  return code;
+}
+
+int check_model(const knet_model* m) {
+  if (!m) return knet_fail(KNET_ARGUMENT, "the model is NULL");
+  int device = 0;
+  TRY(cudaGetDevice(&device));
+  if (device != m->device)
+    return knet_fail(KNET_ARGUMENT, "the model was made on device %d, and device %d is current", m->device, device);
+  return 0;
+}
+
+// An array by kind and name, and the pointer to it.
+int find_array(const knet_model* m, int kind, const char* name, const knet_array** array, const float** data) {
+  TRY(check_model(m));
+  if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
+  if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
+  if (kind == KNET_VALUE && m->variant < 0) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  const knet_array* const table = kind == KNET_PARAM   ? parameters
+                                  : kind == KNET_GRAD  ? gradients
+                                  : kind == KNET_VALUE ? values[m->variant]
+                                  : kind == KNET_INPUT_GRAD ? inputs
+                                                            : nullptr;
+  if (!table) return knet_fail(KNET_ARGUMENT, "there is no kind %d of arrays", kind);
+  *array = find(table, name);
+  if (!*array || !(*array)->place)
+    return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
+  *data = kind == KNET_INPUT_GRAD ? m->input_gradients[*array - inputs] : m->*(*array)->place;
+  if (!*data) return knet_fail(KNET_ORDER, "the last knet_backward did not compute the gradient of input %s", name);
+  return 0;
+}
+
+// Sets an option if it has that name.
+bool set_number(const char* option, const char* name, double value, double* place) {
+  if (strcmp(option, name)) return false;
+  *place = value;
+  return true;
+}
+bool set_switch(const char* option, const char* name, double value, bool* place) {
+  if (strcmp(option, name)) return false;
+  *place = value != 0;
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* knet_last_error(void) { return knet_error_text; }
+
+int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+  if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
+  *model = nullptr;
+  knet_model* m = new (std::nothrow) knet_model();
+  if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
+  const int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code) {
+    char reason[sizeof knet_error_text];
+    memcpy(reason, knet_error_text, sizeof reason);
+    close_model(m);
+    memcpy(knet_error_text, reason, sizeof reason);
+    return code;
+  }
+  *model = m;
+  return 0;
+}
+
+int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+
+int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+  // For every setting of the conditions: which forward function it runs.
+  static const unsigned short variant_of[1 << CONDITIONS] = {0};
+  TRY(check_model(m));
+  if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  for (int i = 0; i < INPUTS; i++)
+    if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
+  TRY(reserve(m, batch));
+  m->batch = batch;
+  m->variant = -1;
+  m->call++;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(m, inputs[i]) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
+  }
+  const int variant = variant_of[conditions];
+  TRY(run_forward(m, variant));
+  m->variant = variant;
+  if (!output) return 0;
+  const knet_array* value = find(values[variant], "return");
+  if (value)
+    TRY(cudaMemcpyAsync(output, m->*value->place, elements(m, *value) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
+                  knet_real* loss_value) {
+  TRY(check_model(m));
+  if (m->variant < 0) return knet_fail(KNET_ORDER, "knet_backward comes after knet_forward");
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  if (input_grads >> INPUTS) return knet_fail(KNET_ARGUMENT, "there is no such input");
+  m->gradients = false;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(run_backward(m, loss, gold, mask ? m->mask : nullptr, input_grads));
+  m->gradients = true;
+  if (!loss_value) return 0;
+  *loss_value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_update(knet_model* m, double gclip, double gscale) {
+  TRY(check_model(m));
+  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  TRY(update(m, gclip, gscale));
+  return 0;
+}
+
+int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+  TRY(check_model(m));
+  if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
+  if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  bool known = false;
+  for (int i = 0; i <= PARAMETERS; i++) {
+    if (parameter && (i == PARAMETERS || strcmp(parameter, parameters[i].name))) continue;
+    knet_options& o = m->training[i];
+    known = set_number(option, "lr", value, &o.lr) || set_number(option, "l1reg", value, &o.l1reg) ||
+            set_number(option, "l2reg", value, &o.l2reg) || set_number(option, "momentum", value, &o.momentum) ||
+            set_number(option, "nesterov", value, &o.nesterov) || set_number(option, "gclip", value, &o.gclip) ||
+            set_number(option, "gscale", value, &o.gscale) || set_switch(option, "adagrad", value, &o.adagrad) ||
+            set_switch(option, "rmsprop", value, &o.rmsprop) || set_switch(option, "adam", value, &o.adam);
+  }
+  return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
+}
+
+int knet_reset(knet_model* m) {
+  TRY(check_model(m));
+  m->gradients = false;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  return 0;
+}
+
+int knet_clean(knet_model* m) {
+  TRY(knet_reset(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  int code = 0;
+  release_columns(m, &code);
+  return code;
+}
+
+int knet_set_seed(knet_model* m, unsigned long long seed) {
+  TRY(check_model(m));
+  m->seed = seed;
+  m->call = 0;
+  return 0;
+}
+
+int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!count || !dims) return knet_fail(KNET_ARGUMENT, "the place for the dimensions is NULL");
+  *count = a->count;
+  for (int i = 0; i < a->count; i++) dims[i] = a->dims[i] < 0 ? m->batch : a->dims[i];
+  return 0;
+}
+
+int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  TRY(cudaMemcpyAsync(array, data, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set(knet_model* m, int kind, const char* name, const knet_real* array) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  if (kind != KNET_PARAM) return knet_fail(KNET_ARGUMENT, "only parameters can be set");
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  TRY(cudaMemcpyAsync(m->*a->place, array, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_synchronize(knet_model* m) {
+  TRY(check_model(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+#ifdef KNET_HOST_ONLY
+int knet_use_cubin(const void* image) {
+  static cudaLibrary_t library = nullptr;
+  if (library) return 0;
+  cudaLibrary_t loaded = nullptr;
+  TRY(cudaLibraryLoadData(&loaded, image, nullptr, nullptr, 0, nullptr, nullptr, 0));
+  for (knet_entry* entry : kernel_entries) {
+    cudaKernel_t kernel = nullptr;
+    const int code = knet_check(cudaLibraryGetKernel(&kernel, loaded, entry->name), entry->name, __LINE__);
+    if (code) {
+      cudaLibraryUnload(loaded);
+      return code;
+    }
+    entry->address = (const void*)kernel;
+  }
+  library = loaded;
+  return 0;
+}
+#endif
+#ifdef KNET_EMULATED
+void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
+#endif
+
+}  // extern "C"
+#endif  // KNET_DEVICE_ONLY

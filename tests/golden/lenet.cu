@@ -1,0 +1,1419 @@
+// Knet model lenet, compiled by knetc to CUDA (f32, fp32).
+//
+// Source, lenet.knet:
+//
+//   # LeNet on 28×28 images: two convolution layers with pooling, a hidden layer, a softmax (the manual's lesson 7).
+//   # knetc: --input 28,28,1,N
+//
+//   @knet function lenet(x; cwin1=5, cout1=20, pwin1=2, cwin2=5, cout2=50, pwin2=2, hidden=500, nclass=10)
+//       a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//       b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//       c = wbf(b; out=hidden)
+//       return wbf(c; out=nclass, f=:soft)
+//   end
+//
+// Memory with a batch of 100: 37.5 MB in 44 buffers; live at once: 17.6 MB.
+//   input  x           f32[28,28,1,N]   313.6 kB
+//   param  a/w         f32[5,5,1,20]      2.0 kB
+//   param  a/b         f32[1,1,20,1]        80 B
+//   param  b/w         f32[5,5,20,50]   100.0 kB
+//   param  b/b         f32[1,1,50,1]       200 B
+//   param  c/w         f32[500,800]       1.6 MB
+//   param  c/b         f32[500]           2.0 kB
+//   param  wbf/w       f32[10,500]       20.0 kB
+//   param  wbf/b       f32[10]              40 B
+//   value  a/c         f32[24,24,20,N]    4.6 MB
+//   value  a/tmp1      f32[24,24,20,N]    4.6 MB
+//   value  a/tmp2      f32[24,24,20,N]    4.6 MB
+//   value  a           f32[12,12,20,N]    1.2 MB
+//   value  b/c         f32[8,8,50,N]      1.3 MB
+//   value  b/tmp1      f32[8,8,50,N]      1.3 MB
+//   value  b/tmp2      f32[8,8,50,N]      1.3 MB
+//   value  b           f32[4,4,50,N]    320.0 kB
+//   value  c/tmp1      f32[500,N]       200.0 kB
+//   value  c/tmp2      f32[500,N]       200.0 kB
+//   value  c           f32[500,N]       200.0 kB
+//   value  wbf/tmp1    f32[10,N]          4.0 kB
+//   value  wbf/tmp2    f32[10,N]          4.0 kB
+//   value  return      f32[10,N]          4.0 kB
+//   gold   @gold       f32[10,N]          4.0 kB
+//   mask   @mask       f32[N]              400 B
+//   loss   @loss       f32[]                 4 B
+//   value  d:wbf/tmp2  f32[10,N]          4.0 kB
+//   grad   d:wbf/b     f32[10]              40 B
+//   grad   d:wbf/w     f32[10,500]       20.0 kB
+//   value  d:c         f32[500,N]       200.0 kB
+//   value  d:c/tmp2    f32[500,N]       200.0 kB
+//   grad   d:c/b       f32[500]           2.0 kB
+//   grad   d:c/w       f32[500,800]       1.6 MB
+//   value  d:b         f32[4,4,50,N]    320.0 kB
+//   value  d:b/tmp2    f32[8,8,50,N]      1.3 MB
+//   value  d:b/tmp1    f32[8,8,50,N]      1.3 MB
+//   grad   d:b/b       f32[1,1,50,1]       200 B
+//   grad   d:b/w       f32[5,5,20,50]   100.0 kB
+//   value  d:a         f32[12,12,20,N]    1.2 MB
+//   value  d:a/tmp2    f32[24,24,20,N]    4.6 MB
+//   and 4 more
+// Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
+// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// the kernels run on the processor through knet_device_emu.h.
+#include <cuda_runtime.h>
+#include <math.h>
+
+#if defined(__CUDACC__)
+#define KNET_SHARED(T, name, n) __shared__ T name[n]
+#elif !defined(KNET_HOST_ONLY)
+#include "knet_device_emu.h"
+#define KNET_EMULATED 1
+#endif
+
+// What `update` is told about one parameter; an average that its options do not keep is NULL.
+struct knet_training {
+  double scale, clip;
+  float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
+};
+
+// ------------------------------------------------------------------------------------------------ kernels ----
+#ifndef KNET_HOST_ONLY
+
+// The functions of <math.h> under one name for float and double, and what the activations are made of.
+inline __device__ float knet_exp(float x) { return expf(x); }
+inline __device__ double knet_exp(double x) { return exp(x); }
+inline __device__ float knet_log(float x) { return logf(x); }
+inline __device__ double knet_log(double x) { return log(x); }
+inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
+inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
+inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
+inline __device__ double knet_sqrt(double x) { return sqrt(x); }
+inline __device__ float knet_tanh(float x) { return tanhf(x); }
+inline __device__ double knet_tanh(double x) { return tanh(x); }
+// The larger; a NaN wins, as it does in the reference interpreter.
+template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+template <class T> static inline __device__ T knet_warp_sum(T v) {
+  for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
+  return v;
+}
+template <class T> static inline __device__ T knet_warp_max(T v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+template <class T> static inline __device__ T knet_block_sum(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_sum(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T total = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
+  __syncthreads();  // part is free for the next call
+  return total;
+}
+// The largest value of the block, in every thread; as above.
+template <class T> static inline __device__ T knet_block_max(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_max(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T top = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
+  __syncthreads();
+  return top;
+}
+
+// Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
+// that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
+// exactly, never fused, so that every machine draws the same bits.
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+  unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
+  unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    const unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+    const unsigned high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
+}
+// In [0, 1): the upper 24 bits of a word.
+static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
+
+extern "C" {
+
+// y = add(a, b)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+__global__ void __launch_bounds__(256) add_576x20xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i / 576 % 20];
+  }
+}
+
+// y = relu(x)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:7: c = wbf(b; out=hidden)
+__global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = x[i] < 0.0f ? 0.0f : x[i];
+  }
+}
+
+// y = add(a, b)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+__global__ void __launch_bounds__(256) add_64x50xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i / 64 % 50];
+  }
+}
+
+// y = add(a, b)
+//   lenet.knet:7: c = wbf(b; out=hidden)
+__global__ void __launch_bounds__(256) add_500xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i % 500];
+  }
+}
+
+// y = add(a, b)
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) add_10xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i % 10];
+  }
+}
+
+// y = soft(x), column by column
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
+  x += (size_t)blockIdx.x * rows;
+  y += (size_t)blockIdx.x * rows;
+  float top = -INFINITY;
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) top = knet_max(top, x[i]);
+  top = knet_block_max(top);
+  float sum = 0;
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += y[i] = knet_exp(x[i] - top);
+  sum = knet_block_sum(sum);
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) y[i] /= sum;
+}
+
+// partial sums of -mask * gold * log(p)
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * (mask ? mask[i / rows] : 1);
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// y = factor * the sum of the partial sums
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
+    int blocks, double factor) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *y = (float)(sum * factor);
+}
+
+// dx = mask * (p - gold) / columns, for p = soft(x)
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ dp,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns,
+    int n) {
+  const float share = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    dp[i] = (p[i] - gold[i]) * (mask ? mask[i / rows] * share : share);
+  }
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int summed) {
+  const int o = blockIdx.x;
+  const int base = o;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 10];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// dx = relu_back(dy, y)
+//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+__global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
+    const float* __restrict__ y, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
+  }
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   lenet.knet:7: c = wbf(b; out=hidden)
+__global__ void __launch_bounds__(256) sumto_500xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int summed) {
+  const int o = blockIdx.x;
+  const int base = o;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 500];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+__global__ void __launch_bounds__(256) sumto_sum64x50xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
+  const int o = blockIdx.x;
+  const int base = o * 64;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 64 + (r / 64) * 3200];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+__global__ void __launch_bounds__(256) sumto_sum576x20xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
+  const int o = blockIdx.x;
+  const int base = o * 576;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 576 + (r / 576) * 11520];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// y = uniform in [low, high)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
+    unsigned call, unsigned stream, double low, double high, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const double u = knet_uniform(knet_random_word(seed, i, call, stream));
+    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+  }
+}
+
+// y = value
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+}
+
+// w -= lr * dw, where dw goes through the training options that t has
+__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, knet_training t, int n) {
+  double factor = t.scale;
+  if (t.clip > 0) {
+    const double norm = sqrt(*squares);
+    if (norm > t.clip) factor *= t.clip / norm;
+  }
+  const float scale = (float)factor;
+  const float epsilon = (float)1e-8;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    float g = scale * dw[i];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
+    if (t.l2reg != 0) g += t.l2reg * w[i];
+    if (t.adagrad) {
+      t.adagrad[i] += g * g;
+      g /= epsilon + knet_sqrt(t.adagrad[i]);
+    }
+    if (t.rmsprop) {
+      t.rmsprop[i] = (float)0.9 * t.rmsprop[i] + (float)(1 - 0.9) * (g * g);
+      g /= epsilon + knet_sqrt(t.rmsprop[i]);
+    }
+    if (t.adam_mean) {
+      t.adam_mean[i] = (float)0.9 * t.adam_mean[i] + (float)(1 - 0.9) * g;
+      t.adam_square[i] = (float)0.999 * t.adam_square[i] + (float)(1 - 0.999) * (g * g);
+      g = t.adam_mean[i] / t.mean_bias / (knet_sqrt(t.adam_square[i] / t.square_bias) + epsilon);
+    }
+    if (t.momentum) {
+      g += t.momentum_rate * t.momentum[i];
+      t.momentum[i] = g;
+    }
+    if (t.nesterov) {
+      t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
+      g += t.nesterov_rate * t.nesterov[i];
+    }
+    w[i] -= t.lr * g;
+  }
+}
+
+// partial sums of dw^2
+__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+    const float* __restrict__ dw, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    sum += (double)dw[i] * (double)dw[i];
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// squares += the sum of the partial sums
+__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+    const double* __restrict__ partials, int blocks) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *squares += sum;
+}
+
+}  // extern "C"
+#endif  // KNET_HOST_ONLY
+
+// ------------------------------------------------------------------------------------------------ the host half ----
+#ifndef KNET_DEVICE_ONLY
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <new>
+#include <cublas_v2.h>
+#include <cudnn.h>
+
+// The interface; `knetc --emit header` writes it for C and C++.
+extern "C" {
+typedef struct knet_model knet_model;
+typedef float knet_real; /* the element type of every array */
+
+/* What every function but knet_last_error returns. */
+enum {
+  KNET_OK = 0,
+  KNET_ARGUMENT = 1, /* an argument that does not fit */
+  KNET_ORDER = 2,    /* a call out of order */
+  KNET_MEMORY = 3,   /* no memory left, on the device or the host */
+  KNET_CUDA = 4,
+  KNET_CUBLAS = 5,
+  KNET_CUDNN = 6
+};
+/* The reason for this thread's last error. */
+const char* knet_last_error(void);
+
+/* Conditions, to be added up; what is not named is false. */
+enum {
+  KNET_NO_CONDITION = 0
+};
+/* Which arrays knet_get, knet_set and knet_dims are about. */
+enum {
+  KNET_PARAM = 0, /* a parameter: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w", "wbf/b" */
+  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2, /* a variable of the last knet_forward; the model's value is "return" */
+  KNET_INPUT_GRAD = 3 /* the gradient of an input, by its name, after a knet_backward that was asked for it */
+};
+/* Where a backward pass starts. */
+enum {
+  KNET_ZERO = 0,     /* no gradient from the output at all */
+  KNET_GRADIENT = 1, /* gold is the gradient of the output itself */
+  KNET_QUADLOSS = 2,
+  KNET_SOFTLOSS = 3
+};
+
+/* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
+   a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
+int knet_create(knet_model** model, unsigned long long seed, void* stream);
+/* Frees everything; NULL is fine. */
+int knet_destroy(knet_model* model);
+
+/* Runs the model over `batch` columns. inputs: x [28,28,1,N]; each column-major, the batch last,
+   in host or device memory. output: where the value is copied ([10,N]), or NULL. Waits for the device only
+   where there is an output. */
+int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
+/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
+   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
+                  knet_real* loss_value);
+/* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
+   gclip, where that is over 0, and by gscale. */
+int knet_update(knet_model* model, double gclip, double gscale);
+/* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
+   nesterov, gclip, gscale. */
+int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
+/* Forgets the gradients. */
+int knet_reset(knet_model* model);
+/* Forgets them and frees the memory of all values; the next knet_forward takes it anew. */
+int knet_clean(knet_model* model);
+/* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
+int knet_set_seed(knet_model* model, unsigned long long seed);
+
+/* The dimensions of an array, slowest last; `dims` has room for 8. */
+int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Copies an array to host or device memory. */
+int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+/* Overwrites a parameter. */
+int knet_set(knet_model* model, int kind, const char* name, const knet_real* array);
+/* Waits for everything that was asked for. */
+int knet_synchronize(knet_model* model);
+}
+
+// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const float* a, const float* b, float* c) {
+  const float one = 1, zero = 0;
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const double* a, const double* b, double* c) {
+  const double one = 1, zero = 0;
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+
+namespace {
+
+// Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
+static thread_local char knet_error_text[512];
+
+static int knet_fail(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(knet_error_text, sizeof knet_error_text, format, arguments);
+  va_end(arguments);
+  return code;
+}
+static inline int knet_check(int code, const char*, int) { return code; }  // the text is already set
+static inline int knet_check(cudaError_t status, const char* call, int line) {
+  if (status == cudaSuccess) return 0;
+  cudaGetLastError();  // an error that can be cleared must not come back at the next call
+  return knet_fail(status == cudaErrorMemoryAllocation ? KNET_MEMORY : KNET_CUDA, "%s: %s (line %d: %s)",
+                   cudaGetErrorName(status), cudaGetErrorString(status), line, call);
+}
+// Returns from the enclosing function where the call fails.
+#define TRY(...)                                                        \
+  do {                                                                  \
+    int code_ = knet_check((__VA_ARGS__), #__VA_ARGS__, __LINE__);      \
+    if (code_) return code_;                                            \
+  } while (0)
+
+// A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
+struct knet_entry {
+  const char* name;
+  const void* address;
+};
+template <class Signature> struct knet_kernel : knet_entry {};
+#ifdef KNET_HOST_ONLY
+#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#else
+#define KNET_MEMBER(name, signature) \
+  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#endif
+#define KNET_ENTRY(name, signature) &kernels.name,
+#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+
+template <class T> struct knet_identity { typedef T type; };
+// Launches a kernel; the arguments are converted to its parameters' types.
+template <class... P>
+static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
+                               cudaStream_t stream, typename knet_identity<P>::type... arguments) {
+#ifdef KNET_EMULATED
+  knetemu::reg((void (*)(P...))kernel.address);
+#endif
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+  return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
+}
+// Launches a kernel over n elements, which it takes as its last parameter; its threads stride over them.
+template <class... P, class... A>
+static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n, cudaStream_t stream, A... arguments) {
+  const int blocks = (n + 255) / 256;
+  return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
+}
+// The blocks of a kernel that sums over n elements, each block to a partial sum.
+enum { KNET_BLOCKS = 256 };
+static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
+
+static inline int knet_check(cublasStatus_t status, const char* call, int line) {
+  if (status == CUBLAS_STATUS_SUCCESS) return 0;
+  return knet_fail(KNET_CUBLAS, "%s (line %d: %s)", cublasGetStatusString(status), line, call);
+}
+
+static inline int knet_check(cudnnStatus_t status, const char* call, int line) {
+  if (status == CUDNN_STATUS_SUCCESS) return 0;
+  return knet_fail(KNET_CUDNN, "%s (line %d: %s)", cudnnGetErrorString(status), line, call);
+}
+// A dense tensor of nd sizes, slowest first; a first size of 0 stands for the batch.
+static inline cudnnStatus_t knet_describe(cudnnTensorDescriptor_t tensor, cudnnDataType_t type, int nd, const int* sizes,
+                                          int batch) {
+  int size[5], stride[5];
+  for (int i = nd - 1, step = 1; i >= 0; step *= size[i--]) {
+    size[i] = sizes[i] ? sizes[i] : batch;
+    stride[i] = step;
+  }
+  return cudnnSetTensorNdDescriptor(tensor, type, nd, size, stride);
+}
+
+// A convolution's sizes, slowest first: x (batch, channels, spatial), w (outputs, channels, spatial), y as x.
+struct knet_conv_shape {
+  int nd, x[5], w[5], y[5], padding[3], stride[3], upscale[3];
+  cudnnConvolutionMode_t mode;
+};
+struct knet_conv {
+  cudnnTensorDescriptor_t x, y;
+  cudnnFilterDescriptor_t w;
+  cudnnConvolutionDescriptor_t conv;
+  cudnnConvolutionFwdAlgo_t forward;
+  cudnnConvolutionBwdDataAlgo_t back_x;
+  cudnnConvolutionBwdFilterAlgo_t back_w;
+};
+// Describes a convolution for a batch and chooses its algorithms, from the ones that give the same bits in every run;
+// raises *workspace to the bytes that they need.
+static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_conv_shape& s, int batch,
+                                    cudnnDataType_t type, cudnnMathType_t math, size_t* workspace) {
+  if (!c->x) TRY(cudnnCreateTensorDescriptor(&c->x));
+  if (!c->y) TRY(cudnnCreateTensorDescriptor(&c->y));
+  if (!c->w) TRY(cudnnCreateFilterDescriptor(&c->w));
+  if (!c->conv) TRY(cudnnCreateConvolutionDescriptor(&c->conv));
+  TRY(knet_describe(c->x, type, s.nd, s.x, batch));
+  TRY(knet_describe(c->y, type, s.nd, s.y, batch));
+  TRY(cudnnSetFilterNdDescriptor(c->w, type, CUDNN_TENSOR_NCHW, s.nd, s.w));
+  TRY(cudnnSetConvolutionNdDescriptor(c->conv, s.nd - 2, s.padding, s.stride, s.upscale, s.mode, type));
+  TRY(cudnnSetConvolutionMathType(c->conv, math));
+  size_t bytes = 0;
+  c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
+  if (cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes)) {
+    c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
+    TRY(cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes));
+  }
+  if (bytes > *workspace) *workspace = bytes;
+  c->back_x = CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
+  TRY(cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, c->back_x, &bytes));
+  if (bytes > *workspace) *workspace = bytes;
+  c->back_w = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
+  TRY(cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, c->back_w, &bytes));
+  if (bytes > *workspace) *workspace = bytes;
+  return 0;
+}
+static inline int knet_conv_release(knet_conv* c) {
+  if (c->x) TRY(cudnnDestroyTensorDescriptor(c->x));
+  if (c->y) TRY(cudnnDestroyTensorDescriptor(c->y));
+  if (c->w) TRY(cudnnDestroyFilterDescriptor(c->w));
+  if (c->conv) TRY(cudnnDestroyConvolutionDescriptor(c->conv));
+  return 0;
+}
+
+// A pooling's sizes, slowest first; x and y (batch, channels, spatial).
+struct knet_pool_shape {
+  int nd, x[5], y[5], window[3], padding[3], stride[3];
+  cudnnPoolingMode_t mode;
+};
+struct knet_pool {
+  cudnnTensorDescriptor_t x, y;
+  cudnnPoolingDescriptor_t pool;
+};
+static inline int knet_pool_prepare(knet_pool* p, const knet_pool_shape& s, int batch, cudnnDataType_t type) {
+  if (!p->x) TRY(cudnnCreateTensorDescriptor(&p->x));
+  if (!p->y) TRY(cudnnCreateTensorDescriptor(&p->y));
+  if (!p->pool) TRY(cudnnCreatePoolingDescriptor(&p->pool));
+  TRY(knet_describe(p->x, type, s.nd, s.x, batch));
+  TRY(knet_describe(p->y, type, s.nd, s.y, batch));
+  TRY(cudnnSetPoolingNdDescriptor(p->pool, s.mode, CUDNN_PROPAGATE_NAN, s.nd - 2, s.window, s.padding, s.stride));
+  return 0;
+}
+static inline int knet_pool_release(knet_pool* p) {
+  if (p->x) TRY(cudnnDestroyTensorDescriptor(p->x));
+  if (p->y) TRY(cudnnDestroyTensorDescriptor(p->y));
+  if (p->pool) TRY(cudnnDestroyPoolingDescriptor(p->pool));
+  return 0;
+}
+
+// Every kernel with its signature.
+#define KNET_KERNELS(K) \
+  K(add_576x20xN, (float* y, const float* a, const float* b, int n)) \
+  K(relu, (float* y, const float* x, int n)) \
+  K(add_64x50xN, (float* y, const float* a, const float* b, int n)) \
+  K(add_500xN, (float* y, const float* a, const float* b, int n)) \
+  K(add_10xN, (float* y, const float* a, const float* b, int n)) \
+  K(soft, (float* y, const float* x, int rows)) \
+  K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
+  K(total, (float* y, const double* partials, int blocks, double factor)) \
+  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, int n)) \
+  K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
+  K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(sumto_500xsumN, (float* y, const float* dy, int summed)) \
+  K(sumto_sum64x50xsumN, (float* y, const float* dy, int summed)) \
+  K(sumto_sum576x20xsumN, (float* y, const float* dy, int summed)) \
+  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, int n)) \
+  K(fill_constant, (float* y, double value, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(square_sum, (double* partials, const float* dw, int n)) \
+  K(add_total, (double* squares, const double* partials, int blocks))
+
+struct knet_kernels {
+  KNET_KERNELS(KNET_MEMBER)
+} kernels;
+#ifdef KNET_HOST_ONLY
+knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#endif
+
+// The convolutions: the number of sizes, then the sizes of x, w and y (slowest first, 0 is the batch), padding, stride,
+// upscale, mode.
+const knet_conv_shape conv_shapes[2] = {
+    {4, {0, 1, 28, 28}, {20, 1, 5, 5}, {0, 20, 24, 24}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},  // x f32[28,28,1,N], w f32[5,5,1,20], y f32[24,24,20,N]
+    {4, {0, 20, 12, 12}, {50, 20, 5, 5}, {0, 50, 8, 8}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},  // x f32[12,12,20,N], w f32[5,5,20,50], y f32[8,8,50,N]
+};
+
+// The poolings: the number of sizes, then the sizes of x and y (slowest first, 0 is the batch), window, padding, stride,
+// mode.
+const knet_pool_shape pool_shapes[2] = {
+    {4, {0, 20, 24, 24}, {0, 20, 12, 12}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},  // x f32[24,24,20,N], y f32[12,12,20,N]
+    {4, {0, 50, 8, 8}, {0, 50, 4, 4}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},  // x f32[8,8,50,N], y f32[4,4,50,N]
+};
+
+enum { PARAMETERS = 8, INPUTS = 1, CONDITIONS = 0 };
+
+// The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
+// which are allocated when an option first needs them.
+struct knet_options {
+  double lr = 1, l1reg = 0, l2reg = 0, momentum = 0, nesterov = 0, gclip = 0, gscale = 1;
+  bool adagrad = false, rmsprop = false, adam = false;
+  int adam_steps = 0;
+  float *adagrad_squares = nullptr, *rmsprop_squares = nullptr, *adam_mean = nullptr, *adam_square = nullptr;
+  float *momentum_average = nullptr, *nesterov_average = nullptr;
+};
+
+}  // namespace
+
+// A model: its settings, then a buffer for every value, by Knet's name.
+struct knet_model {
+  cudaStream_t stream = nullptr;
+  bool own_stream = false;
+  int device = 0;
+  cublasHandle_t blas = nullptr;
+  cudnnHandle_t dnn = nullptr;
+  knet_conv conv[2] = {};
+  void* workspace = nullptr;
+  size_t workspace_bytes = 0;
+  knet_pool pool[2] = {};
+  unsigned long long seed = 0;
+  unsigned call = 0;       // the number of the last forward call
+  int batch = 0;           // its columns
+  int variant = -1;        // which forward function it ran; -1 before the first
+  int capacity = 0;        // the columns that the buffers have room for
+  bool gradients = false;  // whether there are gradients
+  const float* input_gradients[INPUTS + 1] = {};
+  knet_options training[PARAMETERS + 1];
+  double* partials = nullptr;  // sums of blocks, on their way to one total
+  double* squares = nullptr;  // the sum of all gradients' squares
+
+  // parameters
+  float* a_w = nullptr;  // a/w f32[5,5,1,20]
+  float* a_b = nullptr;  // a/b f32[1,1,20,1]
+  float* b_w = nullptr;  // b/w f32[5,5,20,50]
+  float* b_b = nullptr;  // b/b f32[1,1,50,1]
+  float* c_w = nullptr;  // c/w f32[500,800]
+  float* c_b = nullptr;  // c/b f32[500]
+  float* wbf_w = nullptr;  // wbf/w f32[10,500]
+  float* wbf_b = nullptr;  // wbf/b f32[10]
+
+  // their gradients
+  float* d_wbf_b = nullptr;  // f32[10]
+  float* d_wbf_w = nullptr;  // f32[10,500]
+  float* d_c_b = nullptr;  // f32[500]
+  float* d_c_w = nullptr;  // f32[500,800]
+  float* d_b_b = nullptr;  // f32[1,1,50,1]
+  float* d_b_w = nullptr;  // f32[5,5,20,50]
+  float* d_a_b = nullptr;  // f32[1,1,20,1]
+  float* d_a_w = nullptr;  // f32[5,5,1,20]
+
+  // inputs
+  float* x = nullptr;  // x f32[28,28,1,N]
+
+  // values, forward and backward
+  float* a_c = nullptr;  // a/c f32[24,24,20,N]
+  float* a_tmp1 = nullptr;  // a/tmp1 f32[24,24,20,N]
+  float* a_tmp2 = nullptr;  // a/tmp2 f32[24,24,20,N]
+  float* a = nullptr;  // a f32[12,12,20,N]
+  float* b_c = nullptr;  // b/c f32[8,8,50,N]
+  float* b_tmp1 = nullptr;  // b/tmp1 f32[8,8,50,N]
+  float* b_tmp2 = nullptr;  // b/tmp2 f32[8,8,50,N]
+  float* b = nullptr;  // b f32[4,4,50,N]
+  float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
+  float* c_tmp2 = nullptr;  // c/tmp2 f32[500,N]
+  float* c = nullptr;  // c f32[500,N]
+  float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
+  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[10,N]
+  float* return_ = nullptr;  // return f32[10,N]
+  float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[10,N]
+  float* d_c = nullptr;  // d:c f32[500,N]
+  float* d_c_tmp2 = nullptr;  // d:c/tmp2 f32[500,N]
+  float* d_b = nullptr;  // d:b f32[4,4,50,N]
+  float* d_b_tmp2 = nullptr;  // d:b/tmp2 f32[8,8,50,N]
+  float* d_b_tmp1 = nullptr;  // d:b/tmp1 f32[8,8,50,N]
+  float* d_a = nullptr;  // d:a f32[12,12,20,N]
+  float* d_a_tmp2 = nullptr;  // d:a/tmp2 f32[24,24,20,N]
+  float* d_a_tmp1 = nullptr;  // d:a/tmp1 f32[24,24,20,N]
+  float* d_x = nullptr;  // d:x f32[28,28,1,N]
+
+  // the desired output, the mask, the loss
+  float* gold = nullptr;  // f32[10,N]
+  float* mask = nullptr;  // f32[N]
+  float* loss = nullptr;  // f32[]
+};
+
+namespace {
+
+using knet_place = float* knet_model::*;
+// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+struct knet_buffer {
+  knet_place place;
+  size_t fixed, column;
+};
+const knet_buffer buffers[] = {
+    {&knet_model::x, 0, 784},
+    {&knet_model::a_w, 500, 0},
+    {&knet_model::a_b, 20, 0},
+    {&knet_model::b_w, 25000, 0},
+    {&knet_model::b_b, 50, 0},
+    {&knet_model::c_w, 400000, 0},
+    {&knet_model::c_b, 500, 0},
+    {&knet_model::wbf_w, 5000, 0},
+    {&knet_model::wbf_b, 10, 0},
+    {&knet_model::a_c, 0, 11520},
+    {&knet_model::a_tmp1, 0, 11520},
+    {&knet_model::a_tmp2, 0, 11520},
+    {&knet_model::a, 0, 2880},
+    {&knet_model::b_c, 0, 3200},
+    {&knet_model::b_tmp1, 0, 3200},
+    {&knet_model::b_tmp2, 0, 3200},
+    {&knet_model::b, 0, 800},
+    {&knet_model::c_tmp1, 0, 500},
+    {&knet_model::c_tmp2, 0, 500},
+    {&knet_model::c, 0, 500},
+    {&knet_model::wbf_tmp1, 0, 10},
+    {&knet_model::wbf_tmp2, 0, 10},
+    {&knet_model::return_, 0, 10},
+    {&knet_model::gold, 0, 10},
+    {&knet_model::mask, 0, 1},
+    {&knet_model::loss, 1, 0},
+    {&knet_model::d_wbf_tmp2, 0, 10},
+    {&knet_model::d_wbf_b, 10, 0},
+    {&knet_model::d_wbf_w, 5000, 0},
+    {&knet_model::d_c, 0, 500},
+    {&knet_model::d_c_tmp2, 0, 500},
+    {&knet_model::d_c_b, 500, 0},
+    {&knet_model::d_c_w, 400000, 0},
+    {&knet_model::d_b, 0, 800},
+    {&knet_model::d_b_tmp2, 0, 3200},
+    {&knet_model::d_b_tmp1, 0, 3200},
+    {&knet_model::d_b_b, 50, 0},
+    {&knet_model::d_b_w, 25000, 0},
+    {&knet_model::d_a, 0, 2880},
+    {&knet_model::d_a_tmp2, 0, 11520},
+    {&knet_model::d_a_tmp1, 0, 11520},
+    {&knet_model::d_a_b, 20, 0},
+    {&knet_model::d_a_w, 500, 0},
+    {&knet_model::d_x, 0, 784},
+    {nullptr, 0, 11520},  // the end, and the elements a column of the largest buffer
+};
+
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+struct knet_array {
+  const char* name;
+  knet_place place;
+  int count, dims[8];
+};
+const knet_array parameters[] = {
+    {"a/w", &knet_model::a_w, 4, {5, 5, 1, 20}},
+    {"a/b", &knet_model::a_b, 4, {1, 1, 20, 1}},
+    {"b/w", &knet_model::b_w, 4, {5, 5, 20, 50}},
+    {"b/b", &knet_model::b_b, 4, {1, 1, 50, 1}},
+    {"c/w", &knet_model::c_w, 2, {500, 800}},
+    {"c/b", &knet_model::c_b, 1, {500}},
+    {"wbf/w", &knet_model::wbf_w, 2, {10, 500}},
+    {"wbf/b", &knet_model::wbf_b, 1, {10}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array gradients[] = {
+    {"a/w", &knet_model::d_a_w, 4, {5, 5, 1, 20}},
+    {"a/b", &knet_model::d_a_b, 4, {1, 1, 20, 1}},
+    {"b/w", &knet_model::d_b_w, 4, {5, 5, 20, 50}},
+    {"b/b", &knet_model::d_b_b, 4, {1, 1, 50, 1}},
+    {"c/w", &knet_model::d_c_w, 2, {500, 800}},
+    {"c/b", &knet_model::d_c_b, 1, {500}},
+    {"wbf/w", &knet_model::d_wbf_w, 2, {10, 500}},
+    {"wbf/b", &knet_model::d_wbf_b, 1, {10}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array inputs[] = {
+    {"x", &knet_model::x, 4, {28, 28, 1, -1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array values_0[] = {
+    {"return", &knet_model::return_, 2, {10, -1}},
+    {"a/w", &knet_model::a_w, 4, {5, 5, 1, 20}},
+    {"a/b", &knet_model::a_b, 4, {1, 1, 20, 1}},
+    {"a/c", &knet_model::a_c, 4, {24, 24, 20, -1}},
+    {"a", &knet_model::a, 4, {12, 12, 20, -1}},
+    {"b/w", &knet_model::b_w, 4, {5, 5, 20, 50}},
+    {"b/b", &knet_model::b_b, 4, {1, 1, 50, 1}},
+    {"b/c", &knet_model::b_c, 4, {8, 8, 50, -1}},
+    {"b", &knet_model::b, 4, {4, 4, 50, -1}},
+    {"c/w", &knet_model::c_w, 2, {500, 800}},
+    {"c/b", &knet_model::c_b, 1, {500}},
+    {"c", &knet_model::c, 2, {500, -1}},
+    {"wbf/w", &knet_model::wbf_w, 2, {10, 500}},
+    {"wbf/b", &knet_model::wbf_b, 1, {10}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array* const values[] = {values_0};
+
+// The elements of an array.
+size_t elements(const knet_model* m, const knet_array& a) {
+  size_t n = 1;
+  for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? m->batch : a.dims[i];
+  return n;
+}
+// The array of that name, NULL where there is none.
+const knet_array* find(const knet_array* table, const char* name) {
+  for (; table->name; table++)
+    if (!strcmp(table->name, name)) return table;
+  return nullptr;
+}
+
+int conv_forward(knet_model* m, const knet_conv* c, const float* w, const float* x, float* y) {
+  const float one = 1, zero = 0;
+  TRY(cudnnConvolutionForward(m->dnn, &one, c->x, x, c->w, w, c->conv, c->forward, m->workspace, m->workspace_bytes,
+                              &zero, c->y, y));
+  return 0;
+}
+int conv_back_w(knet_model* m, const knet_conv* c, const float* x, const float* dy, float* dw) {
+  const float one = 1, zero = 0;
+  TRY(cudnnConvolutionBackwardFilter(m->dnn, &one, c->x, x, c->y, dy, c->conv, c->back_w, m->workspace,
+                                     m->workspace_bytes, &zero, c->w, dw));
+  return 0;
+}
+int conv_back_x(knet_model* m, const knet_conv* c, const float* w, const float* dy, float* dx) {
+  const float one = 1, zero = 0;
+  TRY(cudnnConvolutionBackwardData(m->dnn, &one, c->w, w, c->y, dy, c->conv, c->back_x, m->workspace,
+                                   m->workspace_bytes, &zero, c->x, dx));
+  return 0;
+}
+
+int pool_forward(knet_model* m, const knet_pool* p, const float* x, float* y) {
+  const float one = 1, zero = 0;
+  TRY(cudnnPoolingForward(m->dnn, p->pool, &one, p->x, x, &zero, p->y, y));
+  return 0;
+}
+int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x, const float* y, float* dx) {
+  const float one = 1, zero = 0;
+  TRY(cudnnPoolingBackward(m->dnn, p->pool, &one, p->y, y, p->y, dy, p->x, x, &zero, p->x, dx));
+  return 0;
+}
+
+// The forward pass.
+int forward(knet_model* m) {
+  const int N = m->batch;
+  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+  TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
+  // a/tmp1 f32[24,24,20,N]
+  TRY(knet_launch_each(kernels.add_576x20xN, 11520 * N, m->stream, m->a_tmp1, m->a_c, m->a_b));
+  TRY(knet_launch_each(kernels.relu, 11520 * N, m->stream, m->a_tmp2, m->a_tmp1));  // a/tmp2 f32[24,24,20,N]
+  TRY(pool_forward(m, &m->pool[0], m->a_tmp2, m->a));  // a f32[12,12,20,N]
+  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+  TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.add_64x50xN, 3200 * N, m->stream, m->b_tmp1, m->b_c, m->b_b));  // b/tmp1 f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.relu, 3200 * N, m->stream, m->b_tmp2, m->b_tmp1));  // b/tmp2 f32[8,8,50,N]
+  TRY(pool_forward(m, &m->pool[1], m->b_tmp2, m->b));  // b f32[4,4,50,N]
+  // lenet.knet:7: c = wbf(b; out=hidden)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, m->b, m->c_tmp1));  // c/tmp1 f32[500,N]
+  TRY(knet_launch_each(kernels.add_500xN, 500 * N, m->stream, m->c_tmp2, m->c_tmp1, m->c_b));  // c/tmp2 f32[500,N]
+  TRY(knet_launch_each(kernels.relu, 500 * N, m->stream, m->c, m->c_tmp2));  // c f32[500,N]
+  // lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
+  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));  // wbf/tmp2 f32[10,N]
+  TRY(knet_launch(kernels.soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp2, 10));  // return f32[10,N]
+  return 0;
+}
+
+// The backward pass from softloss.
+int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned want) {
+  const int N = m->batch;
+  TRY(cudaMemcpyAsync(m->gold, gold, 10 * N * sizeof(float), cudaMemcpyDefault, m->stream));
+  // lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+  TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
+      mask, 10, 10 * N));
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
+  // d:wbf/tmp2 f32[10,N]
+  TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
+      10, N));
+  TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, m->c, m->d_wbf_w));  // d:wbf/w f32[10,500]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, m->d_wbf_tmp2, m->d_c));  // d:c f32[500,N]
+  // lenet.knet:7: c = wbf(b; out=hidden)
+  TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
+  TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2, N));  // d:c/b f32[500]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, m->b, m->d_c_w));  // d:c/w f32[500,800]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, m->d_c_tmp2, m->d_b));  // d:b f32[4,4,50,N]
+  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+  TRY(pool_back(m, &m->pool[1], m->d_b, m->b_tmp2, m->b, m->d_b_tmp2));  // d:b/tmp2 f32[8,8,50,N]
+  // d:b/tmp1 f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.relu_back, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_tmp2, m->b_tmp2));
+  // d:b/b f32[1,1,50,1]
+  TRY(knet_launch(kernels.sumto_sum64x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_tmp1, 64 * N));
+  TRY(conv_back_w(m, &m->conv[1], m->a, m->d_b_tmp1, m->d_b_w));  // d:b/w f32[5,5,20,50]
+  TRY(conv_back_x(m, &m->conv[1], m->b_w, m->d_b_tmp1, m->d_a));  // d:a f32[12,12,20,N]
+  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+  TRY(pool_back(m, &m->pool[0], m->d_a, m->a_tmp2, m->a, m->d_a_tmp2));  // d:a/tmp2 f32[24,24,20,N]
+  // d:a/tmp1 f32[24,24,20,N]
+  TRY(knet_launch_each(kernels.relu_back, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_tmp2, m->a_tmp2));
+  // d:a/b f32[1,1,20,1]
+  TRY(knet_launch(kernels.sumto_sum576x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_tmp1, 576 * N));
+  TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
+  if (want & 1) {
+    TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
+  }
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  return 0;
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip, double gscale) {
+  knet_training t = {};
+  t.scale = gscale * o->gscale;
+  t.clip = gclip > 0 ? gclip : o->gclip;
+  t.lr = (float)o->lr;
+  t.l1reg = (float)o->l1reg;
+  t.l2reg = (float)o->l2reg;
+  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
+  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
+  if (o->adam) {
+    o->adam_steps++;
+    t.adam_mean = o->adam_mean;
+    t.adam_square = o->adam_square;
+    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
+    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
+  }
+  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
+  t.momentum_rate = (float)o->momentum;
+  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
+  t.nesterov_rate = (float)o->nesterov;
+  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
+  return 0;
+}
+
+// Changes every parameter that has a gradient.
+int update(knet_model* m, double gclip, double gscale) {
+  bool clip = gclip > 0;
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(m, parameters[i])));
+    clip = clip || m->training[i].gclip > 0;
+  }
+  if (clip) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_a_w, 500));
+    TRY(add_squares(m, m->d_a_b, 20));
+    TRY(add_squares(m, m->d_b_w, 25000));
+    TRY(add_squares(m, m->d_b_b, 50));
+    TRY(add_squares(m, m->d_c_w, 400000));
+    TRY(add_squares(m, m->d_c_b, 500));
+    TRY(add_squares(m, m->d_wbf_w, 5000));
+    TRY(add_squares(m, m->d_wbf_b, 10));
+  }
+  TRY(update_parameter(m, &m->training[0], m->a_w, m->d_a_w, 500, gclip, gscale));
+  TRY(update_parameter(m, &m->training[1], m->a_b, m->d_a_b, 20, gclip, gscale));
+  TRY(update_parameter(m, &m->training[2], m->b_w, m->d_b_w, 25000, gclip, gscale));
+  TRY(update_parameter(m, &m->training[3], m->b_b, m->d_b_b, 50, gclip, gscale));
+  TRY(update_parameter(m, &m->training[4], m->c_w, m->d_c_w, 400000, gclip, gscale));
+  TRY(update_parameter(m, &m->training[5], m->c_b, m->d_c_b, 500, gclip, gscale));
+  TRY(update_parameter(m, &m->training[6], m->wbf_w, m->d_wbf_w, 5000, gclip, gscale));
+  TRY(update_parameter(m, &m->training[7], m->wbf_b, m->d_wbf_b, 10, gclip, gscale));
+  return 0;
+}
+
+// Parameters and constants as they are at the start.
+int initialize(knet_model* m) {
+  // a/w f32[5,5,1,20], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->seed, 0u, 0u, (-0.34641016151377546),
+      0.34641016151377546));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0));  // a/b f32[1,1,20,1], Constant(0.0)
+  // b/w f32[5,5,20,50], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->seed, 0u, 2u, (-0.07745966692414834),
+      0.07745966692414834));
+  TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0));  // b/b f32[1,1,50,1], Constant(0.0)
+  // c/w f32[500,800], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->seed, 0u, 4u, (-0.07745966692414834),
+      0.07745966692414834));
+  TRY(knet_launch_each(kernels.fill_constant, 500, m->stream, m->c_b, 0.0));  // c/b f32[500], Constant(0.0)
+  // wbf/w f32[10,500], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->seed, 0u, 6u, (-0.5477225575051661),
+      0.5477225575051661));
+  TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0));  // wbf/b f32[10], Constant(0.0)
+  (void)m;
+  return 0;
+}
+
+int run_forward(knet_model* m, int variant) {
+  switch (variant) {
+    case 0: return forward(m);
+  }
+  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
+}
+
+int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned want) {
+  switch (4 * m->variant + loss) {
+    case 3: return backward_softloss(m, gold, mask, want);
+  }
+  return knet_fail(KNET_ARGUMENT, "this file has no backward pass from that loss for the value of the last forward call");
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------------------ the interface ----
+namespace {
+
+void release_columns(knet_model* m, int* code) {
+  for (const knet_buffer* b = buffers; b->place; b++) {
+    if (!b->column) continue;
+    const int failed = knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__);
+    if (failed) *code = failed;
+    m->*b->place = nullptr;
+  }
+  m->capacity = 0;
+  m->variant = -1;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+}
+// Makes room for `batch` columns and tells cuDNN of them; on failure the model has no room at all, but its parameters.
+int reserve(knet_model* m, int batch) {
+  const int end = sizeof buffers / sizeof *buffers - 1;
+  // Kernels count elements in int, and their strides must not run over.
+  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: one array would have over 2130706432 elements", batch);
+  if (batch > m->capacity) {
+    int code = 0;
+    release_columns(m, &code);
+    for (const knet_buffer* b = buffers; b->place && !code; b++)
+      if (b->column)
+        code = knet_check(cudaMalloc((void**)&(m->*b->place), batch * b->column * sizeof(float)), "cudaMalloc", __LINE__);
+    if (code) {
+      int ignored = 0;
+      release_columns(m, &ignored);
+      return code;
+    }
+    m->capacity = batch;
+  }
+  if (batch == m->batch) return 0;
+  m->batch = 0;
+  size_t bytes = 0;
+  for (int i = 0; i < 2; i++)
+    TRY(knet_conv_prepare(m->dnn, &m->conv[i], conv_shapes[i], batch, CUDNN_DATA_FLOAT, CUDNN_FMA_MATH, &bytes));
+  if (bytes > m->workspace_bytes) {
+    TRY(cudaFree(m->workspace));
+    m->workspace = nullptr;
+    m->workspace_bytes = 0;
+    TRY(cudaMalloc(&m->workspace, bytes));
+    m->workspace_bytes = bytes;
+  }
+  for (int i = 0; i < 2; i++) TRY(knet_pool_prepare(&m->pool[i], pool_shapes[i], batch, CUDNN_DATA_FLOAT));
+  return 0;
+}
+
+int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
+  m->seed = seed;
+  TRY(cudaGetDevice(&m->device));
+  m->stream = stream;
+  if (!stream) {
+    TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
+    m->own_stream = true;
+  }
+  TRY(cublasCreate(&m->blas));
+  TRY(cublasSetStream(m->blas, m->stream));
+  TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  TRY(cudnnCreate(&m->dnn));
+  TRY(cudnnSetStream(m->dnn, m->stream));
+  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
+  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->fixed) TRY(cudaMalloc((void**)&(m->*b->place), b->fixed * sizeof(float)));
+  TRY(initialize(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// Frees everything that there is, past failures; the first failure's code.
+int close_model(knet_model* m) {
+  int code = 0;
+  const auto check = [&code](int failed) { code = code ? code : failed; };
+  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
+  release_columns(m, &code);
+  for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
+  for (knet_options& o : m->training)
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average, o.nesterov_average})
+      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->workspace), "cudaFree", __LINE__));
+  for (knet_conv& c : m->conv) check(knet_conv_release(&c));
+  for (knet_pool& p : m->pool) check(knet_pool_release(&p));
+  if (m->dnn) check(knet_check(cudnnDestroy(m->dnn), "cudnnDestroy", __LINE__));
+  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  delete m;
+  return code;
+}
+
+int check_model(const knet_model* m) {
+  if (!m) return knet_fail(KNET_ARGUMENT, "the model is NULL");
+  int device = 0;
+  TRY(cudaGetDevice(&device));
+  if (device != m->device)
+    return knet_fail(KNET_ARGUMENT, "the model was made on device %d, and device %d is current", m->device, device);
+  return 0;
+}
+
+// An array by kind and name, and the pointer to it.
+int find_array(const knet_model* m, int kind, const char* name, const knet_array** array, const float** data) {
+  TRY(check_model(m));
+  if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
+  if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
+  if (kind == KNET_VALUE && m->variant < 0) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  const knet_array* const table = kind == KNET_PARAM   ? parameters
+                                  : kind == KNET_GRAD  ? gradients
+                                  : kind == KNET_VALUE ? values[m->variant]
+                                  : kind == KNET_INPUT_GRAD ? inputs
+                                                            : nullptr;
+  if (!table) return knet_fail(KNET_ARGUMENT, "there is no kind %d of arrays", kind);
+  *array = find(table, name);
+  if (!*array || !(*array)->place)
+    return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
+  *data = kind == KNET_INPUT_GRAD ? m->input_gradients[*array - inputs] : m->*(*array)->place;
+  if (!*data) return knet_fail(KNET_ORDER, "the last knet_backward did not compute the gradient of input %s", name);
+  return 0;
+}
+
+// Sets an option if it has that name.
+bool set_number(const char* option, const char* name, double value, double* place) {
+  if (strcmp(option, name)) return false;
+  *place = value;
+  return true;
+}
+bool set_switch(const char* option, const char* name, double value, bool* place) {
+  if (strcmp(option, name)) return false;
+  *place = value != 0;
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* knet_last_error(void) { return knet_error_text; }
+
+int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+  if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
+  *model = nullptr;
+  knet_model* m = new (std::nothrow) knet_model();
+  if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
+  const int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code) {
+    char reason[sizeof knet_error_text];
+    memcpy(reason, knet_error_text, sizeof reason);
+    close_model(m);
+    memcpy(knet_error_text, reason, sizeof reason);
+    return code;
+  }
+  *model = m;
+  return 0;
+}
+
+int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+
+int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+  // For every setting of the conditions: which forward function it runs.
+  static const unsigned short variant_of[1 << CONDITIONS] = {0};
+  TRY(check_model(m));
+  if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  for (int i = 0; i < INPUTS; i++)
+    if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
+  TRY(reserve(m, batch));
+  m->batch = batch;
+  m->variant = -1;
+  m->call++;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(m, inputs[i]) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
+  }
+  const int variant = variant_of[conditions];
+  TRY(run_forward(m, variant));
+  m->variant = variant;
+  if (!output) return 0;
+  const knet_array* value = find(values[variant], "return");
+  if (value)
+    TRY(cudaMemcpyAsync(output, m->*value->place, elements(m, *value) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
+                  knet_real* loss_value) {
+  TRY(check_model(m));
+  if (m->variant < 0) return knet_fail(KNET_ORDER, "knet_backward comes after knet_forward");
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  if (input_grads >> INPUTS) return knet_fail(KNET_ARGUMENT, "there is no such input");
+  m->gradients = false;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(run_backward(m, loss, gold, mask ? m->mask : nullptr, input_grads));
+  m->gradients = true;
+  if (!loss_value) return 0;
+  *loss_value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_update(knet_model* m, double gclip, double gscale) {
+  TRY(check_model(m));
+  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  TRY(update(m, gclip, gscale));
+  return 0;
+}
+
+int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+  TRY(check_model(m));
+  if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
+  if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  bool known = false;
+  for (int i = 0; i <= PARAMETERS; i++) {
+    if (parameter && (i == PARAMETERS || strcmp(parameter, parameters[i].name))) continue;
+    knet_options& o = m->training[i];
+    known = set_number(option, "lr", value, &o.lr) || set_number(option, "l1reg", value, &o.l1reg) ||
+            set_number(option, "l2reg", value, &o.l2reg) || set_number(option, "momentum", value, &o.momentum) ||
+            set_number(option, "nesterov", value, &o.nesterov) || set_number(option, "gclip", value, &o.gclip) ||
+            set_number(option, "gscale", value, &o.gscale) || set_switch(option, "adagrad", value, &o.adagrad) ||
+            set_switch(option, "rmsprop", value, &o.rmsprop) || set_switch(option, "adam", value, &o.adam);
+  }
+  return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
+}
+
+int knet_reset(knet_model* m) {
+  TRY(check_model(m));
+  m->gradients = false;
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  return 0;
+}
+
+int knet_clean(knet_model* m) {
+  TRY(knet_reset(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  int code = 0;
+  release_columns(m, &code);
+  return code;
+}
+
+int knet_set_seed(knet_model* m, unsigned long long seed) {
+  TRY(check_model(m));
+  m->seed = seed;
+  m->call = 0;
+  return 0;
+}
+
+int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!count || !dims) return knet_fail(KNET_ARGUMENT, "the place for the dimensions is NULL");
+  *count = a->count;
+  for (int i = 0; i < a->count; i++) dims[i] = a->dims[i] < 0 ? m->batch : a->dims[i];
+  return 0;
+}
+
+int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  TRY(cudaMemcpyAsync(array, data, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set(knet_model* m, int kind, const char* name, const knet_real* array) {
+  const knet_array* a = nullptr;
+  const float* data = nullptr;
+  if (kind != KNET_PARAM) return knet_fail(KNET_ARGUMENT, "only parameters can be set");
+  TRY(find_array(m, kind, name, &a, &data));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  TRY(cudaMemcpyAsync(m->*a->place, array, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_synchronize(knet_model* m) {
+  TRY(check_model(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+#ifdef KNET_HOST_ONLY
+int knet_use_cubin(const void* image) {
+  static cudaLibrary_t library = nullptr;
+  if (library) return 0;
+  cudaLibrary_t loaded = nullptr;
+  TRY(cudaLibraryLoadData(&loaded, image, nullptr, nullptr, 0, nullptr, nullptr, 0));
+  for (knet_entry* entry : kernel_entries) {
+    cudaKernel_t kernel = nullptr;
+    const int code = knet_check(cudaLibraryGetKernel(&kernel, loaded, entry->name), entry->name, __LINE__);
+    if (code) {
+      cudaLibraryUnload(loaded);
+      return code;
+    }
+    entry->address = (const void*)kernel;
+  }
+  library = loaded;
+  return 0;
+}
+#endif
+#ifdef KNET_EMULATED
+void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
+#endif
+
+}  // extern "C"
+#endif  // KNET_DEVICE_ONLY

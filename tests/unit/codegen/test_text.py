@@ -1,0 +1,154 @@
+"""Identifiers, index arithmetic, the plan, and what the emitted text may hold."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from knetc.codegen.describe import comment_text, size_text
+from knetc.codegen.emit import emit_cuda, emit_header
+from knetc.codegen.index import collapse, count, operand_index, part_index
+from knetc.codegen.names import Names, spell
+from knetc.codegen.report import report, show_plan
+from knetc.codegen.spec import number, spell_type
+from knetc.ir.plan import make_plan
+from knetc.ir.types import N
+
+from .support import ROOT, compiled
+
+
+@pytest.mark.parametrize(
+    "name,identifier",
+    [
+        ("c1/w", "c1_w"),
+        ("d:c1/w#2", "d_c1_w_2"),
+        ("θ", "theta"),
+        ("Ω/x", "Omega_x"),
+        ("ñ", "u00f1"),
+        ("return", "return_"),
+        ("x!", "x"),
+        ("2x", "v2x"),
+        ("EOF", "EOF_"),
+        ("linux", "linux_"),
+        ("W1", "W1"),
+        ("a__b", "a_b"),
+        ("//", "v"),
+    ],
+)
+def test_spelling(name, identifier):
+    assert spell(name) == identifier
+
+
+def test_identifiers_are_unique_whatever_the_names():
+    names = Names(("taken",))
+    given = [names.fresh(n) for n in ("a/b", "a_b", "a:b", "a_b_2", "taken", "return", "return_", "θ", "theta")]
+    assert len(set(given)) == len(given)
+    assert given[0] == "a_b" and "taken" not in given
+
+
+def test_literals():
+    assert number(0.1, "f32") == "0.1f" and number(3, "f64") == "3.0"
+    assert number(-2, "f32") == "(-2.0f)" and number(float("inf"), "f32") == "INFINITY"
+    assert spell_type("T(0.5) * x + (T)y", "f32") == "0.5f * x + (float)y"
+    assert spell_type("x < T(-1e-05) ? T(0) : x", "f64") == "x < (-1e-05) ? 0.0 : x"
+
+
+@pytest.mark.parametrize("shapes", list(itertools.product([1, 3], [1, 4], [1, 2], repeat=2)))
+def test_broadcast_index_against_numpy(shapes):
+    # Every pattern of kept and expanded dimensions: the C text, run as Python, finds NumPy's element.
+    a, b = shapes[:3], shapes[3:]
+    full = tuple(map(max, a, b))
+    values = [np.arange(np.prod(s)).reshape(s, order="F") for s in (a, b)]
+    groups = collapse(full, [a, b])
+    for k, v in enumerate(values):
+        text = operand_index(groups, k, "i").replace("/", "//")
+        want = np.broadcast_to(v, full).ravel(order="F")
+        assert [eval(text, {"i": i}) for i in range(want.size)] == list(want)
+
+
+@pytest.mark.parametrize("small", list(itertools.product([1, 3], [1, 4], [1, 2])))
+def test_sum_index_covers_every_element_once(small):
+    full = (3, 4, 2)
+    groups = collapse(full, [small])
+    kept = int(np.prod(small))
+    summed = 24 // kept
+    array = np.arange(24).reshape(full, order="F")
+    axes = tuple(k for k, (f, s) in enumerate(zip(full, small, strict=True)) if f != s)
+    want = array.sum(axis=axes, keepdims=True).ravel(order="F")
+    base, offset = (part_index(groups, k, "i").replace("/", "//") for k in (True, False))
+    for o in range(kept):
+        assert sum(eval(base, {"i": o}) + eval(offset, {"i": r}) for r in range(summed)) == want[o]
+
+
+def test_counts():
+    assert [count(d) for d in [(), (3, 4), (3, N), (N,)]] == ["1", "12", "3 * N", "N"]
+
+
+def test_comments_cannot_leave_their_line():
+    assert "\n" not in comment_text("a\nb\rc\x0cd") and not comment_text("a\\").endswith("\\")
+    assert size_text(999) == "999 B" and size_text(1500000) == "1.5 MB"
+
+
+def test_plan_of_a_model_by_hand():
+    program, _ = compiled("@knet function f(x)\n return wb(x; out=3)\nend", losses=("quadloss",), inputs=((4, N),))
+    plan = make_plan(program)
+    (variant,) = plan.variants
+    (backward,) = variant.backward
+    assert [s.instr.op for s in variant.forward] == ["dot", "add"]
+    # The gradients are written where they belong, and the input's only where it is wanted.
+    assert {s.out.name for s in backward.steps if s.out.kind == "grad"} == {"d:wb/w", "d:wb/b"} or len(plan.params) == 2
+    assert [s.wanted for s in backward.steps if s.out.name == "d:x"] == [frozenset({0})]
+    # x 4, w*x 3, value 3, gold 3, mask 1, its gradient 3, d:x 4 elements a column; w, b and gradients 30; the loss 1.
+    assert plan.total_bytes(10) == 4 * (10 * (4 + 3 + 3 + 3 + 1 + 3 + 4) + 30 + 1)
+    assert plan.bound_bytes(10) < plan.total_bytes(10)
+
+
+def test_memory_bound_falls_short_of_no_step():
+    program, _ = compiled(ROOT / "examples" / "lenet.knet", losses=("softloss",), inputs=((28, 28, 1, N),))
+    plan = make_plan(program)
+    (variant,) = plan.variants
+    for step in (*variant.forward, *variant.backward[0].steps):
+        assert sum(b.bytes(64) for b in {step.out, *step.args}) <= plan.bound_bytes(64)
+
+
+def test_source_text_stays_in_comments():
+    # Text of the source that looks like C must not become C.
+    source = '# */ #endif " \\\n@knet function f(x)\n return relu(x) # */ } \\\nend\n'
+    program, options = compiled(source, losses=("quadloss",), inputs=((4, N),))
+    lines = emit_cuda(program, options).splitlines()
+    held = [line for line in lines if "*/ }" in line or '#endif "' in line]
+    assert held and all(line.lstrip().startswith("//") and not line.endswith("\\") for line in held)
+
+
+def test_header_and_file_declare_the_same_interface():
+    program, options = compiled(ROOT / "examples" / "lenet_dropout.knet", inputs=((28, 28, 1, N),))
+    header, text = emit_header(program, options), emit_cuda(program, options)
+    functions = [line for line in header.splitlines() if line.startswith(("int knet_", "const char* knet_"))]
+    assert len(functions) >= 13
+    assert all(line in text for line in functions)
+    assert "KNET_DROPOUT = 1" in header
+
+
+def test_keywords_stand_at_the_head():
+    program, options = compiled(ROOT / "examples" / "mlp.knet", inputs=((784, N),))
+    assert "Keywords:" not in emit_cuda(program, options)
+    import dataclasses
+
+    named = dataclasses.replace(program, keywords=(("hidden", 32),))
+    assert "// Keywords: hidden=32" in emit_cuda(named, options)
+
+
+def test_report_and_plan():
+    program, options = compiled(ROOT / "examples" / "lenet.knet", losses=("softloss",), inputs=((28, 28, 1, N),))
+    table, plan = report(program, options), show_plan(program, options)
+    assert "soft_kernel" in table and "live at once" in table and "cuDNN shapes" in table
+    assert "backward from softloss" in plan and "= conv_back_x(" in plan
+
+
+def test_ten_thousand_steps():
+    source = "@knet function f(x)\n return repeat(x; frepeat=:relu, nrepeat=3000)\nend"
+    program, options = compiled(source, losses=("quadloss",), inputs=((4, N),))
+    text = emit_cuda(program, options)
+    assert text.count("kernels.relu, 4 * N") == 3000 and text.count("relu_kernel(") == 1
