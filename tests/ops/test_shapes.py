@@ -103,7 +103,8 @@ def test_broadcasting_backwards(op):
     assert infer(op, (10, N), (None, 1), assume=True) == ([(10, N), (10, 1)], (10, N))
     # Against 1 the other operand decides.
     assert infer(op, (1, N), (None, 1), out=(10, N)) == ([(1, N), (10, 1)], (10, N))
-    assert infer(op, (1, N), (None, 1), assume=True) == ([(1, N), (None, 1)], (None, N))
+    assert infer(op, (1, N), (None, 1)) == ([(1, N), (None, 1)], (None, N))
+    assert infer(op, (1, N), (None, 1), assume=True) == ([(1, N), (1, 1)], (1, N))
     assert infer(op, (None, N), (None, N), out=(1, N)) == ([(1, N), (1, N)], (1, N))
     assert infer(op, (None, N), (None, 1), out=(10, N)) == ([(None, N), (None, 1)], (10, N))
     assert infer(op, (None, N), (None, 1), out=(10, N), assume=True) == ([(10, N), (10, 1)], (10, N))
@@ -111,10 +112,14 @@ def test_broadcasting_backwards(op):
 
 @pytest.mark.parametrize("op", ["add", "mul"])
 def test_an_operand_with_no_dims_takes_the_others_shape_once_nothing_else_helps(op):
-    assert infer(op, (10, N), None) == ([(10, N), None], None)
+    # The batch is last in operand and result, so it gives the result's number of dimensions.
+    assert infer(op, (10, N), None) == ([(10, N), None], (10, N))
+    assert infer(op, (1, 8, N), None) == ([(1, 8, N), None], (None, 8, N))
+    assert infer(op, (10, 1), None) == ([(10, 1), None], None)
     assert infer(op, (10, N), None, assume=True) == ([(10, N), (10, N)], (10, N))
     assert infer(op, None, (4, 4, 3, N), assume=True) == ([(4, 4, 3, N), (4, 4, 3, N)], (4, 4, 3, N))
-    assert infer(op, None, None, out=(10, N), assume=True) == ([None, None], (10, N))
+    assert infer(op, None, (10, 1), out=(10, N), assume=True) == ([(10, N), (10, 1)], (10, N))
+    assert infer(op, None, None, out=(10, N), assume=True) == ([(10, N), (10, N)], (10, N))
 
 
 @pytest.mark.parametrize("op", ["add", "mul"])
@@ -124,7 +129,7 @@ def test_a_vector_lies_along_rows_or_channels(op):
     assert infer(op, (24, 24, 20, N), VECTOR) == ([(24, 24, 20, N), (1, 1, 20, 1)], (24, 24, 20, N))
     assert infer(op, (9, 8, 7, 20, N), VECTOR) == ([(9, 8, 7, 20, N), (1, 1, 1, 20, 1)], (9, 8, 7, 20, N))
     # from the result alone
-    assert infer(op, (None, N), VECTOR) == ([(None, N), None], None)
+    assert infer(op, (None, N), VECTOR) == ([(None, N), None], (None, N))
     assert infer(op, (None, N), VECTOR, out=(10, N)) == ([(None, N), (10,)], (10, N))
     assert infer(op, None, VECTOR, out=(10, N)) == ([None, (10,)], (10, N))
     assert infer(op, VECTOR, VECTOR) == ([None, None], None)
