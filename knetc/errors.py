@@ -80,10 +80,25 @@ def _render_one(severity: str, message: str, span: Span | None, color: bool) -> 
     if not line:
         return head
     stop = span.end_column if span.end_line == span.line else len(line) + 1
+    line, start, stop = _cropped(line, span.column, stop)
     # A tab before the caret stays a tab, so that the caret stands under the text whatever the tab width.
-    lead = "".join(c if c == "\t" else " " for c in line[: span.column - 1])
-    width = max(1, min(stop, len(line) + 1) - span.column)
+    lead = "".join(c if c == "\t" else " " for c in line[: start - 1])
+    width = max(1, min(stop, len(line) + 1) - start)
     return f"{head}\n  {line}\n  {lead}{'^' * width}"
+
+
+_WIDEST = 160
+
+
+def _cropped(line: str, start: int, stop: int) -> tuple[str, int, int]:
+    """The part of a long line around columns `start` to `stop`, with those columns in it."""
+    if len(line) <= _WIDEST:
+        return line, start, stop
+    first = max(0, min(start - 1 - _WIDEST // 3, len(line) - _WIDEST))
+    before = "…" if first else ""
+    after = "…" if first + _WIDEST < len(line) else ""
+    shift = len(before) - first
+    return before + line[first : first + _WIDEST] + after, start + shift, min(stop, first + _WIDEST + 1) + shift
 
 
 class KnetError(Exception):

@@ -11,8 +11,8 @@ import knetc
 from knetc.cli import main
 
 SOURCES = {
-    "empty": ("", "no @knet function"),
-    "only a comment": ("# nothing here\n", "no @knet function"),
+    "empty": ("", "no '@knet function'"),
+    "only a comment": ("# nothing here\n", "no '@knet function'"),
     "python": ("def f(x):\n    return x + 1\n", "error"),
     "c": ('#include <stdio.h>\nint main() { printf("hi"); }\n', "error"),
     "json": ('{"layers": [1, 2, 3]}\n', "error"),
@@ -22,7 +22,7 @@ SOURCES = {
     "wrong arity": ("@knet function f(x)\n return dot(x)\nend\n", "dot"),
     "shape clash": (
         "@knet function f(x)\n w = par(dims=(10,784))\n v = par(dims=(5,11))\n return v*(w*x)\nend\n",
-        "(10,N)",
+        "(10,?)",
     ),
     "size not inferred": ("@knet function f(x)\n return wdot(x; out=3)\nend\n", "cannot be inferred"),
     "cycle": ("@knet function f(x)\n return g(x)\nend\n@knet function g(x)\n return f(x)\nend\n", "f"),
