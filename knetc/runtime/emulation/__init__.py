@@ -16,6 +16,7 @@ thread at a time all the same. How it runs is set by the environment, read when 
 | KNETEMU_STRICT=0\\|1 | a barrier that some threads never reach is an error (1) |
 | KNETEMU_GUARD=0\\|1 | under the address sanitizer, host code can't touch device memory (1) |
 | KNETEMU_TSAN_GRID=0\\|1 | the thread sanitizer looks for races between blocks too (1) |
+| KNETEMU_UCONTEXT=0\\|1 | stacks are switched as on other processors than x86-64 (0) |
 | KNETEMU_FAIL_MALLOC=N | the N-th allocation fails |
 | KNETEMU_FAIL_CALL=N | the N-th call that can fail does |
 | KNETEMU_KERNELS=PATH | the library that holds the kernels of one that nvcc compiled |

@@ -106,6 +106,7 @@ def sanitizer_environment(sanitize: str | None) -> dict[str, str]:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python never frees all that it allocates
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": "exitcode=66 halt_on_error=1",
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's own threads look like races
     }
 
 

@@ -3,18 +3,15 @@
 // thread sanitizer tells it from a plain update.
 #pragma once
 
-#define __syncwarp(...) knetemu::meet(__FILE__, __LINE__, ##__VA_ARGS__)
-#define __shfl_sync(mask, value, source, ...) \
-  knetemu::shuffle<knetemu::Shuffle::index>(__FILE__, __LINE__, mask, value, source, ##__VA_ARGS__)
-#define __shfl_xor_sync(mask, value, lanes, ...) \
-  knetemu::shuffle<knetemu::Shuffle::exclusive_or>(__FILE__, __LINE__, mask, value, lanes, ##__VA_ARGS__)
-#define __shfl_down_sync(mask, value, delta, ...) \
-  knetemu::shuffle<knetemu::Shuffle::down>(__FILE__, __LINE__, mask, value, delta, ##__VA_ARGS__)
-#define __shfl_up_sync(mask, value, delta, ...) \
-  knetemu::shuffle<knetemu::Shuffle::up>(__FILE__, __LINE__, mask, value, delta, ##__VA_ARGS__)
-#define __ballot_sync(mask, predicate) knetemu::ballot(__FILE__, __LINE__, mask, predicate)
-#define __any_sync(mask, predicate) (knetemu::ballot(__FILE__, __LINE__, mask, predicate) != 0)
-#define __all_sync(mask, predicate) knetemu::all(__FILE__, __LINE__, mask, predicate)
+#define KNETEMU_HERE (knetemu::Place{__FILE__, __LINE__})
+#define __syncwarp(...) KNETEMU_HERE.meet(__VA_ARGS__)
+#define __shfl_sync(...) KNETEMU_HERE.shuffle<knetemu::Shuffle::index>(__VA_ARGS__)
+#define __shfl_xor_sync(...) KNETEMU_HERE.shuffle<knetemu::Shuffle::exclusive_or>(__VA_ARGS__)
+#define __shfl_down_sync(...) KNETEMU_HERE.shuffle<knetemu::Shuffle::down>(__VA_ARGS__)
+#define __shfl_up_sync(...) KNETEMU_HERE.shuffle<knetemu::Shuffle::up>(__VA_ARGS__)
+#define __ballot_sync(...) KNETEMU_HERE.ballot(__VA_ARGS__)
+#define __any_sync(...) (KNETEMU_HERE.ballot(__VA_ARGS__) != 0)
+#define __all_sync(...) KNETEMU_HERE.all(__VA_ARGS__)
 
 namespace knetemu __attribute__((visibility("hidden"))) {
 
@@ -31,38 +28,41 @@ template <Shuffle kind> unsigned source_lane(unsigned lane, int by, int width) {
   return static_cast<unsigned>(base + (from < 0 || from >= width ? own : from));
 }
 
-template <Shuffle kind, class T>
-T shuffle(const char* file, int line, unsigned mask, T value, int by, int width = 32) {
-  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable<T>::value, "a shuffle moves at most 8 bytes");
-  uint64_t word = 0;
-  memcpy(&word, &value, sizeof(T));
-  unsigned lane;
-  const uint64_t* board = knetemu_exchange(mask, word, file, line, &lane);
-  const unsigned from = source_lane<kind>(lane, by, width);
-  T result;
-  if (mask >> from & 1u)
-    memcpy(&result, &board[from], sizeof(T));
-  else
-    memset(&result, 0xff, sizeof(T));  // a lane outside the mask: undefined on a device, NaN here
-  return result;
-}
+// Where an intrinsic stands in the source; the intrinsics themselves.
+struct Place {
+  const char* file;
+  int line;
 
-inline void meet(const char* file, int line, unsigned mask = 0xffffffffu) {
-  unsigned lane;
-  knetemu_exchange(mask, 0, file, line, &lane);
-}
+  template <Shuffle kind, class T> T shuffle(unsigned mask, T value, int by, int width = 32) const {
+    static_assert(sizeof(T) <= 8 && std::is_trivially_copyable<T>::value, "a shuffle moves at most 8 bytes");
+    uint64_t word = 0;
+    memcpy(&word, &value, sizeof(T));
+    unsigned lane;
+    const uint64_t* board = knetemu_exchange(mask, word, file, line, &lane);
+    const unsigned from = source_lane<kind>(lane, by, width);
+    T result;
+    if (mask >> from & 1u)
+      memcpy(&result, &board[from], sizeof(T));
+    else
+      memset(&result, 0xff, sizeof(T));  // a lane outside the mask: undefined on a device, NaN here
+    return result;
+  }
 
-inline unsigned ballot(const char* file, int line, unsigned mask, int predicate) {
-  unsigned lane, votes = 0;
-  const uint64_t* board = knetemu_exchange(mask, predicate != 0, file, line, &lane);
-  for (unsigned other = 0; other < 32; other++)
-    if (mask >> other & 1u && board[other]) votes |= 1u << other;
-  return votes;
-}
+  void meet(unsigned mask = 0xffffffffu) const {
+    unsigned lane;
+    knetemu_exchange(mask, 0, file, line, &lane);
+  }
 
-inline int all(const char* file, int line, unsigned mask, int predicate) {
-  return ballot(file, line, mask, predicate) == mask;
-}
+  unsigned ballot(unsigned mask, int predicate) const {
+    unsigned lane, votes = 0;
+    const uint64_t* board = knetemu_exchange(mask, predicate != 0, file, line, &lane);
+    for (unsigned other = 0; other < 32; other++)
+      if (mask >> other & 1u && board[other]) votes |= 1u << other;
+    return votes;
+  }
+
+  int all(unsigned mask, int predicate) const { return ballot(mask, predicate) == mask; }
+};
 
 template <class T, class F> T atomic_update(T* address, F change) {
   T old, changed;

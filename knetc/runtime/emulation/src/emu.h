@@ -17,7 +17,8 @@ namespace knetemu {
 
 enum class Order { ascending, descending, random };
 
-// The switches, read from the environment when the library is first used and by knetemu_reload.
+// The switches, read from the environment when the library is first used, and by knetemu_reload, which leaves
+// `ucontext` alone: stacks are kept between launches.
 struct Options {
   Order order;      // KNETEMU_ORDER=asc|desc|rand:SEED, of a grid's blocks and a block's threads
   uint64_t seed;
@@ -25,6 +26,7 @@ struct Options {
   bool strict;      // KNETEMU_STRICT=1: a barrier that some threads never reach is an error
   bool guard;       // KNETEMU_GUARD=1: under the address sanitizer, host code can't touch device memory
   bool race_grid;   // KNETEMU_TSAN_GRID=1: the thread sanitizer looks for races between blocks too
+  bool ucontext;    // KNETEMU_UCONTEXT=1: switch stacks as on other processors than x86-64
   int fill;         // KNETEMU_FILL=0xff: the byte that fresh device memory holds (0xff: NaN, 0x7e: huge)
   long fail_malloc; // KNETEMU_FAIL_MALLOC=n: the n-th allocation fails
   long fail_call;   // KNETEMU_FAIL_CALL=n: the n-th call that can fail does
@@ -77,6 +79,7 @@ template <class T> class Registry {
 // --- memory.cpp ------------------------------------------------------------------------------------------------------
 
 bool is_device(const void* pointer);
+void restart_peak();  // of the memory in use
 // Ends the process unless [pointer, pointer + bytes) lies in one device allocation.
 void check(const void* pointer, size_t bytes, const char* who);
 // Device memory may be touched only while one of these lives.

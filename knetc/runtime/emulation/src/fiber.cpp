@@ -11,7 +11,7 @@ __attribute__((weak)) void __sanitizer_start_switch_fiber(void** fake_stack, con
 __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake_stack, const void** base, size_t* size);
 }
 
-#ifndef KNETEMU_UCONTEXT
+#if defined(__x86_64__)
 // Saves the registers that a call must preserve, changes the stack, and returns on the other one.
 extern "C" __attribute__((visibility("hidden"))) void knetemu_switch_stack(void** save, void* load);
 asm(".text\n"
@@ -35,6 +35,22 @@ namespace {
 
 constexpr size_t kStack = 256 << 10, kGuard = 4 << 10;
 
+#if defined(__x86_64__)
+bool own_switch() { return !options().ucontext; }
+void switch_own(Context& from, Context& to) { knetemu_switch_stack(&from.stack_pointer, to.stack_pointer); }
+void prepare_own(Context& context, void (*entry)()) {
+  void** top = reinterpret_cast<void**>(context.base + kStack) - 1;
+  *--top = reinterpret_cast<void*>(entry);  // where the switch's `ret` goes, with the alignment of a call
+  top -= 6;
+  memset(top, 0, 6 * sizeof(void*));  // the registers
+  context.stack_pointer = top;
+}
+#else
+bool own_switch() { return false; }
+void switch_own(Context&, Context&) {}
+void prepare_own(Context&, void (*)()) {}
+#endif
+
 // Whoever was switched away from is the scheduler, unless it is the scheduler that comes back.
 void finish_switch(void* fake_stack, bool from_scheduler) {
   if (!__sanitizer_finish_switch_fiber) return;
@@ -52,11 +68,10 @@ void entered() { finish_switch(nullptr, true); }
 
 void switch_context(Context& from, Context& to) {
   if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&from.fake_stack, to.base, to.size);
-#ifdef KNETEMU_UCONTEXT
-  swapcontext(&from.machine, &to.machine);
-#else
-  knetemu_switch_stack(&from.stack_pointer, to.stack_pointer);
-#endif
+  if (own_switch())
+    switch_own(from, to);
+  else
+    swapcontext(&from.machine, &to.machine);
   finish_switch(from.fake_stack, &from != &scheduler);
 }
 
@@ -67,19 +82,15 @@ void prepare(Context& context, void (*entry)()) {
   mprotect(memory, kGuard, PROT_NONE);  // an overflow stops here
   context.base = static_cast<char*>(memory) + kGuard;
   context.size = kStack;
-#ifdef KNETEMU_UCONTEXT
+  if (own_switch()) {
+    prepare_own(context, entry);
+    return;
+  }
   getcontext(&context.machine);
   context.machine.uc_stack.ss_sp = context.base;
   context.machine.uc_stack.ss_size = kStack;
   context.machine.uc_link = nullptr;
   makecontext(&context.machine, entry, 0);
-#else
-  void** top = reinterpret_cast<void**>(context.base + kStack) - 1;
-  *--top = reinterpret_cast<void*>(entry);  // where the switch's `ret` goes, with the alignment of a call
-  top -= 6;
-  memset(top, 0, 6 * sizeof(void*));  // the registers
-  context.stack_pointer = top;
-#endif
 }
 
 }  // namespace knetemu

@@ -1,25 +1,16 @@
 // Stacks that can be switched between: a CUDA thread that waits keeps its stack while others run. x86-64 has a switch of
-// its own of 14 instructions; elsewhere, or with KNETEMU_UCONTEXT defined, <ucontext.h> does it. Before: `emu.h`. After:
-// `engine.cpp` decides who runs.
+// its own of 14 instructions; elsewhere, or with KNETEMU_UCONTEXT=1, <ucontext.h> does it, ten times slower. Before:
+// `emu.h`. After: `engine.cpp` decides who runs.
 #pragma once
 #include <stddef.h>
-
-#if !defined(__x86_64__) && !defined(KNETEMU_UCONTEXT)
-#define KNETEMU_UCONTEXT
-#endif
-#ifdef KNETEMU_UCONTEXT
 #include <ucontext.h>
-#endif
 
 namespace knetemu {
 
 // A point of execution that can be resumed. `base` and `size` are its stack, for the address sanitizer.
 struct Context {
-#ifdef KNETEMU_UCONTEXT
-  ucontext_t machine;
-#else
-  void* stack_pointer = nullptr;
-#endif
+  void* stack_pointer = nullptr;  // for our own switch
+  ucontext_t machine;             // for the other one
   char* base = nullptr;
   size_t size = 0;
   void* fake_stack = nullptr;

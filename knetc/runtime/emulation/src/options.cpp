@@ -36,6 +36,7 @@ Options read() {
   o.strict = number("KNETEMU_STRICT", "1") != 0;
   o.guard = number("KNETEMU_GUARD", "1") != 0;
   o.race_grid = number("KNETEMU_TSAN_GRID", "1") != 0;
+  o.ucontext = number("KNETEMU_UCONTEXT", "0") != 0;
   o.fill = static_cast<int>(number("KNETEMU_FILL", "0xff")) & 0xff;
   o.fail_malloc = number("KNETEMU_FAIL_MALLOC", "0");
   o.fail_call = number("KNETEMU_FAIL_CALL", "0");
@@ -79,8 +80,11 @@ using namespace knetemu;
 extern "C" {
 void knetemu_reload() {
   Call call;
+  const bool ucontext = current().ucontext;
   current() = read();
+  current().ucontext = ucontext;
   calls = allocations = 0;
+  restart_peak();
 }
 long long knetemu_calls() { return calls; }
 long long knetemu_allocations() { return allocations; }

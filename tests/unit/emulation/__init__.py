@@ -1,0 +1,1 @@
+"""Tests of the emulation of CUDA on the processor."""
