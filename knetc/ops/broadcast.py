@@ -58,7 +58,7 @@ def _like_neighbours(p: Partial, other: Partial, out: Partial) -> Partial:
     if out.dims is None:
         return Partial(other.dims) if other.dims is not None else p
     rank = len(out.dims)
-    known = other.dims + (1,) * (rank - len(other.dims)) if other.dims is not None else (None,) * rank
+    known = (None,) * rank if other.dims is None else _expanded(other.dims, rank)
     return Partial(tuple(o if o is not None else k for o, k in zip(out.dims, known, strict=False)))
 
 
@@ -137,8 +137,11 @@ def _sumto_shape(
 
 def _same_rank(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Both arrays with trailing dimensions of 1 added to the one that has fewer; views."""
-    rank = max(a.ndim, b.ndim)
-    return tuple(x.reshape(x.shape + (1,) * (rank - x.ndim), order="F") for x in (a, b))  # type: ignore[return-value]
+    if a.ndim < b.ndim:
+        return a.reshape(a.shape + (1,) * (b.ndim - a.ndim), order="F"), b
+    if b.ndim < a.ndim:
+        return a, b.reshape(b.shape + (1,) * (a.ndim - b.ndim), order="F")
+    return a, b
 
 
 def _add(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
