@@ -6,15 +6,21 @@ Before: a `training` program, through `ir.plan` and `codegen.kernels`. After: nv
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import jinja2
+from jinja2.bccache import Bucket, BytecodeCache
 from jinja2.environment import Environment
 from jinja2.loaders import FileSystemLoader
 from jinja2.runtime import StrictUndefined
 
+from knetc.cache import cached, content, entry
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.functions import WIDTH, forward_name, functions, initial, trained, wrapped
 from knetc.codegen.names import spell
@@ -54,9 +60,32 @@ def template_folder() -> str:
     raise KnetInternalError("the templates are not where the package was installed")
 
 
+class _Compiled(BytecodeCache):
+    """Compiled templates in the user's cache: compiling them anew would be half of the command's run time."""
+
+    def _key(self, bucket: Bucket) -> tuple[str, ...]:
+        return ("template", bucket.key, bucket.checksum, sys.version, jinja2.__version__)
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Fills the bucket where there is a whole entry."""
+        found = content(entry(self._key(bucket), ".tpl"))
+        if found is not None:
+            bucket.bytecode_from_string(found)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keeps what Jinja compiled; a cache that cannot be written is no error."""
+        with contextlib.suppress(OSError):
+            cached(self._key(bucket), ".tpl", lambda path: _write(path, bucket.bytecode_to_string()))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
 @cache
 def _environment() -> Environment:
     return Environment(
+        bytecode_cache=_Compiled(),
         loader=FileSystemLoader(template_folder()),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -133,6 +162,12 @@ def _chosen(features: set[str], pieces: dict[str, str]) -> list[str]:
     return [text for feature, text in pieces.items() if feature in features]
 
 
+def _entry(name: str, signature: str) -> str:
+    """A kernel in the list of kernels, a macro, so that a line that goes on ends in a backslash."""
+    lines = wrapped(f"K({name}, ({signature}))".replace(", ", ",\n").split("\n"), WIDTH - 8)
+    return " \\\n    ".join(lines)
+
+
 def _interface_context(module: Module) -> dict[str, Any]:
     plan = module.plan
     result = {v.result.type for v in plan.variants if v.result is not None}
@@ -178,6 +213,6 @@ def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
         "name": use.name,
         "comment": [spec.formula, *where(use.instrs)],
         "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),
-        "signature": ", ".join(spec.signature),
+        "entry": _entry(use.name, ", ".join(spec.signature)),
         "body": body,
     }

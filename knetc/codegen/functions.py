@@ -138,7 +138,7 @@ def _statement(module: Module, statement: Statement, indent: str = "") -> Iterat
     module.features.add(statement.template)
     text = module.render(f"host/{statement.template}.cu.j2", fields)
     value = fields.get("value")
-    if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 2:
+    if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 4:
         yield f"{indent}// {value}"
         value = None
     lines = list(wrapped(text.replace(", ", ",\n").split("\n"), WIDTH - 8 - len(indent)))

@@ -1,26 +1,38 @@
-"""Compilers and what they made: finding them, running them, and a cache of their results by content.
+"""Compilers: finding them, running them, and keeping what they made by content.
 
-Used by `cpu.py` and `cuda.py`, which load what is built here, and by the command's `--build`. An entry of the cache is
-one file that ends in the digest of its content, put in place by renaming: readers see it whole or not at all, and a
-damaged one is made again.
+Used by `cpu.py` and `cuda.py`, which load what is built here, by the emulation, and by the command's `--build`. The
+cache itself is `knetc.cache`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from knetc.cache import cache_folder, cached, content
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 
-_DIGEST = 32
+__all__ = [
+    "build_with_nvcc",
+    "cache_folder",
+    "cached",
+    "content",
+    "cuda_home",
+    "cxx",
+    "library",
+    "nvcc",
+    "nvcc_command",
+    "nvidia_folders",
+    "run",
+    "version",
+]
+
 CUDA_HOMES = ("/usr/local/cuda", "/opt/cuda")
 
 
@@ -45,7 +57,8 @@ def cuda_home() -> Path | None:
     named = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"))
     above = str(Path(nvcc_path).resolve().parent.parent) if nvcc_path else None
     for folder in (*named, above, *CUDA_HOMES):
-        if folder and os.path.isfile(os.path.join(folder, "bin", "nvcc")):
+        # Both: the nvcc on the path may be a wrapper that stands outside the toolkit.
+        if folder and all(os.path.isfile(os.path.join(folder, f)) for f in ("bin/nvcc", "include/cuda_runtime.h")):
             return Path(folder)
     return None
 
@@ -117,54 +130,3 @@ def version(compiler: str) -> str:
     """What a compiler says of itself, as part of a cache key."""
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     return done.stdout
-
-
-# --- the cache --------------------------------------------------------------------------------------------------------
-
-
-@cache
-def cache_folder() -> Path:
-    """The user's cache folder: $KNETC_CACHE, else knetc under $XDG_CACHE_HOME or ~/.cache, else a temporary one."""
-    named = os.environ.get("KNETC_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(named) if named else Path(base) / "knetc"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="knetc-"))
-
-
-def cached(key: Iterable[str], suffix: str, make: Callable[[Path], None]) -> Path:
-    """The file that `make` writes for this key, made once; several processes may ask at the same time."""
-    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:_DIGEST]
-    path = cache_folder() / f"{digest}{suffix}"
-    if not _whole(path):
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=f"{digest}.", dir=path.parent)
-        os.close(handle)
-        fresh = Path(name)
-        try:
-            make(fresh)
-            content = fresh.read_bytes()
-            fresh.write_bytes(content + hashlib.sha256(content).digest())
-            fresh.chmod(0o700)
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    return path
-
-
-def content(path: Path) -> bytes:
-    """What `make` wrote to a file of the cache."""
-    return path.read_bytes()[:-_DIGEST]
-
-
-def _whole(path: Path) -> bool:
-    """Whether a file ends in the digest of what stands before; loaders pass over bytes after an ELF file's end."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return len(content) > _DIGEST and hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]

@@ -76,7 +76,7 @@ def build_cubin(source: str, arch: str) -> bytes:
             raise KnetInternalError(f"nvcc refused emitted code: {error}") from None
         output.write_bytes(cubin)
 
-    return build.content(build.cached(key, ".cubin", make))
+    return build.content(build.cached(key, ".cubin", make)) or b""
 
 
 def host_command(source: str, output: str, text: str) -> list[str]:

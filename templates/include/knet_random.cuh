@@ -1,7 +1,8 @@
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
 // that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
 // exactly, never fused, so that every machine draws the same bits.
-static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call,
+                                                   unsigned stream) {
   unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
   unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
   for (int round = 0; round < 10; round++) {

@@ -95,7 +95,8 @@ template <class T> static inline __device__ T knet_block_max(T v) {
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
 // that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
 // exactly, never fused, so that every machine draws the same bits.
-static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call,
+                                                   unsigned stream) {
   unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
   unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
   for (int round = 0; round < 10; round++) {
@@ -461,9 +462,11 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(add_N, (float* y, const float* a, const float* b, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, int n)) \
+  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
+    int n)) \
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
-  K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, int n)) \
+  K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, \
+    int n)) \
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
@@ -648,7 +651,8 @@ int add_squares(knet_model* m, const float* dw, int n) {
   return 0;
 }
 // Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip, double gscale) {
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
+                     double gscale) {
   knet_training t = {};
   t.scale = gscale * o->gscale;
   t.clip = gclip > 0 ? gclip : o->gclip;
@@ -710,7 +714,7 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
   switch (4 * m->variant + loss) {
     case 2: return backward_quadloss(m, gold, mask, want);
   }
-  return knet_fail(KNET_ARGUMENT, "this file has no backward pass from that loss for the value of the last forward call");
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
 }
 
 }  // namespace
@@ -718,6 +722,10 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
+int allocate(float** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
+  return 0;
+}
 void release_columns(knet_model* m, int* code) {
   for (const knet_buffer* b = buffers; b->place; b++) {
     if (!b->column) continue;
@@ -734,13 +742,14 @@ int reserve(knet_model* m, int batch) {
   const int end = sizeof buffers / sizeof *buffers - 1;
   // Kernels count elements in int, and their strides must not run over.
   if ((double)batch * (double)buffers[end].column > 2130706432.0)
-    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: one array would have over 2130706432 elements", batch);
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
+                     batch);
   if (batch > m->capacity) {
     int code = 0;
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column)
-        code = knet_check(cudaMalloc((void**)&(m->*b->place), batch * b->column * sizeof(float)), "cudaMalloc", __LINE__);
+        code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
       int ignored = 0;
       release_columns(m, &ignored);
@@ -765,7 +774,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
   for (const knet_buffer* b = buffers; b->place; b++)
-    if (b->fixed) TRY(cudaMalloc((void**)&(m->*b->place), b->fixed * sizeof(float)));
+    if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
@@ -778,7 +787,8 @@ int close_model(knet_model* m) {
   release_columns(m, &code);
   for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average, o.nesterov_average})
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
+                            o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));

@@ -126,7 +126,8 @@ template <class T> static inline __device__ T knet_block_max(T v) {
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
 // that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
 // exactly, never fused, so that every machine draws the same bits.
-static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call,
+                                                   unsigned stream) {
   unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
   unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
   for (int round = 0; round < 10; round++) {
@@ -551,8 +552,8 @@ static inline int knet_check(cudnnStatus_t status, const char* call, int line) {
   return knet_fail(KNET_CUDNN, "%s (line %d: %s)", cudnnGetErrorString(status), line, call);
 }
 // A dense tensor of nd sizes, slowest first; a first size of 0 stands for the batch.
-static inline cudnnStatus_t knet_describe(cudnnTensorDescriptor_t tensor, cudnnDataType_t type, int nd, const int* sizes,
-                                          int batch) {
+static inline cudnnStatus_t knet_describe(cudnnTensorDescriptor_t tensor, cudnnDataType_t type, int nd,
+                                          const int* sizes, int batch) {
   int size[5], stride[5];
   for (int i = nd - 1, step = 1; i >= 0; step *= size[i--]) {
     size[i] = sizes[i] ? sizes[i] : batch;
@@ -645,13 +646,15 @@ static inline int knet_pool_release(knet_pool* p) {
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, int n)) \
+  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, \
+    int columns, int n)) \
   K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_500xsumN, (float* y, const float* dy, int summed)) \
   K(sumto_sum64x50xsumN, (float* y, const float* dy, int summed)) \
   K(sumto_sum576x20xsumN, (float* y, const float* dy, int summed)) \
-  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, int n)) \
+  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
+    int n)) \
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
@@ -667,15 +670,19 @@ knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
 // The convolutions: the number of sizes, then the sizes of x, w and y (slowest first, 0 is the batch), padding, stride,
 // upscale, mode.
 const knet_conv_shape conv_shapes[2] = {
-    {4, {0, 1, 28, 28}, {20, 1, 5, 5}, {0, 20, 24, 24}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},  // x f32[28,28,1,N], w f32[5,5,1,20], y f32[24,24,20,N]
-    {4, {0, 20, 12, 12}, {50, 20, 5, 5}, {0, 50, 8, 8}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},  // x f32[12,12,20,N], w f32[5,5,20,50], y f32[8,8,50,N]
+    // x f32[28,28,1,N], w f32[5,5,1,20], y f32[24,24,20,N]
+    {4, {0, 1, 28, 28}, {20, 1, 5, 5}, {0, 20, 24, 24}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},
+    // x f32[12,12,20,N], w f32[5,5,20,50], y f32[8,8,50,N]
+    {4, {0, 20, 12, 12}, {50, 20, 5, 5}, {0, 50, 8, 8}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},
 };
 
-// The poolings: the number of sizes, then the sizes of x and y (slowest first, 0 is the batch), window, padding, stride,
-// mode.
+// The poolings: the number of sizes, then the sizes of x and y (slowest first, 0 is the batch), window, padding,
+// stride, mode.
 const knet_pool_shape pool_shapes[2] = {
-    {4, {0, 20, 24, 24}, {0, 20, 12, 12}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},  // x f32[24,24,20,N], y f32[12,12,20,N]
-    {4, {0, 50, 8, 8}, {0, 50, 4, 4}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},  // x f32[8,8,50,N], y f32[4,4,50,N]
+    // x f32[24,24,20,N], y f32[12,12,20,N]
+    {4, {0, 20, 24, 24}, {0, 20, 12, 12}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
+    // x f32[8,8,50,N], y f32[4,4,50,N]
+    {4, {0, 50, 8, 8}, {0, 50, 4, 4}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
 };
 
 enum { PARAMETERS = 8, INPUTS = 1, CONDITIONS = 0 };
@@ -913,7 +920,8 @@ int pool_forward(knet_model* m, const knet_pool* p, const float* x, float* y) {
   TRY(cudnnPoolingForward(m->dnn, p->pool, &one, p->x, x, &zero, p->y, y));
   return 0;
 }
-int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x, const float* y, float* dx) {
+int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x, const float* y,
+              float* dx) {
   const float one = 1, zero = 0;
   TRY(cudnnPoolingBackward(m->dnn, p->pool, &one, p->y, y, p->y, dy, p->x, x, &zero, p->x, dx));
   return 0;
@@ -939,7 +947,8 @@ int forward(knet_model* m) {
   TRY(knet_launch_each(kernels.relu, 500 * N, m->stream, m->c, m->c_tmp2));  // c f32[500,N]
   // lenet.knet:8: return wbf(c; out=nclass, f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
-  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));  // wbf/tmp2 f32[10,N]
+  // wbf/tmp2 f32[10,N]
+  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
   TRY(knet_launch(kernels.soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp2, 10));  // return f32[10,N]
   return 0;
 }
@@ -957,7 +966,8 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       10, N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, m->c, m->d_wbf_w));  // d:wbf/w f32[10,500]
+  // d:wbf/w f32[10,500]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, m->c, m->d_wbf_w));
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, m->d_wbf_tmp2, m->d_c));  // d:c f32[500,N]
   // lenet.knet:7: c = wbf(b; out=hidden)
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
@@ -1011,7 +1021,8 @@ int add_squares(knet_model* m, const float* dw, int n) {
   return 0;
 }
 // Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip, double gscale) {
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
+                     double gscale) {
   knet_training t = {};
   t.scale = gscale * o->gscale;
   t.clip = gclip > 0 ? gclip : o->gclip;
@@ -1098,7 +1109,7 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
   switch (4 * m->variant + loss) {
     case 3: return backward_softloss(m, gold, mask, want);
   }
-  return knet_fail(KNET_ARGUMENT, "this file has no backward pass from that loss for the value of the last forward call");
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
 }
 
 }  // namespace
@@ -1106,6 +1117,10 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
+int allocate(float** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
+  return 0;
+}
 void release_columns(knet_model* m, int* code) {
   for (const knet_buffer* b = buffers; b->place; b++) {
     if (!b->column) continue;
@@ -1122,13 +1137,14 @@ int reserve(knet_model* m, int batch) {
   const int end = sizeof buffers / sizeof *buffers - 1;
   // Kernels count elements in int, and their strides must not run over.
   if ((double)batch * (double)buffers[end].column > 2130706432.0)
-    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: one array would have over 2130706432 elements", batch);
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
+                     batch);
   if (batch > m->capacity) {
     int code = 0;
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column)
-        code = knet_check(cudaMalloc((void**)&(m->*b->place), batch * b->column * sizeof(float)), "cudaMalloc", __LINE__);
+        code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
       int ignored = 0;
       release_columns(m, &ignored);
@@ -1168,7 +1184,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
   for (const knet_buffer* b = buffers; b->place; b++)
-    if (b->fixed) TRY(cudaMalloc((void**)&(m->*b->place), b->fixed * sizeof(float)));
+    if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
@@ -1181,7 +1197,8 @@ int close_model(knet_model* m) {
   release_columns(m, &code);
   for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average, o.nesterov_average})
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
+                            o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));

@@ -105,7 +105,8 @@ template <class T> static inline __device__ T knet_block_max(T v) {
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
 // that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
 // exactly, never fused, so that every machine draws the same bits.
-static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call, unsigned stream) {
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call,
+                                                   unsigned stream) {
   unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
   unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
   for (int round = 0; round < 10; round++) {
@@ -528,11 +529,13 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, int n)) \
+  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, \
+    int columns, int n)) \
   K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
-  K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, int n)) \
+  K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, \
+    int n)) \
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
@@ -700,7 +703,8 @@ int forward(knet_model* m) {
   TRY(knet_launch_each(kernels.relu, 100 * N, m->stream, m->h, m->h_tmp2));  // h f32[100,N]
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, m->h, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
-  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));  // wbf/tmp2 f32[10,N]
+  // wbf/tmp2 f32[10,N]
+  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
   TRY(knet_launch(kernels.soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp2, 10));  // return f32[10,N]
   return 0;
 }
@@ -718,7 +722,8 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       10, N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, m->h, m->d_wbf_w));  // d:wbf/w f32[10,100]
+  // d:wbf/w f32[10,100]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, m->h, m->d_wbf_w));
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, m->d_wbf_tmp2, m->d_h));  // d:h f32[100,N]
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp2, m->d_h, m->h));  // d:h/tmp2 f32[100,N]
@@ -756,7 +761,8 @@ int add_squares(knet_model* m, const float* dw, int n) {
   return 0;
 }
 // Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip, double gscale) {
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
+                     double gscale) {
   knet_training t = {};
   t.scale = gscale * o->gscale;
   t.clip = gclip > 0 ? gclip : o->gclip;
@@ -825,7 +831,7 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
   switch (4 * m->variant + loss) {
     case 3: return backward_softloss(m, gold, mask, want);
   }
-  return knet_fail(KNET_ARGUMENT, "this file has no backward pass from that loss for the value of the last forward call");
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
 }
 
 }  // namespace
@@ -833,6 +839,10 @@ int run_backward(knet_model* m, int loss, const float* gold, const float* mask, 
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
+int allocate(float** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
+  return 0;
+}
 void release_columns(knet_model* m, int* code) {
   for (const knet_buffer* b = buffers; b->place; b++) {
     if (!b->column) continue;
@@ -849,13 +859,14 @@ int reserve(knet_model* m, int batch) {
   const int end = sizeof buffers / sizeof *buffers - 1;
   // Kernels count elements in int, and their strides must not run over.
   if ((double)batch * (double)buffers[end].column > 2130706432.0)
-    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: one array would have over 2130706432 elements", batch);
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
+                     batch);
   if (batch > m->capacity) {
     int code = 0;
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column)
-        code = knet_check(cudaMalloc((void**)&(m->*b->place), batch * b->column * sizeof(float)), "cudaMalloc", __LINE__);
+        code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
       int ignored = 0;
       release_columns(m, &ignored);
@@ -880,7 +891,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
   for (const knet_buffer* b = buffers; b->place; b++)
-    if (b->fixed) TRY(cudaMalloc((void**)&(m->*b->place), b->fixed * sizeof(float)));
+    if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
@@ -893,7 +904,8 @@ int close_model(knet_model* m) {
   release_columns(m, &code);
   for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average, o.nesterov_average})
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
+                            o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));

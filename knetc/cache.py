@@ -1,0 +1,75 @@
+"""The user's cache: files by content, made once, safe with several processes at work.
+
+Used for compiled templates (`codegen.emit`) and for what compilers make (`runtime.build`). An entry is one file that
+ends in the digest of what stands before: readers see it whole or not at all, and a damaged one is made again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+_DIGEST = 32
+
+
+@cache
+def cache_folder() -> Path:
+    """The user's cache folder: $KNETC_CACHE, else knetc under $XDG_CACHE_HOME or ~/.cache.
+
+    Where that belongs to another user or cannot be written, a temporary one that goes with the process.
+    """
+    named = os.environ.get("KNETC_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(named) if named else Path(base) / "knetc"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except OSError:
+        pass
+    temporary = tempfile.mkdtemp(prefix="knetc-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return Path(temporary)
+
+
+def entry(key: Iterable[str], suffix: str) -> Path:
+    """Where the file of this key stands, if it is there."""
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:_DIGEST]
+    return cache_folder() / f"{digest}{suffix}"
+
+
+def cached(key: Iterable[str], suffix: str, make: Callable[[Path], None]) -> Path:
+    """The file that `make` writes for this key, made once; several processes may ask at the same time."""
+    path = entry(key, suffix)
+    if content(path) is None:
+        handle, name = tempfile.mkstemp(suffix=suffix, prefix=f"{path.stem}.", dir=path.parent)
+        os.close(handle)
+        fresh = Path(name)
+        try:
+            make(fresh)
+            made = fresh.read_bytes()
+            fresh.write_bytes(made + hashlib.sha256(made).digest())
+            fresh.chmod(0o700)
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return path
+
+
+def content(path: Path) -> bytes | None:
+    """What `make` wrote to a file of the cache; None where it is missing or damaged.
+
+    Loaders of ELF files pass over the digest at the end.
+    """
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    made = whole[:-_DIGEST]
+    return made if made and hashlib.sha256(made).digest() == whole[-_DIGEST:] else None
