@@ -285,7 +285,7 @@ class _Verifier:
             self.fail("types", f"the dims {of.dims!r}", instr)
 
     def name(self, name: str, instr: Instr | None) -> None:
-        if not name or any(c.isspace() for c in name):
+        if name.split() != [name]:
             self.fail("names", f"{name!r} is no name", instr)
 
 

@@ -184,7 +184,8 @@ class _Builder:
         for new in self.emitted:
             name = names[new.out] = self._gradient_name(owner.get(new.out, instr.out))
             self.types[name] = self.types.pop(new.out)
-            self.body.append(replace(new, out=name, args=tuple(names.get(a, a) for a in new.args)))
+            args = tuple([names.get(a, a) for a in new.args])
+            self.body.append(Instr(name, new.op, args, new.attrs, new.type, span=new.span))
         for arg, result in zip(instr.args, results, strict=True):
             if result is not None and arg in self.active:
                 self._add(arg, names.get(result, result))

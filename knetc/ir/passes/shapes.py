@@ -203,7 +203,7 @@ class Inference:
             self._apply(self.waiting.popleft(), assume=False)
 
     def _is_open(self, step: Step) -> bool:
-        return not all(self.cells[c].shape.known for c in step.cells)
+        return any([not self.cells[c].shape.known for c in step.cells])
 
     def _apply(self, index: int, assume: bool) -> None:
         step = self.steps[index]

@@ -125,7 +125,7 @@ class _Renamer:
             else:
                 args = tuple(self.use(arg, instr) for arg in instr.args)
                 name = self.define(instr) if instr.out else ""
-                self.body.append(replace(instr, out=name, args=args))
+                self.body.append(Instr(name, instr.op, args, instr.attrs, span=instr.span))
                 value = name
             if instr.out:
                 self.values[instr.out] = value
