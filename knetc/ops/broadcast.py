@@ -6,7 +6,9 @@ Missing trailing dimensions and dimensions of 1 expand, in Knet's order of dimen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from knetc.ir.types import Dim, N, Partial, PartialDims, show_dims
@@ -155,22 +157,27 @@ def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sumto(ctx: EvalContext, dy: Tensor) -> Tensor:
-    small = _expanded(ctx.dims, dy.ndim)
-    axes = tuple(i for i, (s, n) in enumerate(zip(small, dy.shape, strict=True)) if s == 1 and n != 1)
-    return sum_axes(dy, axes).reshape(ctx.dims, order="F")
+    x = dy.T
+    for shape, axis in _sums(ctx.dims, dy.shape):
+        x = np.add.reduce(x.reshape(shape), axis=axis)
+    return x.reshape(ctx.dims[::-1]).T
 
 
-def sum_axes(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """The sum of a Fortran-ordered array over `axes`, which leave the result.
+@lru_cache(maxsize=4096)
+def _sums(small: tuple[int, ...], big: tuple[int, ...]) -> list[tuple[tuple[int, ...], int]]:
+    """The sums that take a transposed, C-ordered array of `big` to `small`: to which shape it is brought before each,
+    and the axis that is summed.
 
     Adjacent axes are merged first, and the axes nearest in memory are summed first: NumPy is several times faster on
     few long axes than on many short ones.
     """
-    x = x.T
-    for first, last in _runs(sorted(x.ndim - 1 - i for i in axes)):
-        merged = x.reshape(x.shape[:first] + (-1,) + x.shape[last + 1 :])
-        x = np.add.reduce(merged, axis=first)
-    return np.asarray(x).T
+    expanded = _expanded(small, len(big))
+    axes = sorted(len(big) - 1 - i for i, (s, n) in enumerate(zip(expanded, big, strict=True)) if s == 1 and n != 1)
+    shape, sums = big[::-1], []
+    for first, last in _runs(axes):
+        sums.append((shape[:first] + (math.prod(shape[first : last + 1]),) + shape[last + 1 :], first))
+        shape = shape[:first] + shape[last + 1 :]
+    return sums
 
 
 def _runs(axes: Sequence[int]) -> list[tuple[int, int]]:
