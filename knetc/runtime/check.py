@@ -42,6 +42,9 @@ def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
 
     Raises KnetTypeError where it holds no real numbers, or a NaN or an infinity in `dtype`.
     """
+    if isinstance(value, np.ndarray) and value.dtype == dtype and value.flags.f_contiguous:
+        _check_finite(value, value, what)
+        return value
     try:
         given = np.asarray(value)
     except (TypeError, ValueError):

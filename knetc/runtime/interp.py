@@ -58,7 +58,8 @@ class Context:
         return fill(filler, self.dims, self.dtype, self.clock.seed, stream, self.clock.call)
 
 
-Step: TypeAlias = tuple[Meaning, Context, tuple[str, ...], str]
+Step: TypeAlias = tuple[Meaning, Context, tuple[str, ...], str, tuple[str, ...]]
+"""An instruction: its meaning, context, arguments and result, and the values that nothing reads after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,10 @@ class Code:
     def run(self, env: Environment) -> None:
         """Computes every value into `env`."""
         get = env.__getitem__
-        for meaning, context, args, out in self.steps:
+        for meaning, context, args, out, dead in self.steps:
             env[out] = meaning(context, *map(get, args))
+            for name in dead:
+                del env[name]
 
 
 @dataclass(slots=True)
@@ -278,7 +281,7 @@ class Interpreter:
     def _forward_code(self, variant: Variant, batch: int) -> Code:
         key = (id(variant), batch)
         if key not in self._codes:
-            self._keep_code(key, self._prepare(variant.forward, batch))
+            self._keep_code(key, self._prepare(variant.forward, batch, keep=True))
         return self._codes[key]
 
     def _backward_code(self, variant: Variant, loss: str, dinputs: frozenset[int], batch: int) -> Code:
@@ -286,7 +289,7 @@ class Interpreter:
         if key not in self._codes:
             body = next(b.body for b in variant.backward if b.loss == loss)
             asked = [i for i in body if i.op != "dinput" or i.attr("index") in dinputs]
-            self._keep_code(key, self._prepare(live(asked, frozenset()), batch))
+            self._keep_code(key, self._prepare(live(asked, frozenset()), batch, keep=False))
         return self._codes[key]
 
     def _keep_code(self, key: object, code: Code) -> None:
@@ -294,8 +297,10 @@ class Interpreter:
             self._codes.clear()  # batches of ever new sizes must not fill the memory
         self._codes[key] = code
 
-    def _prepare(self, body: Sequence[Instr], batch: int) -> Code:
+    def _prepare(self, body: Sequence[Instr], batch: int, keep: bool) -> Code:
+        """The instructions for `batch` columns. Unless `keep`, a value goes when nothing reads it any more."""
         loads, steps, effects = [], [], []
+        dead = {} if keep else _last_reads(body)
         for i in body:
             if i.op in ("state", "dstate"):
                 assert i.type is not None
@@ -303,5 +308,17 @@ class Interpreter:
             elif not i.out:
                 effects.append((i.op, i.attrs[0][1], i.args[0]))
             elif i.op not in HELD:
-                steps.append((registry()[i.op].numpy, self._context(i, batch), i.args, i.out))
+                steps.append((registry()[i.op].numpy, self._context(i, batch), i.args, i.out, dead.get(i.out, ())))
         return Code(tuple(loads), tuple(steps), tuple(effects))
+
+
+def _last_reads(body: Sequence[Instr]) -> dict[str, tuple[str, ...]]:
+    """For each instruction, by its result, the results of earlier ones that no later instruction reads."""
+    made = {i.out for i in body}
+    seen: set[str] = set()
+    dead: dict[str, tuple[str, ...]] = {}
+    for i in reversed(body):
+        if i.out:
+            dead[i.out] = tuple(a for a in dict.fromkeys(i.args) if a in made and a not in seen)
+        seen.update(i.args)
+    return dead

@@ -24,7 +24,7 @@ from knetc.runtime import backends, check
 from knetc.runtime.executable import Executable, TrainingOptions
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, Order, count
-from knetc.runtime.signature import parameters, result_type, settings, unbatched_inputs
+from knetc.runtime.signature import parameters, result_type, unbatched_inputs
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -37,14 +37,15 @@ class Model:
     def __init__(self, lowered: Program, backend: str = "auto", dtype: str = "f32", seed: int = 0) -> None:
         self._lowered = lowered
         self._unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
-        self._backend = backends.choose(backend, recurrent=bool(self._unsized.states()))
+        self._recurrent = bool(self._unsized.states())
+        self._backend = backends.choose(backend, self._recurrent)
         self._dtype = dtype
         self._numpy_dtype = check.DTYPES[dtype]
         self._seed = seed
         self._draw_seed: int | None = None  # what setseed gave
         self._options = {name: TrainingOptions() for name in parameters(self._unsized)}
         self._program: Program | None = None
-        self._variants: dict[frozenset[str], Variant] = {}
+        self._variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}  # with the type of what each returns
         self._executable: Executable | None = None
         self._confirmed = False  # whether an input has shown that the inferred sizes hold
         self._written: set[str] = set()  # parameters set by the user
@@ -132,11 +133,12 @@ class Model:
     def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
         value = self._device().forward(setting, arrays, push=what == "sforw")
         self._given = {i.name: array for i, array in zip(self._lowered.inputs, arrays, strict=True)}
-        if self._unsized.states():
+        if self._recurrent:
             self._state_batch = batch
             if what == "forw":
                 self._order.state_changed("forw")
-        self._order.ran(Call(self._variants[setting], batch, tuple(a.shape for a in arrays)), push=what == "sforw")
+        variant, result = self._variants[setting]
+        self._order.ran(Call(variant, result, batch, tuple(a.shape for a in arrays)), push=what == "sforw")
         return value
 
     # --- backward -----------------------------------------------------------------------------------------------------
@@ -204,12 +206,10 @@ class Model:
             return "zero", None, None
         if loss is None and mask is not None:
             raise KnetTypeError("a mask goes with a loss; without one, ygold is the gradient itself")
-        assert self._program is not None
-        type_ = result_type(self._program, call.variant)
-        if type_ is None:
+        if call.result is None:
             raise KnetStateError("ygold: the model returned nothing in that call, so there is nothing to compare")
-        gold = check.gold(ygold, type_, call.batch, self._numpy_dtype)
-        return name, gold, check.mask(mask, type_.concrete(call.batch)[-1], self._numpy_dtype)
+        gold = check.gold(ygold, call.result, call.batch, self._numpy_dtype)
+        return name, gold, check.mask(mask, gold.shape[-1], self._numpy_dtype)
 
     def _wanted(self, getdx: Any) -> list[int]:
         count = len(self._lowered.inputs)
@@ -241,9 +241,11 @@ class Model:
         `gclip` over 0 takes the place of the option of that name; `gscale` multiplies it. Raises KnetStateError where
         there are no gradients, KnetTypeError.
         """
-        checked = check.training_options({"gclip": gclip, "gscale": gscale})
+        if (gclip, gscale) != (0, 1):
+            checked = check.training_options({"gclip": gclip, "gscale": gscale})
+            gclip, gscale = checked["gclip"], checked["gscale"]
         self._order.before_gradients("update")
-        self._device().update(self._options, checked["gclip"], checked["gscale"])
+        self._device().update(self._options, gclip, gscale)
         self._order.parameters_changed()
 
     def setp(self, name: str | None = None, **options: Any) -> None:
@@ -452,7 +454,7 @@ class Model:
         old = self._executable
         kept = {name: old.read("par", name) for name in self._written} if old else {}
         self._program = program
-        self._variants = {setting: program.variant(setting) for setting in settings(program)}
+        self._variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
         self._executable = None
         if old:
             old.close()

@@ -1,15 +1,10 @@
-"""What the model needs to know of a program from outside: settings, the type of its value, inputs without a batch."""
+"""What the model needs to know of a program from outside: parameters, the type of its value, unbatched inputs."""
 
 from __future__ import annotations
 
 from knetc.ir.program import Instr, Program, Variant
 from knetc.ir.types import Type
 from knetc.ops import registry
-
-
-def settings(program: Program) -> list[frozenset[str]]:
-    """Every setting of the conditions."""
-    return [setting for v in program.variants for setting in v.settings]
 
 
 def parameters(program: Program) -> dict[str, Instr]:
