@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from knetc import driver
@@ -33,7 +34,6 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    # Deep but legal programs never recurse; what does (argparse, Jinja) stays far below the limit.
     args = sys.argv[1:] if argv is None else list(argv)
     color = _wants_color(args)
     try:
@@ -78,13 +78,14 @@ def _run(argv: list[str]) -> int:
     observer = Observer(args.print_after, args.time_passes)
     options = Options(
         inputs=_inputs(program, args.input),
-        losses=(args.loss or _default_loss(program),),
         dtype=args.dtype,
         level=args.level,
         math=args.math,
         arch=args.arch,
         observers=(observer,),
     )
+    program = driver.optimise(program, options, stop_after="state")
+    options = replace(options, losses=(args.loss or _default_loss(program),))
     program = driver.optimise(program, options)
     observer.finish()
     code = _write(args, _text(args.emit, program, options))
@@ -240,8 +241,12 @@ def _dims(text: str) -> PartialDims:
 
 
 def _default_loss(program: Program) -> str:
-    """softloss where the model returns a `soft`, else quadloss."""
-    return "softloss" if any(i.op == "soft" and i.out == "return" for i in program.variants[0].forward) else "quadloss"
+    """softloss where what the model returns is a `soft` (in `ssa` form each value is defined once), else quadloss."""
+    for variant in program.variants:
+        if variant.result is not None:
+            made = {i.out: i.op for i in variant.forward}
+            return "softloss" if made.get(variant.result) == "soft" else "quadloss"
+    return "quadloss"
 
 
 # --- files and reports ------------------------------------------------------------------------------------------------

@@ -48,14 +48,15 @@ class Observer(Protocol):
 
 
 def run(program: Program, options: Options, stop_after: str | None = None) -> Program:
-    """Runs the passes on a `lowered` program, up to the one named `stop_after` if that is given.
+    """Runs the passes that a program of its stage has before it, up to the one named `stop_after` if that is given.
 
-    Raises the passes' KnetErrors, and KnetInternalError where a pass gives a program that breaks a rule.
+    A `lowered` program goes through all of them; one that an earlier run stopped goes on from there. Raises the passes' KnetErrors, and KnetInternalError where a pass gives a program that breaks a rule.
     """
     if stop_after is not None and stop_after not in [p.name for p in PIPELINE]:
         raise ValueError(f"there is no pass '{stop_after}'")
-    verify(program, "lowering")
-    for step in PIPELINE:
+    first = next(n for n, p in enumerate(PIPELINE) if p.takes == program.stage)
+    verify(program, PIPELINE[first - 1].name if first else "lowering")
+    for step in PIPELINE[first:]:
         program = run_pass(step, program, options)
         if step.name == stop_after:
             break

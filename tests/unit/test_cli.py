@@ -51,6 +51,23 @@ def test_directive_gives_defaults_and_the_command_line_wins(tmp_path: Path, caps
     assert "f32[6,5]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("body", "loss"),
+    [
+        ("return wbf(x; out=2, f=:soft)", "softloss"),
+        ("y = wbf(x; out=2, f=:soft)\n    return y", "softloss"),
+        ("if a\n        return soft(x)\n    else\n        return soft(wb(x; out=3))\n    end", "softloss"),
+        ("return wb(soft(x); out=2)", "quadloss"),
+    ],
+)
+def test_the_loss_suits_the_output(body: str, loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.knet"
+    path.write_text(f"@knet function f(x)\n    {body}\nend\n")
+    assert main([str(path), "--input", "3,N", "--emit", "ir-opt", "-o", "-"]) == 0
+    text = capsys.readouterr().out
+    assert f"{loss}(" in text and {"softloss": "quadloss", "quadloss": "softloss"}[loss] not in text
+
+
 def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "knetc.cli", "-", "--input", "3,N"], input=LINREG, capture_output=True, text=True
