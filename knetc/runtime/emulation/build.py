@@ -52,7 +52,9 @@ def build_library(sanitize: str | None = None) -> Path:
     """
     if sanitize == "thread":
         sanitize = None
-    command = [find_compiler(), *_LANGUAGE, "-O3", *_native(), *_includes(), *_sanitizing(sanitize)]
+    # A function that no header declares would not be CUDA's: an error.
+    options = ["-O3", *_native(), "-Wmissing-declarations", "-Werror=missing-declarations"]
+    command = [find_compiler(), *_LANGUAGE, *options, *_includes(), *_sanitizing(sanitize)]
     path = build.cache_folder().resolve() / f"libknetemu-{_key(command)}.so"
     if not path.exists():
         with _locked(path):

@@ -1,4 +1,4 @@
-"""The look-alike of cuDNN's convolutions against loops written out: 2-D and 3-D, both modes, padding, stride, dilation."""
+"""The look-alike of cuDNN's convolutions against loops written out: 2-D, 3-D, modes, padding, stride, dilation."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include <functional>
-#include <unordered_set>
+#include <vector>
 
 namespace knetemu {
 
@@ -46,34 +46,44 @@ class Call {
   bool fails();
 };
 bool allocation_fails();
-// Live handles, descriptors, streams, events, graphs and allocations together.
-void count_object(int change);
+void count_object(int change);  // of live handles, descriptors, streams, events, graphs and allocations
 
 // Objects of one kind that the interface has handed out. Use of one that is not live ends the process.
-template <class T> class Registry {
+class Handles {
  public:
-  explicit Registry(const char* kind) : kind_(kind) {}
-  T* add(T* object) {
-    live_.insert(object);
-    count_object(1);
-    return object;
-  }
-  T& get(T* object) const {
-    if (!live_.count(object)) die("use of %s that does not exist (%p)", kind_, static_cast<void*>(object));
-    return *object;
-  }
-  void destroy(T* object) {
-    get(object);
-    live_.erase(object);
-    count_object(-1);
-    delete object;
-  }
-  bool has(T* object) const { return live_.count(object) != 0; }
-  const std::unordered_set<T*>& all() const { return live_; }
+  explicit Handles(const char* kind) : kind_(kind) {}
+  void add(void* object);
+  void remove(void* object);
+  bool has(const void* object) const;
+  void require(const void* object) const;
+  const std::vector<void*>& all() const { return live_; }
 
  private:
   const char* kind_;
-  std::unordered_set<T*> live_;
+  std::vector<void*> live_;  // in the order of their making: never many
+};
+template <class T> class Registry {
+ public:
+  explicit Registry(const char* kind) : handles_(kind) {}
+  T* add(T* object) {
+    handles_.add(object);
+    return object;
+  }
+  T& get(T* object) const {
+    handles_.require(object);
+    return *object;
+  }
+  void destroy(T* object) {
+    handles_.remove(object);
+    delete object;
+  }
+  bool has(T* object) const { return handles_.has(object); }
+  template <class F> void each(F f) const {
+    for (void* object : handles_.all()) f(*static_cast<T*>(object));
+  }
+
+ private:
+  Handles handles_;
 };
 
 // --- memory.cpp ------------------------------------------------------------------------------------------------------

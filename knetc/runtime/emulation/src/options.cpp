@@ -1,9 +1,12 @@
-// The switches, the lock, the end of a faulty program, and the counters that make a chosen call fail; see `emu.h`.
-#include <mutex>
+// The switches, the lock, the end of a faulty program, the handles that are live, and the counters that make a chosen
+// call fail; see `emu.h`.
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <algorithm>
+#include <mutex>
 
 #include "emu.h"
 
@@ -73,6 +76,20 @@ Call::~Call() { lock().unlock(); }
 bool Call::fails() { return ++calls == options().fail_call; }
 bool allocation_fails() { return ++allocations == options().fail_malloc; }
 void count_object(int change) { objects += change; }
+
+void Handles::add(void* object) {
+  live_.push_back(object);
+  count_object(1);
+}
+void Handles::remove(void* object) {
+  require(object);
+  live_.erase(std::find(live_.begin(), live_.end(), object));
+  count_object(-1);
+}
+bool Handles::has(const void* object) const { return std::find(live_.begin(), live_.end(), object) != live_.end(); }
+void Handles::require(const void* object) const {
+  if (!has(object)) die("use of %s that does not exist (%p)", kind_, object);
+}
 
 }  // namespace knetemu
 

@@ -69,15 +69,15 @@ void drain(CUstream_st& stream) {
 }
 void drain_blocking() {
   drain(default_stream());
-  for (CUstream_st* s : streams().all())
-    if (s->blocking) drain(*s);
+  streams().each([](CUstream_st& s) {
+    if (s.blocking) drain(s);
+  });
 }
 
 // A call that waits is illegal while what it waits for is being captured, and breaks the capture.
 cudaError_t refuse_during(bool capturing) {
   if (!capturing) return cudaSuccess;
-  for (CUstream_st* s : streams().all())
-    if (s->capture) s->invalid = true;
+  streams().each([](CUstream_st& s) { s.invalid = s.capture != nullptr; });
   return fail(cudaErrorStreamCaptureUnsupported);
 }
 cudaError_t waits_for(const CUstream_st& stream) { return refuse_during(stream.capture != nullptr); }
@@ -92,12 +92,12 @@ void wait_for_event(CUevent_st* event, uint64_t record, CUstream_st* stream) {
 bool is_capturing(cudaStream_t stream) { return get(stream).capture != nullptr; }
 cudaError_t waits_for_all() {
   bool any = false;
-  for (const CUstream_st* s : streams().all()) any = any || s->capture;
+  streams().each([&](const CUstream_st& s) { any = any || s.capture; });
   return refuse_during(any);
 }
 void drain_all() {
   drain(default_stream());
-  for (CUstream_st* s : streams().all()) drain(*s);
+  streams().each(drain);
 }
 
 void submit(cudaStream_t handle, Work work) {
@@ -242,8 +242,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   *graph = nullptr;
   CUgraph_st* const captured = stream.capture;
   if (!captured) return fail(cudaErrorIllegalState);
-  for (CUstream_st* s : streams().all())
-    if (s->capture == captured) s->capture = nullptr;
+  streams().each([=](CUstream_st& s) {
+    if (s.capture == captured) s.capture = nullptr;
+  });
   const bool invalid = stream.invalid, fails = call.fails();
   stream.invalid = false;
   if (invalid || fails) {
