@@ -153,9 +153,16 @@ _DEVICE_INCLUDES = {
     "math": "knet_math.cuh",
     "reduce": "knet_reduce.cuh",
     "random": "knet_random.cuh",
+    "uniform": "knet_uniform.cuh",
     "normal": "knet_normal.cuh",
 }
-_HOST_INCLUDES = {"cublas": "knet_cublas.h", "cudnn": "knet_cudnn.h", "conv": "knet_conv.h", "pool": "knet_pool.h"}
+_HOST_INCLUDES = {
+    "partials": "knet_blocks.h",
+    "cublas": "knet_cublas.h",
+    "cudnn": "knet_cudnn.h",
+    "conv": "knet_conv.h",
+    "pool": "knet_pool.h",
+}
 
 
 def _chosen(features: set[str], pieces: dict[str, str]) -> list[str]:

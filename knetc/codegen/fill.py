@@ -35,7 +35,7 @@ def fill(module: Module, instr: Instr, buffer: Buffer, call: str) -> Statement:
     drawn: tuple[str, ...] = ()
     if isinstance(filler, _RANDOM):
         drawn = ("m->seed", call, f"{_stream(instr)}u")
-        module.features.update(("random", "normal") if isinstance(filler, Gaussian) else ("random",))
+        module.features.update(("random", "normal" if isinstance(filler, Gaussian) else "uniform"))
     return statement(
         "launch_each",
         kernel=module.kernel(_kernel(module, filler), (instr,)),

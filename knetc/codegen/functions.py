@@ -15,6 +15,7 @@ from knetc.codegen.index import count
 from knetc.codegen.kernels import lower_step
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelSpec, Module, Statement
+from knetc.errors import KnetLimitation
 from knetc.ir.plan import BackwardPlan, Plan, Step, VariantPlan
 from knetc.ir.program import LOSSES
 
@@ -76,7 +77,7 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         size = f"{count(gold.type.dims)} * sizeof({module.real})"
         lines.append(f"TRY(cudaMemcpyAsync({module.ref(gold)}, gold, {size}, cudaMemcpyDefault, m->stream));")
     lines += _lines(module, b.steps)
-    lines += [f"if (want & {1 << index}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
+    lines += [f"if (want & {_bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
     for p in module.plan.params:
         if p.grad is not None and p.buffer.name not in b.params:
             size = f"{count(p.grad.type.dims)} * sizeof({module.real})"
@@ -86,7 +87,7 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         "knet_model* m",
         f"const {module.real}*{' gold' if gold is not None else ''}",
         f"const {module.real}*{' mask' if ' mask,' in text else ''}",
-        f"unsigned{' want' if '(want &' in text else ''}",
+        f"unsigned long long{' want' if '(want &' in text else ''}",
     ]
     return {
         "name": "_".join(("backward", b.loss, *map(spell, v.label))),
@@ -94,6 +95,14 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         "parameters": ", ".join(parameters),
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
     }
+
+
+def _bits(inputs: Iterable[int]) -> str:
+    """Inputs as bits of a number."""
+    bits = sum(1 << i for i in inputs)
+    if bits >= 1 << 64:
+        raise KnetLimitation("emitted code for the gradients of more than 64 inputs")
+    return str(bits) if bits < 1 << 31 else f"{bits}ull"
 
 
 _START = {
@@ -123,7 +132,7 @@ def _lines(module: Module, steps: tuple[Step, ...]) -> Iterator[str]:
             yield text
         indent = ""
         if wanted is not None:
-            yield f"if (want & {sum(1 << i for i in wanted)}) {{"
+            yield f"if (want & {_bits(wanted)}) {{"
             indent = "  "
         for step in group:
             for statement in lower_step(module, step):

@@ -76,9 +76,14 @@ def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement
     op = registry()[step.instr.op]
     attrs = dict(step.instr.attrs)
     expr = spell_type(cuda.expr(attrs) if callable(cuda.expr) else cuda.expr, module.dtype)
-    names = op.args[: len(step.args)]
+    if "knet_" in expr:
+        module.features.add("math")
+    # An argument that the expression does not read (x in 0·x^p) is no parameter of the kernel.
+    read = [k for k in range(len(step.args)) if f"{{{op.args[k]}}}" in expr]
+    names = [op.args[k] for k in read]
+    buffers = [step.args[k] for k in read]
     out = next(n for n in ("y", "dx", "out", "result") if n not in names)
-    groups = collapse(step.out.type.dims, [a.type.dims for a in step.args])
+    groups = collapse(step.out.type.dims, [b.type.dims for b in buffers])
     elements = {name: f"{name}[{operand_index(groups, k, 'i')}]" for k, name in enumerate(names)}
     plain = all(all(g.kept) for g in groups)
     real = module.real
@@ -89,7 +94,7 @@ def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement
         formula=f"{out} = {call_text(step)}",
         fields=(("out", out), ("expr", expr.format_map(elements))),
     )
-    refs = (module.ref(b) for b in (step.out, *step.args))
+    refs = (module.ref(b) for b in (step.out, *buffers))
     return [launch_each(module, step, spec, count(step.out.type.dims), *refs)]
 
 
@@ -126,7 +131,7 @@ def sumto(module: Module, step: Step) -> list[Statement]:
     arguments = (module.ref(step.out), module.ref(step.args[0]), summed)
     if by_thread:
         return [launch_each(module, step, spec, elements, *arguments)]
-    module.features.add("reduce")
+    module.features.update(("reduce", "math"))
     return [launch(module, step, spec, elements, 128, *arguments)]
 
 

@@ -195,18 +195,19 @@ def pool_kernel(module: Module, step: Step) -> Statement:
     back = len(step.args) == 3
     x, y = (step.args[1], step.args[2]) if back else (step.args[0], step.out)
     p = _Pool(step.instr, x.type.dims, y.type.dims)
-    names = ("dx", "dy", "x", "y") if back else ("y", "x")
+    largest = p.mode == "CUDNN_POOLING_MAX"
+    names = ("y", "x") if not back else ("dx", "dy", "x", "y") if largest else ("dx", "dy")
     real = module.real
     sizes = ["x".join(map(str, v)) for v in (p.x, p.y)]
     spec = KernelSpec(
-        template=f"pool_{'max' if p.mode == 'CUDNN_POOLING_MAX' else 'average'}{'_back' if back else ''}",
+        template=f"pool_{'max' if largest else 'average'}{'_back' if back else ''}",
         stem=f"pool{'_back' if back else ''}_{sizes[0]}_to_{sizes[1]}",
         signature=(*(f"{'const ' if k else ''}{real}* {n}" for k, n in enumerate(names)), "int n"),
         formula=_pool_text(p, back),
         fields=(("real", real), *_pool_fields(p)),
     )
     module.features.add("math")
-    refs = ", ".join(module.ref(b) for b in (step.out, *step.args))
+    refs = ", ".join(module.ref(b) for b in (step.out, *step.args)[: len(names)])
     return statement(
         "launch_each",
         kernel=module.kernel(spec, (step.instr,)),

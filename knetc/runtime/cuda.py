@@ -23,7 +23,7 @@ from knetc.options import Options
 from knetc.runtime import build
 from knetc.runtime.library import Library
 
-_CUBIN_OPTIONS = ["-std=c++17", "-O3", "-DKNET_DEVICE_ONLY"]
+CUBIN_OPTIONS = ["-std=c++17", "-O3", "-DKNET_DEVICE_ONLY"]
 
 
 @cache
@@ -62,7 +62,7 @@ def _require_header(name: str) -> None:
 
 def build_cubin(source: str, arch: str) -> bytes:
     """The kernels of an emitted source for `arch`, by pycuda's compiler, from the cache or made now."""
-    key = (source, "cubin", arch, *_CUBIN_OPTIONS, build.version(build.nvcc()))
+    key = (source, "cubin", arch, *CUBIN_OPTIONS, build.version(build.nvcc()))
 
     def make(output: Path) -> None:
         import pycuda.compiler
@@ -70,7 +70,7 @@ def build_cubin(source: str, arch: str) -> bytes:
 
         try:
             cubin = pycuda.compiler.compile(
-                source, nvcc=build.nvcc(), options=list(_CUBIN_OPTIONS), no_extern_c=True, arch=arch, cache_dir=False
+                source, nvcc=build.nvcc(), options=list(CUBIN_OPTIONS), no_extern_c=True, arch=arch, cache_dir=False
             )
         except pycuda.driver.CompileError as error:
             raise KnetInternalError(f"nvcc refused emitted code: {error}") from None

@@ -28,7 +28,7 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
     "knet_destroy": (_Address,),
     "knet_forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
-    "knet_backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_uint, _Address),
+    "knet_backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
     "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
     "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
     "knet_reset": (_Address,),

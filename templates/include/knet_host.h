@@ -54,6 +54,3 @@ static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n
   const int blocks = (n + 255) / 256;
   return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
 }
-// The blocks of a kernel that sums over n elements, each block to a partial sum.
-enum { KNET_BLOCKS = 256 };
-static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }

@@ -17,5 +17,3 @@ static inline __device__ unsigned knet_random_word(unsigned long long seed, unsi
   }
   return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
 }
-// In [0, 1): the upper 24 bits of a word.
-static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }

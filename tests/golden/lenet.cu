@@ -6,10 +6,10 @@
 //   # knetc: --input 28,28,1,N
 //
 //   @knet function lenet(x; cwin1=5, cout1=20, pwin1=2, cwin2=5, cout2=50, pwin2=2, hidden=500, nclass=10)
-//       a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
-//       b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
-//       c = wbf(b; out=hidden)
-//       return wbf(c; out=nclass, f=:soft)
+//       a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+//       b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+//       c = wbf(b; out=hidden, winit=Glorot())
+//       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
 // Memory with a batch of 100: 37.5 MB in 44 buffers; live at once: 17.6 MB.
@@ -142,13 +142,14 @@ static inline __device__ unsigned knet_random_word(unsigned long long seed, unsi
   }
   return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
 }
+
 // In [0, 1): the upper 24 bits of a word.
 static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
 
 extern "C" {
 
 // y = add(a, b)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
 __global__ void __launch_bounds__(256) add_576x20xN_kernel(float* __restrict__ y, const float* __restrict__ a,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -157,9 +158,9 @@ __global__ void __launch_bounds__(256) add_576x20xN_kernel(float* __restrict__ y
 }
 
 // y = relu(x)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
-//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
 __global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     y[i] = x[i] < 0.0f ? 0.0f : x[i];
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const 
 }
 
 // y = add(a, b)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
 __global__ void __launch_bounds__(256) add_64x50xN_kernel(float* __restrict__ y, const float* __restrict__ a,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -176,7 +177,7 @@ __global__ void __launch_bounds__(256) add_64x50xN_kernel(float* __restrict__ y,
 }
 
 // y = add(a, b)
-//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
 __global__ void __launch_bounds__(256) add_500xN_kernel(float* __restrict__ y, const float* __restrict__ a,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -185,7 +186,7 @@ __global__ void __launch_bounds__(256) add_500xN_kernel(float* __restrict__ y, c
 }
 
 // y = add(a, b)
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) add_10xN_kernel(float* __restrict__ y, const float* __restrict__ a,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(256) add_10xN_kernel(float* __restrict__ y, co
 }
 
 // y = soft(x), column by column
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
   x += (size_t)blockIdx.x * rows;
   y += (size_t)blockIdx.x * rows;
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const 
 }
 
 // partial sums of -mask * gold * log(p)
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
     const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
@@ -220,7 +221,7 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
 }
 
 // y = factor * the sum of the partial sums
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
     int blocks, double factor) {
   double sum = 0;
@@ -230,7 +231,7 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
 }
 
 // dx = mask * (p - gold) / columns, for p = soft(x)
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ dp,
     const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns,
     int n) {
@@ -241,7 +242,7 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
@@ -253,9 +254,9 @@ __global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ 
 }
 
 // dx = relu_back(dy, y)
-//   lenet.knet:7: c = wbf(b; out=hidden)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
 __global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
     const float* __restrict__ y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -264,7 +265,7 @@ __global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, 
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
-//   lenet.knet:7: c = wbf(b; out=hidden)
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
 __global__ void __launch_bounds__(256) sumto_500xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
@@ -276,7 +277,7 @@ __global__ void __launch_bounds__(256) sumto_500xsumN_kernel(float* __restrict__
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
 __global__ void __launch_bounds__(256) sumto_sum64x50xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(256) sumto_sum64x50xsumN_kernel(float* __restr
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
 __global__ void __launch_bounds__(256) sumto_sum576x20xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
@@ -300,10 +301,10 @@ __global__ void __launch_bounds__(256) sumto_sum576x20xsumN_kernel(float* __rest
 }
 
 // y = uniform in [low, high)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
-//   lenet.knet:7: c = wbf(b; out=hidden)
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
     unsigned call, unsigned stream, double low, double high, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -313,10 +314,10 @@ __global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y
 }
 
 // y = value
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
-//   lenet.knet:7: c = wbf(b; out=hidden)
-//   lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
@@ -441,8 +442,8 @@ int knet_destroy(knet_model* model);
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
    or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
-int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
-                  knet_real* loss_value);
+int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
 int knet_update(knet_model* model, double gclip, double gscale);
@@ -538,6 +539,7 @@ static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n
   const int blocks = (n + 255) / 256;
   return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
 }
+
 // The blocks of a kernel that sums over n elements, each block to a partial sum.
 enum { KNET_BLOCKS = 256 };
 static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
@@ -930,22 +932,22 @@ int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x
 // The forward pass.
 int forward(knet_model* m) {
   const int N = m->batch;
-  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
   // a/tmp1 f32[24,24,20,N]
   TRY(knet_launch_each(kernels.add_576x20xN, 11520 * N, m->stream, m->a_tmp1, m->a_c, m->a_b));
   TRY(knet_launch_each(kernels.relu, 11520 * N, m->stream, m->a_tmp2, m->a_tmp1));  // a/tmp2 f32[24,24,20,N]
   TRY(pool_forward(m, &m->pool[0], m->a_tmp2, m->a));  // a f32[12,12,20,N]
-  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
   TRY(knet_launch_each(kernels.add_64x50xN, 3200 * N, m->stream, m->b_tmp1, m->b_c, m->b_b));  // b/tmp1 f32[8,8,50,N]
   TRY(knet_launch_each(kernels.relu, 3200 * N, m->stream, m->b_tmp2, m->b_tmp1));  // b/tmp2 f32[8,8,50,N]
   TRY(pool_forward(m, &m->pool[1], m->b_tmp2, m->b));  // b f32[4,4,50,N]
-  // lenet.knet:7: c = wbf(b; out=hidden)
+  // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, m->b, m->c_tmp1));  // c/tmp1 f32[500,N]
   TRY(knet_launch_each(kernels.add_500xN, 500 * N, m->stream, m->c_tmp2, m->c_tmp1, m->c_b));  // c/tmp2 f32[500,N]
   TRY(knet_launch_each(kernels.relu, 500 * N, m->stream, m->c, m->c_tmp2));  // c f32[500,N]
-  // lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+  // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
   // wbf/tmp2 f32[10,N]
   TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
@@ -954,10 +956,10 @@ int forward(knet_model* m) {
 }
 
 // The backward pass from softloss.
-int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned want) {
+int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
   const int N = m->batch;
   TRY(cudaMemcpyAsync(m->gold, gold, 10 * N * sizeof(float), cudaMemcpyDefault, m->stream));
-  // lenet.knet:8: return wbf(c; out=nclass, f=:soft)
+  // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
       mask, 10, 10 * N));
   // @loss f32[]
@@ -969,12 +971,12 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   // d:wbf/w f32[10,500]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, m->c, m->d_wbf_w));
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, m->d_wbf_tmp2, m->d_c));  // d:c f32[500,N]
-  // lenet.knet:7: c = wbf(b; out=hidden)
+  // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
   TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2, N));  // d:c/b f32[500]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, m->b, m->d_c_w));  // d:c/w f32[500,800]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, m->d_c_tmp2, m->d_b));  // d:b f32[4,4,50,N]
-  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2)
+  // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
   TRY(pool_back(m, &m->pool[1], m->d_b, m->b_tmp2, m->b, m->d_b_tmp2));  // d:b/tmp2 f32[8,8,50,N]
   // d:b/tmp1 f32[8,8,50,N]
   TRY(knet_launch_each(kernels.relu_back, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_tmp2, m->b_tmp2));
@@ -982,7 +984,7 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_launch(kernels.sumto_sum64x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_tmp1, 64 * N));
   TRY(conv_back_w(m, &m->conv[1], m->a, m->d_b_tmp1, m->d_b_w));  // d:b/w f32[5,5,20,50]
   TRY(conv_back_x(m, &m->conv[1], m->b_w, m->d_b_tmp1, m->d_a));  // d:a f32[12,12,20,N]
-  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1)
+  // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
   TRY(pool_back(m, &m->pool[0], m->d_a, m->a_tmp2, m->a, m->d_a_tmp2));  // d:a/tmp2 f32[24,24,20,N]
   // d:a/tmp1 f32[24,24,20,N]
   TRY(knet_launch_each(kernels.relu_back, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_tmp2, m->a_tmp2));
@@ -1078,21 +1080,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Parameters and constants as they are at the start.
 int initialize(knet_model* m) {
-  // a/w f32[5,5,1,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->seed, 0u, 0u, (-0.34641016151377546),
-      0.34641016151377546));
+  // a/w f32[5,5,1,20], GlorotUniform()
+  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->seed, 0u, 0u, (-0.10690449676496976),
+      0.10690449676496976));
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0));  // a/b f32[1,1,20,1], Constant(0.0)
-  // b/w f32[5,5,20,50], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->seed, 0u, 2u, (-0.07745966692414834),
-      0.07745966692414834));
+  // b/w f32[5,5,20,50], GlorotUniform()
+  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->seed, 0u, 2u, (-0.05855400437691199),
+      0.05855400437691199));
   TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0));  // b/b f32[1,1,50,1], Constant(0.0)
-  // c/w f32[500,800], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->seed, 0u, 4u, (-0.07745966692414834),
-      0.07745966692414834));
+  // c/w f32[500,800], GlorotUniform()
+  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->seed, 0u, 4u, (-0.06793662204867575),
+      0.06793662204867575));
   TRY(knet_launch_each(kernels.fill_constant, 500, m->stream, m->c_b, 0.0));  // c/b f32[500], Constant(0.0)
-  // wbf/w f32[10,500], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->seed, 0u, 6u, (-0.5477225575051661),
-      0.5477225575051661));
+  // wbf/w f32[10,500], GlorotUniform()
+  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->seed, 0u, 6u, (-0.10846522890932808),
+      0.10846522890932808));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0));  // wbf/b f32[10], Constant(0.0)
   (void)m;
   return 0;
@@ -1105,7 +1107,7 @@ int run_forward(knet_model* m, int variant) {
   return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
 }
 
-int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned want) {
+int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
   switch (4 * m->variant + loss) {
     case 3: return backward_softloss(m, gold, mask, want);
   }
@@ -1306,13 +1308,14 @@ int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
-                  knet_real* loss_value) {
+int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value) {
   TRY(check_model(m));
   if (m->variant < 0) return knet_fail(KNET_ORDER, "knet_backward comes after knet_forward");
   if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
-  if (input_grads >> INPUTS) return knet_fail(KNET_ARGUMENT, "there is no such input");
+  for (int i = INPUTS; i < 64; i++)
+    if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
   m->gradients = false;
   for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
   if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));

@@ -121,8 +121,6 @@ static inline __device__ unsigned knet_random_word(unsigned long long seed, unsi
   }
   return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
 }
-// In [0, 1): the upper 24 bits of a word.
-static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
 
 // The polynomial with `count` coefficients from the constant up.
 static inline __device__ double knet_horner(const double* coefficients, int count, double x) {
@@ -415,8 +413,8 @@ int knet_destroy(knet_model* model);
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
    or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
-int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
-                  knet_real* loss_value);
+int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
 int knet_update(knet_model* model, double gclip, double gscale);
@@ -512,6 +510,7 @@ static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n
   const int blocks = (n + 255) / 256;
   return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
 }
+
 // The blocks of a kernel that sums over n elements, each block to a partial sum.
 enum { KNET_BLOCKS = 256 };
 static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
@@ -710,7 +709,7 @@ int forward(knet_model* m) {
 }
 
 // The backward pass from softloss.
-int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned want) {
+int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
   const int N = m->batch;
   TRY(cudaMemcpyAsync(m->gold, gold, 10 * N * sizeof(float), cudaMemcpyDefault, m->stream));
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
@@ -827,7 +826,7 @@ int run_forward(knet_model* m, int variant) {
   return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
 }
 
-int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned want) {
+int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
   switch (4 * m->variant + loss) {
     case 3: return backward_softloss(m, gold, mask, want);
   }
@@ -1009,13 +1008,14 @@ int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned input_grads,
-                  knet_real* loss_value) {
+int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value) {
   TRY(check_model(m));
   if (m->variant < 0) return knet_fail(KNET_ORDER, "knet_backward comes after knet_forward");
   if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
-  if (input_grads >> INPUTS) return knet_fail(KNET_ARGUMENT, "there is no such input");
+  for (int i = INPUTS; i < 64; i++)
+    if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
   m->gradients = false;
   for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
   if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));

@@ -1,0 +1,48 @@
+"""Run by test_sanitizers in a process of its own: every operator's kernels and a training step, under a sanitizer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from codegen.cases import ALL
+from codegen.support import NONE, compiled, data_for, program_of
+from codegen.test_models import LENET, MLP, OPTIONS, data, onehot
+from knetc.ir.types import N
+from knetc.options import Options
+from knetc.runtime.cpu import CpuExecutable
+
+
+def operators(sanitize: str) -> None:
+    executable = CpuExecutable(program_of(ALL, "f32"), Options(), 1, sanitize)
+    for batch in (1, 4, 3):  # grows, then fits
+        executable.forward(NONE, data_for(ALL, "f32", batch), push=False)
+        for k in range(len(ALL)):
+            executable.read("value", f"v{k}")
+    executable.close()
+
+
+def training(sanitize: str, source: str, shape: tuple) -> None:
+    program, options = compiled(source, inputs=(shape,))
+    executable = CpuExecutable(program, options, 1, sanitize)
+    for step, training in enumerate(OPTIONS):
+        batch = 1 + step % 4
+        for setting in (s for v in program.variants for s in v.settings):
+            executable.forward(setting, data((shape,), batch, "f32"), push=False)
+            mask = np.ones(batch, np.float32) if step % 2 else None
+            loss = ("softloss", "quadloss", "none")[step % 3]
+            executable.backward(loss, onehot(5, batch, "f32"), mask, [0], pop=False)
+        executable.update(dict.fromkeys(program.params(), training), gclip=float(step % 2), gscale=1.0)
+    executable.clean()
+    executable.close()
+
+
+if __name__ == "__main__":
+    operators(sys.argv[1])
+    training(sys.argv[1], MLP, (9, N))
+    training(sys.argv[1], LENET, (9, 8, 2, N))
+    print("clean")

@@ -1,0 +1,94 @@
+"""The cache of built files: made once, whole or not at all, mended when damaged, shared by processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from knetc import cache
+from knetc.errors import KnetEnvironmentError, KnetInternalError
+from knetc.runtime import build
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KNETC_CACHE", str(tmp_path / "cache"))
+    cache.cache_folder.cache_clear()
+    yield tmp_path / "cache"
+    cache.cache_folder.cache_clear()
+
+
+def test_made_once_and_mended(folder):
+    made = []
+
+    def make(path):
+        made.append(path)
+        path.write_bytes(b"x" * 1000)
+
+    first = cache.cached(("a", "b"), ".so", make)
+    assert cache.cached(("a", "b"), ".so", make) == first and len(made) == 1
+    assert cache.content(first) == b"x" * 1000
+    assert cache.cached(("ab",), ".so", make) != first
+    for damage in (first.read_bytes()[:500], b"", first.read_bytes().replace(b"x", b"y", 1)):
+        first.write_bytes(damage)
+        assert cache.content(first) is None
+        assert cache.content(cache.cached(("a", "b"), ".so", make)) == b"x" * 1000
+
+
+def test_a_failure_leaves_nothing(folder):
+    def fail(path):
+        path.write_bytes(b"half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        cache.cached(("k",), ".so", fail)
+    assert list(folder.iterdir()) == []
+
+
+def test_several_processes_at_once(folder):
+    script = (
+        "import time, knetc.cache as c\n"
+        "def make(p): p.write_bytes(b'a'); time.sleep(0.2); p.write_bytes(b'whole')\n"
+        "print(c.content(c.cached(('k',), '.so', make)))"
+    )
+    env = {**os.environ, "KNETC_CACHE": str(folder)}
+    command = [sys.executable, "-c", script]
+    runs = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [r.communicate()[0] for r in runs] == ["b'whole'\n"] * 4
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("KNETC_CACHE", str(tmp_path / "file"))
+    cache.cache_folder.cache_clear()
+    assert cache.cache_folder().is_dir()
+    cache.cache_folder.cache_clear()
+
+
+def test_missing_compilers_say_how_to_get_them(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(build, "CUDA_HOMES", ())
+    build.cxx.cache_clear()
+    with pytest.raises(KnetEnvironmentError, match="install g"):
+        build.cxx()
+    with pytest.raises(KnetEnvironmentError, match="install the CUDA toolkit"):
+        build.nvcc()
+    monkeypatch.setattr(build, "nvidia_folders", lambda kind: [])
+    with pytest.raises(KnetEnvironmentError, match="pip install nvidia-cudnn-cu13"):
+        build.library("cudnn")
+    with pytest.raises(KnetEnvironmentError, match="cannot run"):
+        build.run(["/nowhere/compiler"])
+    build.cxx.cache_clear()
+
+
+def test_what_a_compiler_refuses_is_an_internal_error(tmp_path):
+    (tmp_path / "bad.cpp").write_text("int main( {")
+    with pytest.raises(KnetInternalError, match="refused emitted code"):
+        build.run([build.cxx(), "-fsyntax-only", str(tmp_path / "bad.cpp")])

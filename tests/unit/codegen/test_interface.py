@@ -1,0 +1,153 @@
+"""The C interface of an emitted file as a C program sees it, and what happens when its calls fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from knetc.codegen.emit import emit_cuda, emit_header
+from knetc.ir.types import N
+from knetc.runtime import build, emulation
+from knetc.runtime.interp import Interpreter
+
+from .support import NONE, compiled
+
+SOURCE = "@knet function mlp(x)\n h = drop(wbf(x; out=4, f=:tanh); pdrop=0.5)\n return wbf(h; out=2, f=:soft)\nend"
+
+PROGRAM = r"""
+#include <stdio.h>
+#include <string.h>
+#include "mlp.h"
+#define CHECK(call) if ((code = (call))) { printf("line %d: %d %s\n", __LINE__, code, knet_last_error()); return 1; }
+int main(void) {
+  knet_model *a, *b;
+  knet_real x[6] = {1, 2, 3, -1, 0.5f, 0.25f}, y[4], z[4], gold[4] = {1, 0, 0, 1}, loss, w[12];
+  const knet_real* inputs[1] = {x};
+  int code, count, dims[8];
+  CHECK(knet_create(&a, 5, NULL))
+  CHECK(knet_create(&b, 5, NULL))  /* two models, each on its own stream */
+  CHECK(knet_forward(a, KNET_NO_CONDITION, inputs, 2, y))
+  CHECK(knet_forward(b, KNET_DROPOUT, inputs, 2, z))
+  printf("%.6f %.6f %.6f %.6f\n", y[0], y[1], y[2], y[3]);
+  CHECK(knet_backward(a, KNET_SOFTLOSS, gold, NULL, 0, &loss))
+  printf("%.6f\n", loss);
+  CHECK(knet_set_option(a, NULL, "lr", 0.5))
+  CHECK(knet_set_option(a, "h/tmp1/w", "momentum", 0.9) == 0 ? 0 : 0)
+  CHECK(knet_update(a, 0, 1))
+  CHECK(knet_forward(a, 0, inputs, 2, y))
+  CHECK(knet_backward(a, KNET_SOFTLOSS, gold, NULL, 1, &loss))
+  printf("%.6f\n", loss);
+  CHECK(knet_dims(a, KNET_VALUE, "return", &count, dims))
+  printf("%d: %d %d\n", count, dims[0], dims[1]);
+  CHECK(knet_get(a, KNET_INPUT_GRAD, "x", w))
+  /* errors: a code, and the reason */
+  printf("%d %s\n", knet_get(b, KNET_GRAD, "x", w), knet_last_error());
+  printf("%d %s\n", knet_forward(a, 2, inputs, 2, y), knet_last_error());
+  printf("%d %s\n", knet_forward(a, 0, inputs, 0, y), knet_last_error());
+  printf("%d %s\n", knet_backward(a, KNET_QUADLOSS, NULL, NULL, 0, NULL), knet_last_error());
+  printf("%d %s\n", knet_set_option(a, NULL, "rate", 1), knet_last_error());
+  printf("%d %s\n", knet_set_option(a, "nothing", "lr", 1), knet_last_error());
+  printf("%d %s\n", knet_create(NULL, 1, NULL), knet_last_error());
+  CHECK(knet_destroy(a))
+  CHECK(knet_destroy(b))
+  CHECK(knet_destroy(NULL))
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The emitted file, its header and its library on the processor, in a folder."""
+    folder = tmp_path_factory.mktemp("interface")
+    program, options = compiled(SOURCE, inputs=((3, N),))
+    (folder / "mlp.cu").write_text(emit_cuda(program, options))
+    (folder / "mlp.h").write_text(emit_header(program, options))
+    emulation.compile_shared(folder / "mlp.cu", folder / "mlp.so")
+    return folder, program
+
+
+def test_a_c_program(built):
+    folder, program = built
+    (folder / "main.c").write_text(PROGRAM)
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unused"]
+    command = [build.cxx(), "-x", "c", *warnings, "main.c", "-x", "none", "-o", "main", "./mlp.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    done = subprocess.run(["./main"], cwd=folder, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    x = np.asfortranarray(np.array([[1, 2, 3], [-1, 0.5, 0.25]], np.float32).T)
+    want = Interpreter(program, 5).forward(NONE, [x], push=False)
+    np.testing.assert_allclose([float(v) for v in lines[0].split()], want.ravel(order="F"), atol=2e-6)
+    gold = np.array([[1, 0], [0, 1]])
+    np.testing.assert_allclose(float(lines[1]), -(gold * np.log(want.astype(float))).sum() / 2, atol=2e-6)
+    assert float(lines[2]) < float(lines[1])
+    assert lines[3] == "2: 2 2"
+    assert lines[4:] == [
+        "2 no gradient has been computed",
+        "1 there is no such condition",
+        "1 a batch of 0 columns",
+        "1 gold is NULL",
+        "1 there is no training option rate",
+        "1 there is no parameter nothing",
+        "1 the place for the model is NULL",
+    ]
+
+
+FAILING = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+library.knet_last_error.restype = ctypes.c_char_p
+model = ctypes.c_void_p(1)
+library.knetemu_live_objects.restype = ctypes.c_longlong
+code = library.knet_create(ctypes.byref(model), ctypes.c_ulonglong(1), None)
+if code:
+    assert model.value is None, "a model that was not made"
+    assert library.knetemu_live_objects() == 0, "something was left behind"
+    print(code, library.knet_last_error().decode())
+    sys.exit(0)
+x = (ctypes.c_float * 6)(1, 2, 3, 4, 5, 6)
+y = (ctypes.c_float * 4)()
+inputs = (ctypes.c_void_p * 1)(ctypes.addressof(x))
+code = library.knet_forward(model, 0, inputs, 2, y)
+if code:
+    print(code, library.knet_last_error().decode())
+    assert library.knet_forward(model, 0, inputs, 2, y) == 0, "the model does not work after a failure"
+code = library.knet_destroy(model)  # frees all that it can, and says what failed
+print(code, library.knet_last_error().decode()) if code else print("done")
+assert code or library.knetemu_live_objects() == 0, "something was left behind"
+"""
+
+
+@pytest.mark.parametrize("variable", ["KNETEMU_FAIL_MALLOC", "KNETEMU_FAIL_CALL"])
+def test_a_failure_at_any_point_is_an_error_with_its_reason(built, variable):
+    # The n-th allocation, or the n-th call of a library, fails: a code, a message, nothing half made.
+    folder, _ = built
+    failures = 0
+    for n in range(1, 60):
+        env = {**os.environ, variable: str(n)}
+        command = [sys.executable, "-c", FAILING, str(folder / "mlp.so")]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (n, done.stdout, done.stderr)
+        if done.stdout == "done\n":
+            break
+        failures += 1
+        code, reason = done.stdout.splitlines()[0].split(" ", 1)
+        assert code in "3456" and "line" in reason, done.stdout
+    assert failures > 5
+
+
+def test_symbols(built):
+    # Nothing but the interface and the kernels is visible, so that libraries do not meet.
+    folder, _ = built
+    if shutil.which("nm") is None:
+        pytest.skip("nm, which lists a library's symbols, is not here")
+    command = ["nm", "-D", "--defined-only", str(folder / "mlp.so")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = {line.split()[-1] for line in done.stdout.splitlines() if line.split()[-2] == "T"}
+    assert all(name.startswith("knet_") or name.endswith("_kernel") for name in names), names

@@ -1,0 +1,48 @@
+"""The emitted code under the sanitizers, in a process that loads their libraries first; and with streams run lazily,
+threads and blocks in other orders, fresh memory of other contents: the same numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knetc.errors import KnetEnvironmentError
+from knetc.runtime import emulation
+
+SCRIPT = Path(__file__).with_name("sanitized.py")
+
+
+def run(sanitize: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    try:
+        needed = emulation.sanitizer_environment(sanitize or None)
+    except KnetEnvironmentError as error:
+        pytest.skip(str(error))
+    env = {**os.environ, **needed, **environment}
+    return subprocess.run([sys.executable, str(SCRIPT), sanitize], env=env, capture_output=True, text=True, check=False)
+
+
+def test_no_access_out_of_bounds_and_no_undefined_behaviour():
+    done = run("address,undefined")
+    assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"KNETEMU_ORDER": "desc", "KNETEMU_ASYNC": "lazy"},
+        {"KNETEMU_ORDER": "rand:3", "KNETEMU_FILL": "0x7e"},
+    ],
+)
+def test_any_order_of_threads_and_streams_that_run_late(environment):
+    done = run("", **environment)
+    assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
+
+
+@pytest.mark.deep
+def test_no_races():
+    done = run("thread")
+    assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
