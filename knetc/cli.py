@@ -67,9 +67,7 @@ def _run(argv: list[str]) -> int:
     keywords = dict(_keyword(text) for text in args.D)
     warnings: list[Diagnostic] = []
     if args.emit == "ast":
-        from knetc.frontend.parser import parse
-
-        return _write(args, _show_ast(parse(source)))
+        return _write(args, _show_ast(source))
     program = driver.lower(source, args.model, keywords, warnings)
     for warning in warnings if not args.quiet else ():
         print(warning.render(_wants_color(argv)), file=sys.stderr)
@@ -285,7 +283,7 @@ def _write(args: argparse.Namespace, text: str) -> int:
 def _default_output(args: argparse.Namespace) -> str:
     if args.source == "-":
         return "-"
-    return os.path.splitext(args.source)[0] + ENDINGS[args.emit]
+    return os.path.splitext(str(args.source))[0] + ENDINGS[args.emit]
 
 
 def _show(program: Program) -> str:
@@ -294,10 +292,11 @@ def _show(program: Program) -> str:
     return print_program(program)
 
 
-def _show_ast(file: object) -> str:
+def _show_ast(source: Source) -> str:
     from knetc.frontend.ast import show
+    from knetc.frontend.parser import parse
 
-    return show(file)
+    return show(parse(source))
 
 
 class Observer:

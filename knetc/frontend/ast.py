@@ -2,35 +2,65 @@
 
 Made by `build.py` while the parser runs, read by `resolve.py`, `consteval.py` and `lower.py`. A chain of operators of
 one precedence (`a + b - c`) is one flat node, so the tree is only as deep as brackets, calls and blocks nest in the
-text, which the parser limits. The nodes are named tuples: they are made several times faster than dataclasses.
+text, which the parser limits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias, dataclass_transform
 
 from knetc.errors import Source, Span
 from knetc.values import Value
 
+
+@dataclass_transform(frozen_default=True)
+class Node:
+    """A node: its fields are its annotations, given in order. Declared far faster than a dataclass is."""
+
+    fields: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        cls.fields = tuple(cls.__annotations__)
+
+    def __init__(self, *values: Any) -> None:
+        self.__dict__.update(zip(self.fields, values, strict=True))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items())})"
+
+    def children(self) -> dict[str, object]:
+        """Field values by name."""
+        return dict(self.__dict__)
+
+
 # --- expressions ------------------------------------------------------------------------------------------------------
 
 
-class Literal(NamedTuple):
+class Literal(Node):
     """A number, boolean, string, symbol or `nothing` written out."""
 
     value: Value
     span: Span
 
 
-class Name(NamedTuple):
+class Name(Node):
     """A variable, parameter or constant."""
 
     name: str
     span: Span
 
 
-class Unary(NamedTuple):
+class Unary(Node):
     """`-x`, `+x`, `!x`."""
 
     op: str
@@ -38,7 +68,7 @@ class Unary(NamedTuple):
     span: Span
 
 
-class Binary(NamedTuple):
+class Binary(Node):
     """`a ^ b`, `a .^ b`."""
 
     op: str
@@ -47,7 +77,7 @@ class Binary(NamedTuple):
     span: Span
 
 
-class Chain(NamedTuple):
+class Chain(Node):
     """Operators of one precedence from left to right: `a + b .- c`, `a * b ./ c`, and comparisons `a < b <= c`."""
 
     first: Expr
@@ -55,7 +85,7 @@ class Chain(NamedTuple):
     span: Span
 
 
-class Logic(NamedTuple):
+class Logic(Node):
     """`a && b && c` or `a || b || c`."""
 
     op: str
@@ -63,7 +93,7 @@ class Logic(NamedTuple):
     span: Span
 
 
-class RangeOf(NamedTuple):
+class RangeOf(Node):
     """`start:stop`."""
 
     start: Expr
@@ -71,35 +101,35 @@ class RangeOf(NamedTuple):
     span: Span
 
 
-class Splat(NamedTuple):
+class Splat(Node):
     """`value...` inside a tuple, an array or a call."""
 
     value: Expr
     span: Span
 
 
-class TupleOf(NamedTuple):
+class TupleOf(Node):
     """`(a, b)`, `(a,)`, `()`."""
 
     items: tuple[Expr | Splat, ...]
     span: Span
 
 
-class Vector(NamedTuple):
+class Vector(Node):
     """`[a, b, c]`."""
 
     items: tuple[Expr | Splat, ...]
     span: Span
 
 
-class Matrix(NamedTuple):
+class Matrix(Node):
     """`[a b; c d]`, by rows."""
 
     rows: tuple[tuple[Expr, ...], ...]
     span: Span
 
 
-class Arg(NamedTuple):
+class Arg(Node):
     """An argument of a call: positional (name None), `name=value`, or a splat."""
 
     name: str | None
@@ -107,7 +137,7 @@ class Arg(NamedTuple):
     span: Span
 
 
-class Call(NamedTuple):
+class Call(Node):
     """`name(args)`; `name_span` is the callee's name alone."""
 
     name: str
@@ -121,7 +151,7 @@ Expr: TypeAlias = Literal | Name | Unary | Binary | Chain | Logic | RangeOf | Tu
 # --- statements -------------------------------------------------------------------------------------------------------
 
 
-class Assign(NamedTuple):
+class Assign(Node):
     """`target = value`."""
 
     target: str
@@ -130,14 +160,14 @@ class Assign(NamedTuple):
     span: Span
 
 
-class Return(NamedTuple):
+class Return(Node):
     """`return value`; value None for a bare `return`."""
 
     value: Expr | None
     span: Span
 
 
-class If(NamedTuple):
+class If(Node):
     """`if` with its `elseif` branches in order, and the `else` block (None where there is none)."""
 
     branches: tuple[tuple[Expr, tuple[Stmt, ...]], ...]
@@ -145,7 +175,7 @@ class If(NamedTuple):
     span: Span
 
 
-class Evaluate(NamedTuple):
+class Evaluate(Node):
     """An expression that stands as a statement; as the last one it is the function's value."""
 
     value: Expr
@@ -157,7 +187,7 @@ Stmt: TypeAlias = Assign | Return | If | Evaluate
 # --- definitions ------------------------------------------------------------------------------------------------------
 
 
-class Param(NamedTuple):
+class Param(Node):
     """A parameter; `default` is set for keyword parameters alone."""
 
     name: str
@@ -165,7 +195,7 @@ class Param(NamedTuple):
     span: Span
 
 
-class Definition(NamedTuple):
+class Definition(Node):
     """`@knet function name(positional; keywords, rest...) body end`."""
 
     name: str
@@ -177,7 +207,7 @@ class Definition(NamedTuple):
     span: Span
 
 
-class Constant(NamedTuple):
+class Constant(Node):
     """`NAME = compile-time expression` at the top level of a file."""
 
     name: str
@@ -186,7 +216,7 @@ class Constant(NamedTuple):
     span: Span
 
 
-class File(NamedTuple):
+class File(Node):
     """A whole file, definitions and constants in the order of the text."""
 
     source: Source
@@ -207,32 +237,33 @@ def show(file: File) -> str:
 def _lines(node: object, depth: int) -> Iterator[str]:
     """One line for the node's own scalars, then its child nodes, deeper."""
     scalars: list[str] = []
-    children: list[tuple[str, object]] = []
-    fields = node._asdict() if hasattr(node, "_asdict") else {}
+    below: list[tuple[str, object]] = []
+    fields = node.children() if isinstance(node, Node) else {}
     for name, value in fields.items():
         if isinstance(value, Span) or value is None or value is False or value == ():
             continue
-        if hasattr(value, "_asdict"):
-            children.append((name, value))
+        if isinstance(value, Node):
+            below.append((name, value))
         elif isinstance(value, tuple) and not isinstance(node, Literal):
-            children += [(name, item) for item in value]
+            below += [(name, item) for item in value]
         else:
             scalars.append(value if isinstance(value, str) and name != "value" else repr(value))
     span = fields["span"]
+    assert isinstance(span, Span)
     yield " ".join(["  " * depth + type(node).__name__, *scalars, f"@{span.line}:{span.column}"])
-    for name, child in children:
+    for name, child in below:
         yield from _child_lines(name, child, depth + 1)
 
 
 def _child_lines(name: str, child: object, depth: int) -> Iterator[str]:
-    if hasattr(child, "_asdict"):
+    if isinstance(child, Node):
         yield from _lines(child, depth)
         return
     # An operator with its operand, a condition with its block, a row of a matrix.
     yield "  " * depth + (name if name != "rest" else "then")
     for item in child if isinstance(child, tuple) else (child,):
-        for part in item if isinstance(item, tuple) and not hasattr(item, "_asdict") else (item,):
-            if hasattr(part, "_asdict"):
+        for part in item if isinstance(item, tuple) and not isinstance(item, Node) else (item,):
+            if isinstance(part, Node):
                 yield from _lines(part, depth + 1)
             else:
                 yield "  " * (depth + 1) + str(part)

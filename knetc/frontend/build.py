@@ -83,7 +83,7 @@ def _definition(b: Builder, span: Span, *parts: Any) -> ast.Definition:
             b.error(f"the keyword parameter '{p.name}' needs a default: '{p.name}=value'", p.span)
     for p in rests[1:] or [p for p in rests if after[-1] is not p]:
         b.error(f"'{p.name}...' must be the last parameter, and there is one at most", p.span)
-    rest = rests[0]._replace(default=None) if rests else None
+    rest = ast.Param(rests[0].name, None, rests[0].span) if rests else None
     return ast.Definition(identifier(name), b.span(name), tuple(before), keywords, rest, tuple(body), span)
 
 

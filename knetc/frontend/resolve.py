@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from knetc.errors import Diagnostic, Diagnostics, KnetError, KnetNameError, Note, Source, Span
 from knetc.frontend import arith, ast
 from knetc.frontend.consteval import CONSTANTS, evaluate, unknown
-from knetc.frontend.parser import parse_block
+from knetc.frontend.parser import MAX_FAULTS, parse_block
 from knetc.ops.base import OpDef
 from knetc.values import Value
 
@@ -45,6 +45,20 @@ class Function:
                 self.assigned.setdefault(statement.target, statement.target_span)
             returns += isinstance(statement, ast.Return)
         self.direct = returns == 1 and isinstance(self.body[-1], ast.Return)
+
+    def calls(self) -> list[str]:
+        """The names that the body calls, once for each call."""
+        names = []
+        stack: list[object] = [self.body]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, ast.Call):
+                names.append(node.name)
+            if isinstance(node, ast.Node):
+                stack += node.children().values()
+            elif isinstance(node, tuple):
+                stack += node
+        return names
 
     def note(self) -> Note:
         """Where the definition stands."""
@@ -124,10 +138,28 @@ class Library:
         self.prelude("")  # its index
         return {*self.functions, *self.operators, *self._places, *COMPILE_TIME, REPEAT}
 
+    def estimate(self, model: Function) -> int:
+        """How many calls of the file's definitions inlining `model` will meet, at the most, symbols not counted.
+
+        So a chain of definitions that doubles with each is found to be too large before it is written out.
+        """
+        sizes: dict[str, int] = {}
+        entered: dict[str, list[str]] = {}
+        stack = [model.name] if model.name in self.functions else []
+        while stack:
+            name = stack.pop()
+            if name in entered:
+                sizes.setdefault(name, 1 + sum(sizes.get(inner, 0) for inner in entered[name]))
+                continue
+            entered[name] = [inner for inner in self.functions[name].calls() if inner in self.functions]
+            stack.append(name)
+            stack += {inner for inner in entered[name] if inner not in entered}
+        return sizes.get(model.name, 0)
+
     # --- the user's file
 
     def _read(self, file: ast.File, warnings: list[Diagnostic]) -> None:
-        problems = Diagnostics()
+        problems = Diagnostics(MAX_FAULTS)
         for definition in file.definitions:
             _check_parameters(definition, problems)
             self._check_name(definition, problems)
