@@ -17,7 +17,7 @@ namespace knetemu {
 
 enum class Order { ascending, descending, random };
 
-// The switches, read from the environment when the library is first used, and by knetemu_reload, which leaves
+// The switches, read from the environment when the library is loaded, and by knetemu_reload, which leaves
 // `ucontext` alone: stacks are kept between launches.
 struct Options {
   Order order;      // KNETEMU_ORDER=asc|desc|rand:SEED, of a grid's blocks and a block's threads
@@ -31,7 +31,8 @@ struct Options {
   long fail_malloc; // KNETEMU_FAIL_MALLOC=n: the n-th allocation fails
   long fail_call;   // KNETEMU_FAIL_CALL=n: the n-th call that can fail does
 };
-const Options& options();
+extern Options switches;
+inline const Options& options() { return switches; }
 
 // Ends the process with a message: the emitted code has done what no status can report.
 [[noreturn]] void die(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -80,9 +80,7 @@ void begin_block(size_t number, size_t threads) {
 }
 }  // namespace
 
-void become(unsigned thread) {
-  if (engine) __tsan_switch_to_fiber(fibers[first + thread], 1);
-}
+void switch_to(unsigned thread) { __tsan_switch_to_fiber(fibers[first + thread], 1); }
 }  // namespace races
 
 // --- threads ---------------------------------------------------------------------------------------------------------
@@ -171,7 +169,6 @@ void pass_barrier() {
 }
 
 void run_block() {
-  for (Thread& t : block.threads) t.state = State::fresh;
   if (options().order == Order::random) shuffle_from(block.order, 0);
   block.ready.clear();
   block.next_ready = block.next_fresh = block.done = block.waiting = 0;

@@ -20,7 +20,7 @@ struct Fiber : Context {
   unsigned thread = ~0u;
 };
 
-enum class State : uint8_t { fresh, ready, at_barrier, at_warp, done };
+enum class State : uint8_t { ready, at_barrier, at_warp, done };
 
 struct Thread {
   Fiber* fiber;
@@ -59,7 +59,10 @@ void arrange(std::vector<unsigned>& threads, size_t from);  // puts threads in t
 // thread that launched the kernel. Without that sanitizer all of this does nothing.
 namespace races {
 extern void* engine;  // null: not under the thread sanitizer
-void become(unsigned thread);
+void switch_to(unsigned thread);
+inline void become(unsigned thread) {
+  if (engine) switch_to(thread);
+}
 inline void acquire(void* token) {
   if (engine) __tsan_acquire(token);
 }

@@ -46,10 +46,6 @@ Options read() {
   return o;
 }
 
-Options& current() {
-  static Options o = read();
-  return o;
-}
 std::recursive_mutex& lock() {
   static std::recursive_mutex m;
   return m;
@@ -58,7 +54,7 @@ long long calls, allocations, objects;
 
 }  // namespace
 
-const Options& options() { return current(); }
+Options switches = read();
 
 void die(const char* format, ...) {
   va_list arguments;
@@ -97,9 +93,9 @@ using namespace knetemu;
 extern "C" {
 void knetemu_reload() {
   Call call;
-  const bool ucontext = current().ucontext;
-  current() = read();
-  current().ucontext = ucontext;
+  const bool ucontext = switches.ucontext;
+  switches = read();
+  switches.ucontext = ucontext;
   calls = allocations = 0;
   restart_peak();
 }
