@@ -110,7 +110,7 @@ def _dot(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
         mb = mb.T
     # The transposed product comes out C-ordered, so its transpose has the Fortran order that is wanted.
     product_t: Tensor = np.matmul(mb.T, ma.T)
-    return product_t.reshape(ctx.dims[::-1]).T
+    return product_t.T if len(ctx.dims) == 2 else product_t.reshape(ctx.dims[::-1]).T
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

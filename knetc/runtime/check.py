@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
-from knetc.ir.types import BatchDim, PartialDims, Type, show_dims
+from knetc.ir.types import BatchDim, PartialDims, show_dims
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.onehot import OneHot, onehot
 
@@ -42,8 +42,8 @@ def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
 
     Raises KnetTypeError where it holds no real numbers, or a NaN or an infinity in `dtype`.
     """
-    if isinstance(value, np.ndarray) and value.dtype == dtype and value.flags.f_contiguous:
-        _check_finite(value, value, what)
+    if isinstance(value, np.ndarray) and as_before(value, dtype, value.shape):
+        finite(value, what)
         return value
     try:
         given = np.asarray(value)
@@ -53,24 +53,30 @@ def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
         raise KnetTypeError(f"{what}: real numbers are expected, got an array of {_dtype_name(given.dtype)}")
     with np.errstate(over="ignore"):
         result = np.asarray(given, dtype, order="F")
-    _check_finite(given, result, what)
+    finite(result, what, given)
     return result
+
+
+def as_before(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Whether `value` is an array of that type and shape in Fortran order, which needs no conversion."""
+    return type(value) is np.ndarray and value.shape == shape and value.dtype == dtype and value.flags.f_contiguous
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     return {"O": "Python objects", "U": "strings", "S": "byte strings"}.get(dtype.kind, str(dtype))
 
 
-def _check_finite(given: NDArray[Any], result: Tensor, what: str) -> None:
+def finite(result: Tensor, what: str, given: NDArray[Any] | None = None) -> None:
+    """Raises KnetTypeError where `result`, which was converted from `given`, holds a NaN or an infinity."""
     # One pass through BLAS; only where that overflows or meets a NaN is every element looked at.
     flat = result.reshape(-1, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(np.dot(flat, flat)):
-            return
+    if math.isfinite(np.vdot(flat, flat)):
+        return
     wrong = np.count_nonzero(~np.isfinite(result))
     if not wrong:
         return
     where = tuple(int(i) for i in np.argwhere(~np.isfinite(result))[0])
+    given = result if given is None else given
     came = f"{given[where]} at index {where if given.ndim > 1 else where[0] if where else where}"
     more = f" ({wrong} such elements)" if wrong > 1 else ""
     if np.isfinite(given[where]):
@@ -122,11 +128,11 @@ def fits(result: Tensor, dims: PartialDims, what: str) -> int | None:
     return batch
 
 
-def gold(value: Any, type_: Type, batch: int, dtype: np.dtype[Any]) -> Tensor:
-    """`ygold` (or the gradient of the output itself) for an output of `type_`. Raises as `columns` and `fits`."""
-    result = columns(value, "ygold", dtype, type_.dims)
-    if result.shape != type_.concrete(batch):
-        raise KnetShapeError(f"ygold: shape {type_.concrete(batch)}, the output's, is expected, got {result.shape}")
+def gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """`ygold` (or the gradient of the output itself) for an output of `shape`. Raises as `columns`, KnetShapeError."""
+    result = columns(value, "ygold", dtype, shape)
+    if result.shape != shape:
+        raise KnetShapeError(f"ygold: shape {shape}, the output's, is expected, got {result.shape}")
     return result
 
 

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from knetc.errors import KnetNameError, KnetTypeError
-from knetc.ir.types import N, Type
 from knetc.ops import registry
 from knetc.runtime import check
 
@@ -33,7 +32,7 @@ def _loss(name: str, ypred: Any, ygold: Any, mask: Any) -> float:
     dtype = check.DTYPES["f64" if given.dtype == np.float64 else "f32"]
     predicted = check.columns(given.astype(dtype) if given.dtype.kind in "iub" else given, "ypred", dtype, None)
     batch = predicted.shape[-1]
-    wanted = check.gold(ygold, Type("f32", (*predicted.shape[:-1], N)), batch, dtype)
+    wanted = check.gold(ygold, predicted.shape, dtype)
     value = registry()[name].numpy(_Context(dtype, {}), predicted, wanted, check.mask(mask, batch, dtype))
     return float(value)
 

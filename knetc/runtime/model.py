@@ -50,7 +50,7 @@ class Model:
         self._confirmed = False  # whether an input has shown that the inferred sizes hold
         self._written: set[str] = set()  # parameters set by the user
         self._order = Order()
-        self._given: dict[str, Tensor] = {}  # the inputs of the last call
+        self._given: list[Tensor] = []  # the inputs of the last call
         self._state_batch: int | None = None
         with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first forw says them
             self._use(self._infer((None,) * len(lowered.inputs)))
@@ -100,6 +100,13 @@ class Model:
         if len(inputs) != len(declared):
             names = f" ({check.listing(i.name for i in declared)})" if declared else ""
             raise KnetTypeError(f"{what}: the model has {count(len(declared), 'input')}{names}, got {len(inputs)}")
+        last = self._order.last
+        if last and all(
+            check.as_before(given, self._numpy_dtype, s) for given, s in zip(inputs, last.shapes, strict=True)
+        ):
+            for given, i in zip(inputs, declared, strict=True):
+                check.finite(given, f"input {i.name}")
+            return self._with_state(what, list(inputs), last.batch)
         known = self._program.inputs if self._program else declared
         arrays = [
             check.columns(given, f"input {i.name}", self._numpy_dtype, i.dims)
@@ -112,6 +119,10 @@ class Model:
         if program is not self._program:
             self._use(program)
         self._confirmed = True
+        return self._with_state(what, arrays, batch)
+
+    def _with_state(self, what: str, arrays: list[Tensor], batch: int) -> tuple[list[Tensor], int]:
+        """The inputs, if their batch is that of the state."""
         if self._state_batch is not None and self._state_batch != batch:
             raise KnetStateError(
                 f"{what}: the batch has {batch} columns and the state that is kept has {self._state_batch}; "
@@ -132,13 +143,16 @@ class Model:
 
     def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
         value = self._device().forward(setting, arrays, push=what == "sforw")
-        self._given = {i.name: array for i, array in zip(self._lowered.inputs, arrays, strict=True)}
+        self._given = arrays
         if self._recurrent:
             self._state_batch = batch
             if what == "forw":
                 self._order.state_changed("forw")
-        variant, result = self._variants[setting]
-        self._order.ran(Call(variant, result, batch, tuple(a.shape for a in arrays)), push=what == "sforw")
+        variant, type_ = self._variants[setting]
+        call, shapes = self._order.last, tuple(a.shape for a in arrays)
+        if call is None or call.variant is not variant or call.shapes != shapes:
+            call = Call(variant, type_.concrete(batch) if type_ else None, batch, shapes)
+        self._order.ran(call, push=what == "sforw")
         return value
 
     # --- backward -----------------------------------------------------------------------------------------------------
@@ -208,7 +222,7 @@ class Model:
             raise KnetTypeError("a mask goes with a loss; without one, ygold is the gradient itself")
         if call.result is None:
             raise KnetStateError("ygold: the model returned nothing in that call, so there is nothing to compare")
-        gold = check.gold(ygold, call.result, call.batch, self._numpy_dtype)
+        gold = check.gold(ygold, call.result, self._numpy_dtype)
         return name, gold, check.mask(mask, gold.shape[-1], self._numpy_dtype)
 
     def _wanted(self, getdx: Any) -> list[int]:
@@ -274,7 +288,7 @@ class Model:
         """Frees what can be computed again: the stack, the gradients, the values of the last call."""
         if self._executable:
             self._executable.clean()
-        self._given = {}
+        self._given = []
         self._order.clean()
 
     def setseed(self, seed: int) -> None:
@@ -321,7 +335,9 @@ class Model:
         device = self._device("get")
         kind = "par" if name in self._options else "state" if name in self._unsized.states() else "value"
         with contextlib.suppress(KeyError):
-            return self._given[name].copy(order="F") if name in self._given else device.read(kind, name)
+            return self._given_by_name()[name].copy(order="F")
+        with contextlib.suppress(KeyError):
+            return device.read(kind, name)
         ran = self._order.last is not None and kind != "state"
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
@@ -397,8 +413,8 @@ class Model:
 
     def _value_norm(self, value: str) -> float | None:
         """The norm of a parameter or of a value of the last call; None where there is none."""
-        if value in self._given:
-            return _norm([self._given[value]])
+        with contextlib.suppress(KeyError):
+            return _norm([self._given_by_name()[value]])
         with contextlib.suppress(KeyError):
             if self._executable:
                 return _norm([self._executable.read("par" if value in self._options else "value", value)])
@@ -410,6 +426,10 @@ class Model:
     def backend(self) -> str:
         """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
         return self._backend
+
+    def _given_by_name(self) -> dict[str, Tensor]:
+        """The inputs of the last call; none before the first."""
+        return dict(zip((i.name for i in self._lowered.inputs), self._given, strict=False))
 
     def trained(self) -> list[str]:
         """The parameters that `update` changes."""

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 from knetc.errors import KnetStateError
 from knetc.ir.program import Variant
-from knetc.ir.types import Type
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is remembered of a forward call: which variant ran, the type of what it returned (None for nothing), on how
+    """What is remembered of a forward call: which variant ran, the shape of what it returned (None for nothing), on how
     many columns and inputs of which shapes.
     """
 
     variant: Variant
-    result: Type | None
+    result: tuple[int, ...] | None
     batch: int
     shapes: tuple[tuple[int, ...], ...]
 
