@@ -27,7 +27,7 @@ from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import arrays, buffer_row, member_groups, values_name, variant_of
 from knetc.errors import KnetInternalError
-from knetc.ir.plan import Buffer, make_plan
+from knetc.ir.plan import MOST_ELEMENTS, Buffer, make_plan
 from knetc.ir.program import Program
 from knetc.options import Options
 
@@ -131,6 +131,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         "features": features,
         "members": member_groups(module),
         "buffers": [buffer_row(module, b) for b in plan.buffers],
+        "most_elements": MOST_ELEMENTS,
         "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
         "arrays": list(arrays(module)),
         "parameters": plan.params,

@@ -7,7 +7,6 @@ kernels. Bounds are computed by the operators' own rules, so the interpreter and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 from knetc.codegen.index import count
 from knetc.codegen.spec import KernelSpec, Module, Statement, number, statement
@@ -74,7 +73,7 @@ def _kernel(module: Module, filler: Filler) -> KernelSpec:
 
 
 def _numbers(filler: Filler, buffer: Buffer) -> tuple[str, ...]:
-    numbers = tuple(number(getattr(filler, f.name), "f64") for f in fields(filler))
+    numbers = tuple(number(getattr(filler, f), "f64") for f in filler.field_names)
     return (*numbers, count(buffer.type.dims[:1])) if isinstance(filler, Identity) else numbers
 
 

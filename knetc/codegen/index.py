@@ -7,14 +7,13 @@ that every operand treats alike are one dimension here, so the common cases need
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from knetc.errors import KnetLimitation
 from knetc.ir.types import BatchDim, Dims
+from knetc.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Record):
     """Neighbouring dimensions taken as one: elements without the batch, whether the batch is in it, who has it.
 
     `kept`: for each operand, whether it has these dimensions (or 1 in their place).

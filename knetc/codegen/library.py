@@ -7,7 +7,6 @@ memory layout that cuDNN calls NCHW, so sizes are handed over in reverse order a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from knetc.codegen.index import count
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, statement
@@ -16,6 +15,7 @@ from knetc.ir.plan import Buffer, Step
 from knetc.ir.program import Instr
 from knetc.ir.types import BatchDim, Dims
 from knetc.values import Value
+from knetc.record import Record
 
 Build = Callable[[Module, Step], "list[Statement]"]
 
@@ -217,8 +217,7 @@ def pool_kernel(module: Module, step: Step) -> Statement:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PoolAxis:
+class PoolAxis(Record):
     """One spatial dimension of a pooling kernel, mostly as C text.
 
     `from_y`, `from_i`: where the window of output y, or of the thread's element, begins. `x_digit`: the position along

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from knetc.codegen.names import Names
@@ -17,6 +16,7 @@ from knetc.ir.plan import Buffer, Plan
 from knetc.ir.program import Instr
 from knetc.options import Options
 from knetc.values import Array
+from knetc.record import Record
 
 FieldValue: TypeAlias = "str | int | tuple[object, ...]"
 REAL = {"f32": "float", "f64": "double"}
@@ -26,8 +26,7 @@ _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_byte
 TAKEN = tuple(_TAKEN.split())
 
 
-@dataclass(frozen=True, slots=True)
-class KernelSpec:
+class KernelSpec(Record):
     """One kernel: `templates/kernels/<template>.cu.j2` with `fields`.
 
     `stem`: the name it would like; `signature`: its parameters; `formula`: what it computes, for the comment above it.
@@ -55,16 +54,14 @@ class KernelUse:
     instrs: list[Instr]
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Record):
     """One statement of the host code: `templates/host/<template>.cu.j2` with `fields`."""
 
     template: str
     fields: tuple[tuple[str, FieldValue], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryShape:
+class LibraryShape(Record):
     """A convolution or pooling that cuDNN is told about: the member of the model that holds its descriptors."""
 
     member: str

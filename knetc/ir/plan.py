@@ -8,19 +8,20 @@ A buffer's size is fixed or so many elements a column, so memory is known for ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir.program import GOLD, MASK, Backward, Instr, Program, Variant
 from knetc.ir.types import BatchDim, N, Type
+from knetc.record import Record
 
 LOSS = "@loss"
+# Kernels count elements in 32 bits, and their last stride (2^24 threads) must not run over.
+MOST_ELEMENTS = 2**31 - 2**24
 _RECURRENT = frozenset({"state", "keep", "dstate", "dkeep"})
 _ELEMENT_BYTES = {"f32": 4, "f64": 8}
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(Record):
     """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask` or `loss`.
 
     `name` is the Knet name of the value; that of a parameter's gradient is `d:` and the parameter's.
@@ -44,8 +45,7 @@ class Buffer:
         return self.kind in ("param", "grad", "const")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Record):
     """One instruction with the buffers that it reads and writes.
 
     `wanted`: the inputs whose gradients need this step; None where it always runs.
@@ -57,8 +57,7 @@ class Step:
     wanted: frozenset[int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BackwardPlan:
+class BackwardPlan(Record):
     """A backward program in order.
 
     `inputs`: where each input's gradient stands afterwards; `params`: the parameters that get a gradient.
@@ -72,8 +71,7 @@ class BackwardPlan:
     loss_value: Buffer | None
 
 
-@dataclass(frozen=True, slots=True)
-class VariantPlan:
+class VariantPlan(Record):
     """A variant in order. `label` tells variants apart: the conditions of its smallest setting, empty for none.
 
     `result`: the model's value, None where it returns nothing; `names`: Knet variables that can be read afterwards.
@@ -87,8 +85,7 @@ class VariantPlan:
     names: tuple[tuple[str, Buffer], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(Record):
     """A trained parameter: its `par` instruction, its buffer, and its gradient's where one is ever computed."""
 
     instr: Instr
@@ -96,8 +93,7 @@ class Param:
     grad: Buffer | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Record):
     """The whole program with its buffers, all in a fixed order."""
 
     program: Program
@@ -182,6 +178,10 @@ class _Planner:
             raise KnetInternalError(f"value {name} has no type")
         if sum(isinstance(d, BatchDim) for d in type.dims) > 1:
             raise KnetLimitation(f"emitted code for a value whose size grows with the square of the batch: {name}")
+        if type.column > MOST_ELEMENTS:
+            raise KnetLimitation(
+                f"emitted code for {name} with its {type.column} elements; the most is {MOST_ELEMENTS}"
+            )
         buffer = Buffer(name, kind, type)
         self.buffers.setdefault(buffer)
         return buffer

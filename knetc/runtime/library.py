@@ -37,6 +37,8 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
     "knet_get": (_Address, ctypes.c_int, _Text, _Address),
     "knet_set": (_Address, ctypes.c_int, _Text, _Address),
+    "knet_save": (_Address, _Text),
+    "knet_load": (_Address, _Text),
     "knet_synchronize": (_Address,),
 }
 

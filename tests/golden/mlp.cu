@@ -358,6 +358,7 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
 
 // ------------------------------------------------------------------------------------------------ the host half ----
 #ifndef KNET_DEVICE_ONLY
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -434,6 +435,9 @@ int knet_dims(knet_model* model, int kind, const char* name, int* count, int* di
 int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 /* Overwrites a parameter. */
 int knet_set(knet_model* model, int kind, const char* name, const knet_real* array);
+/* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
+int knet_save(knet_model* model, const char* path);
+int knet_load(knet_model* model, const char* path);
 /* Waits for everything that was asked for. */
 int knet_synchronize(knet_model* model);
 }
@@ -943,6 +947,101 @@ int find_array(const knet_model* m, int kind, const char* name, const knet_array
   return 0;
 }
 
+// A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
+// name, the name, the number of its dimensions, the dimensions, its elements; at the end a checksum of what stands
+// before (FNV-1a, 64 bits). Numbers are unsigned 64-bit, in the machine's order.
+static const char knet_file_mark[9] = "knetpar1";
+
+struct knet_file {
+  char* data;
+  size_t size, at;
+};
+inline void knet_file_put(knet_file* f, const void* from, size_t size) {
+  memcpy(f->data + f->at, from, size);
+  f->at += size;
+}
+inline void knet_file_put(knet_file* f, unsigned long long number) { knet_file_put(f, &number, sizeof number); }
+// Whether the next bytes of the file are these; steps over them.
+inline bool knet_file_has(knet_file* f, const void* wanted, size_t size) {
+  if (f->size - f->at < size || memcmp(f->data + f->at, wanted, size)) return false;
+  f->at += size;
+  return true;
+}
+inline bool knet_file_has(knet_file* f, unsigned long long number) { return knet_file_has(f, &number, sizeof number); }
+inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
+  unsigned long long sum = 14695981039346656037ull;
+  for (size_t i = 0; i < size; i++) sum = (sum ^ (unsigned char)f->data[i]) * 1099511628211ull;
+  return sum;
+}
+// The size of the file of a model's parameters.
+inline size_t knet_file_size(const knet_model* m) {
+  size_t size = 8 + 3 * sizeof(unsigned long long);
+  for (int i = 0; i < PARAMETERS; i++)
+    size += strlen(parameters[i].name) + (2 + parameters[i].count) * sizeof(unsigned long long) +
+            elements(m, parameters[i]) * sizeof(knet_real);
+  return size;
+}
+inline int knet_file_fill(knet_model* m, knet_file* f) {
+  knet_file_put(f, knet_file_mark, 8);
+  knet_file_put(f, sizeof(knet_real));
+  knet_file_put(f, PARAMETERS);
+  for (int i = 0; i < PARAMETERS; i++) {
+    const knet_array& a = parameters[i];
+    knet_file_put(f, strlen(a.name));
+    knet_file_put(f, a.name, strlen(a.name));
+    knet_file_put(f, a.count);
+    for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
+    const size_t size = elements(m, a) * sizeof(knet_real);
+    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    f->at += size;
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  knet_file_put(f, knet_file_sum(f, f->at));
+  return 0;
+}
+// Writes beside the place and renames, so that a file is whole or not there.
+inline int knet_file_write(const knet_file* f, const char* path) {
+  char beside[4096];
+  if ((size_t)snprintf(beside, sizeof beside, "%s.part", path) >= sizeof beside)
+    return knet_fail(KNET_ARGUMENT, "the path is too long: %s", path);
+  FILE* file = fopen(beside, "wb");
+  if (!file) return knet_fail(KNET_ARGUMENT, "cannot write %s: %s", beside, strerror(errno));
+  const bool written = fwrite(f->data, 1, f->size, file) == f->size;
+  const bool closed = fclose(file) == 0;
+  if (written && closed && rename(beside, path) == 0) return 0;
+  const int code = knet_fail(KNET_ARGUMENT, "cannot write %s: %s", path, strerror(errno));
+  remove(beside);
+  return code;
+}
+inline int knet_file_read(knet_file* f, const char* path) {
+  FILE* file = fopen(path, "rb");
+  if (!file) return knet_fail(KNET_ARGUMENT, "cannot read %s: %s", path, strerror(errno));
+  const size_t got = fread(f->data, 1, f->size, file);
+  const bool more = fgetc(file) != EOF;
+  fclose(file);
+  return got == f->size && !more ? 0 : knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters", path);
+}
+// Checks a whole file before anything is taken from it; then copies its parameters.
+inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
+  const size_t body = f->size - sizeof(unsigned long long);
+  for (int copying = 0; copying < 2; copying++) {
+    f->at = 0;
+    bool fits = knet_file_has(f, knet_file_mark, 8) && knet_file_has(f, sizeof(knet_real)) && knet_file_has(f, PARAMETERS);
+    for (int i = 0; i < PARAMETERS && fits; i++) {
+      const knet_array& a = parameters[i];
+      fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
+      for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
+      const size_t size = elements(m, a) * sizeof(knet_real);
+      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      f->at += size;
+    }
+    fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
+    if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
   if (strcmp(option, name)) return false;
@@ -1104,6 +1203,30 @@ int knet_set(knet_model* m, int kind, const char* name, const knet_real* array) 
   TRY(cudaMemcpyAsync(m->*a->place, array, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
+}
+
+int knet_save(knet_model* m, const char* path) {
+  TRY(check_model(m));
+  if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
+  knet_file f = {nullptr, knet_file_size(m), 0};
+  f.data = new (std::nothrow) char[f.size];
+  if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
+  int code = knet_file_fill(m, &f);
+  if (!code) code = knet_file_write(&f, path);
+  delete[] f.data;
+  return code;
+}
+
+int knet_load(knet_model* m, const char* path) {
+  TRY(check_model(m));
+  if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
+  knet_file f = {nullptr, knet_file_size(m), 0};
+  f.data = new (std::nothrow) char[f.size];
+  if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
+  int code = knet_file_read(&f, path);
+  if (!code) code = knet_file_take(m, &f, path);
+  delete[] f.data;
+  return code;
 }
 
 int knet_synchronize(knet_model* m) {

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from knetc.codegen.emit import emit_cuda, emit_header
+from knetc.errors import KnetError
 from knetc.ir.types import N
 from knetc.runtime import build, emulation
 from knetc.runtime.interp import Interpreter
+from knetc.runtime.library import Library
 
 from .support import NONE, compiled
 
@@ -97,6 +99,36 @@ def test_a_c_program(built):
         "1 there is no parameter nothing",
         "1 the place for the model is NULL",
     ]
+
+
+@pytest.mark.parametrize("damage", ["none", "short", "long", "bit", "other"])
+def test_parameters_in_a_file(built, damage):
+    # Saved and loaded they are the same; a damaged file, or another model's, changes nothing.
+    folder, program = built
+    first, second = (Library(program, str(folder / "mlp.so"), seed) for seed in (1, 2))
+    before = {p: second.read("par", p) for p in program.params()}
+    path = folder / f"{damage}.par"
+    first._call("knet_save", first._model, str(path).encode())
+    assert not path.with_name(path.name + ".part").exists()
+    data = path.read_bytes()
+    if damage == "none":
+        second._call("knet_load", second._model, str(path).encode())
+        assert all(np.array_equal(first.read("par", p), second.read("par", p)) for p in before)
+        return
+    broken = {
+        "short": data[:-9],
+        "long": data + b"x",
+        "bit": data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
+        "other": data.replace(b"/w", b"/v", 1),
+    }
+    path.write_bytes(broken[damage])
+    with pytest.raises(KnetError, match="does not hold this model's parameters"):
+        second._call("knet_load", second._model, str(path).encode())
+    assert all(np.array_equal(second.read("par", p), before[p]) for p in before)
+    with pytest.raises(KnetError, match="cannot read"):
+        second._call("knet_load", second._model, str(folder / "nothing").encode())
+    with pytest.raises(KnetError, match="cannot write"):
+        second._call("knet_save", second._model, str(folder / "no" / "folder").encode())
 
 
 FAILING = """

@@ -13,10 +13,11 @@ from knetc.codegen.index import collapse, count, operand_index, part_index
 from knetc.codegen.names import Names, spell
 from knetc.codegen.report import report, show_plan
 from knetc.codegen.spec import number, spell_type
+from knetc.errors import KnetLimitation
 from knetc.ir.plan import make_plan
 from knetc.ir.types import N
 
-from .support import ROOT, compiled
+from .support import NONE, ROOT, both, close, compiled
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,17 @@ def test_ten_thousand_steps():
     program, options = compiled(source, losses=("quadloss",), inputs=((4, N),))
     text = emit_cuda(program, options)
     assert text.count("kernels.relu, 4 * N") == 3000 and text.count("relu_kernel(") == 1
+
+
+def test_arrays_too_large_for_32_bits_are_a_limitation():
+    program, _ = compiled("@knet function f(x)\n return wdot(x; out=100000)\nend", losses=(), inputs=((100000, N),))
+    with pytest.raises(KnetLimitation, match="10000000000 elements"):
+        make_plan(program)
+
+
+def test_a_model_without_parameters_or_losses_builds(tmp_path):
+    for body in ("tanh(x)", "x", "soft(x .* 2)", "x .* rnd(init=Gaussian(0,1))"):
+        program, options = compiled(f"@knet function f(x)\n return {body}\nend", losses=(), inputs=((4, N),))
+        emitted, meaning = both(program, options)
+        x = np.asfortranarray(np.arange(8).reshape(4, 2), np.float32)
+        close(*(e.forward(NONE, [x], push=False) for e in (emitted, meaning)), "f32")
