@@ -8,17 +8,23 @@ subclasses), a limit of this compiler (`KnetLimitation`), and a bug of this comp
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from knetc.record import Record
 
 TRACKER = "the project's issue tracker"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Record):
     """A text that was read, by the name shown in messages."""
 
     name: str
-    text: str = field(compare=False, repr=False, default="")
+    text: str = ""
+
+    uncompared: ClassVar[frozenset[str]] = frozenset({"text"})
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), without its end; empty where there is none."""
@@ -26,8 +32,7 @@ class Source:
         return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Record):
     """A stretch of a source: lines and columns from 1, the end exclusive.
 
     `via` is the call through which an inlined definition was reached, None at the outermost level.
@@ -44,16 +49,14 @@ class Span:
         return f"{self.source.name}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Record):
     """A second place that explains a diagnostic ("defined here", "shape came from here")."""
 
     message: str
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(Record):
     """One message about one place. `severity` is `error` or `warning`."""
 
     message: str
@@ -155,9 +158,13 @@ class KnetInternalError(KnetError):
 
 
 class Diagnostics:
-    """Collects errors so that one run reports several; `raise_if_any` ends the stage."""
+    """Collects errors so that one run reports several; `raise_if_any` ends the stage.
 
-    def __init__(self) -> None:
+    Given a `limit`, the error that reaches it raises all at once.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
         self._found: list[tuple[type[KnetError], Diagnostic]] = []
 
     def error(
@@ -167,9 +174,8 @@ class Diagnostics:
         entry = (kind, Diagnostic(message, span, tuple(notes)))
         if entry not in self._found:
             self._found.append(entry)
-
-    def __len__(self) -> int:
-        return len(self._found)
+            if len(self._found) == self._limit:
+                self.raise_if_any()
 
     def raise_if_any(self) -> None:
         """Raises what was recorded: the common class of all errors, or KnetError where they differ."""

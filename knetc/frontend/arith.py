@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from knetc.values import FILLERS, Array, Range, Symbol, Value
 
-MAX_ELEMENTS = 10**7
+MAX_ELEMENTS = 10**6
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
 Number: TypeAlias = int | float
@@ -306,5 +306,5 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int]] = {
     "reshape": (reshape, 2, 1000),
     "zeros": (_filled(0.0), 1, 1000),
     "ones": (_filled(1.0), 1, 1000),
-    **{name: (_filler(name), 0, len(cls.__dataclass_fields__)) for name, cls in FILLERS.items()},
+    **{name: (_filler(name), 0, len(cls.field_names)) for name, cls in FILLERS.items()},
 }

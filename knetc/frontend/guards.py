@@ -28,6 +28,10 @@ def condition(expr: ast.Expr, scope: Scope, found: set[str]) -> Guard | bool:
     if isinstance(expr, ast.Name) and not scope.is_known(expr.name):
         found.add(expr.name)
         return Guard("cond", (expr.name,))
+    if isinstance(expr, ast.Name) and scope.is_array(expr.name):
+        raise KnetTypeError(
+            f"'{expr.name}' is an array; 'if' tests conditions of the run, which are no variables", expr.span
+        )
     value = evaluate(expr, scope.constant)
     if not isinstance(value, bool):
         raise KnetTypeError(f"'if' wants true or false, not {arith.show(value)}", expr.span)

@@ -48,6 +48,7 @@ class Inliner:
                     scope.assign_array(parameter)
                 else:
                     scope.arrays[parameter] = parameter
+            self._out.check_size(self._library.estimate(function), scope, function.definition.name_span)
             run(self._body(scope))
             if not scope.returned and not scope.failed:
                 raise KnetTypeError(f"'{function.name}' returns no value", function.definition.name_span)
@@ -102,7 +103,9 @@ class Inliner:
 
     def _assign(self, scope: Scope, statement: ast.Assign) -> Task:
         target = scope.path + statement.target
-        value = yield self._expression(scope, statement.value, target, statement.target)
+        expr = statement.value
+        composed = isinstance(expr, _COMPOSED)
+        value = (yield self._composed(scope, expr, target, statement.target)) if composed else self._leaf(scope, expr)
         if isinstance(value, Nothing):
             raise KnetTypeError("this call returns no value", statement.value.span)
         if not isinstance(value, Var):
@@ -118,7 +121,8 @@ class Inliner:
         expr = statement.value
         value: Operand = NOTHING
         if expr is not None and not (isinstance(expr, ast.Literal) and expr.value is None):
-            value = yield self._expression(scope, expr, scope.result, None)
+            composed = isinstance(expr, _COMPOSED)
+            value = (yield self._composed(scope, expr, scope.result)) if composed else self._leaf(scope, expr)
         if isinstance(value, Var):
             if value.name != scope.result:
                 self._out.write(scope, scope.result, "let", (value.name,), (), statement.span)
@@ -128,7 +132,9 @@ class Inliner:
         scope.guard = NEVER
 
     def _evaluate(self, scope: Scope, statement: ast.Evaluate) -> Task:
-        value = yield self._expression(scope, statement.value, None, None)
+        value = NOTHING
+        if isinstance(statement.value, _COMPOSED):
+            value = yield self._composed(scope, statement.value, None)
         if not isinstance(value, Nothing):
             self._out.warn("the value of this statement is not used", statement.span)
 
@@ -159,39 +165,44 @@ class Inliner:
 
     # --- expressions
 
-    def _expression(self, scope: Scope, expr: ast.Expr, target: str | None, name: str | None) -> Task:
-        """The operand that an expression stands for.
+    def _composed(self, scope: Scope, expr: ast.Expr, target: str | None, name: str | None = None) -> Task:
+        """The operand that an operation or a call stands for.
 
-        An operation goes into `target` where that is given, else into a temporary; `name` is the variable whose
+        Its result goes into `target` where that is given, else into a temporary; `name` is the variable whose
         assignment the expression is the whole right-hand side of.
         """
         if isinstance(expr, ast.Call):
-            return (yield self._call(scope, expr, target, name))
-        if isinstance(expr, ast.Chain) and expr.rest[0][0] not in COMPARISONS:
-            return (yield self._chain(scope, expr, target))
-        if isinstance(expr, ast.Unary) and expr.op != "!":
-            value = yield self._operand(scope, expr.operand)
-            if isinstance(value, Var):
-                return operators.unary(self._emitter(scope), expr.op, value, expr.span, target)
-            return _computed(expr.span, arith.unary, expr.op, value)
-        if isinstance(expr, ast.Binary):
-            left = yield self._operand(scope, expr.left)
-            right = yield self._operand(scope, expr.right)
-            return self._binary(scope, expr.op, left, right, expr.span, target)
-        return self._leaf(scope, expr)
+            return self._call(scope, expr, target, name)
+        if isinstance(expr, ast.Chain):
+            return self._chain(scope, expr, target)
+        return self._unary(scope, expr, target) if isinstance(expr, ast.Unary) else self._power(scope, expr, target)
 
     def _leaf(self, scope: Scope, expr: ast.Expr) -> Operand:
         return scope.operand(expr) if isinstance(expr, ast.Name) else evaluate(expr, scope.constant)
 
     def _operand(self, scope: Scope, expr: ast.Expr) -> Task:
         """The operand of an operator or call, which must have a value."""
-        value = yield self._expression(scope, expr, None, None)
+        value = (yield self._composed(scope, expr, None)) if isinstance(expr, _COMPOSED) else self._leaf(scope, expr)
         if isinstance(value, Nothing):
             raise KnetTypeError("this call returns no value", expr.span)
         return value
 
+    def _unary(self, scope: Scope, expr: ast.Unary, target: str | None) -> Task:
+        value = yield self._operand(scope, expr.operand)
+        if isinstance(value, Var):
+            return operators.unary(self._emitter(scope), expr.op, value, expr.span, target)
+        return _computed(expr.span, arith.unary, expr.op, value)
+
+    def _power(self, scope: Scope, expr: ast.Expr, target: str | None) -> Task:
+        assert isinstance(expr, ast.Binary)
+        left = yield self._operand(scope, expr.left)
+        right = yield self._operand(scope, expr.right)
+        return self._binary(scope, expr.op, left, right, expr.span, target)
+
     def _chain(self, scope: Scope, expr: ast.Chain, target: str | None) -> Task:
         first = expr.first
+        if expr.rest[0][0] in COMPARISONS:
+            return evaluate(expr, scope.constant)
         left = (yield self._operand(scope, first)) if isinstance(first, _COMPOSED) else self._leaf(scope, first)
         start, last = first.span, len(expr.rest) - 1
         for i, (op, operand) in enumerate(expr.rest):
@@ -221,8 +232,10 @@ class Inliner:
         callee = self._callee(scope, call)
         operands = []
         for argument in call.args:
-            if argument.name is None and not isinstance(argument.value, ast.Splat):
-                operands.append((yield self._operand(scope, argument.value)))
+            value = argument.value
+            if argument.name is None and not isinstance(value, ast.Splat):
+                composed = isinstance(value, _COMPOSED)
+                operands.append((yield self._operand(scope, value)) if composed else self._leaf(scope, value))
         keywords = self._keywords(scope, call)
         if isinstance(callee, OpDef):
             return self._primitive(scope, callee, operands, keywords, call, target)
@@ -310,7 +323,10 @@ class Inliner:
         callee = self._operator(operator.value, False, operator.span, "")
         value: Operand = _arrays(REPEAT, ["x"], operands, call, [])[0]
         value = Var(str(value))
+        before = len(self._out.instructions)
         for i in range(1, n + 1):
+            if i == 2:  # what the first time took, the others will take: too much is said at once
+                self._out.check_size((n - 1) * (len(self._out.instructions) - before), scope, call.span)
             into = target if i == n else None
             inner = f"{path}/{i}"
             if isinstance(callee, Function):

@@ -8,7 +8,7 @@ block's own end is found by `lexer.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 
 _NEXT = re.compile(r"#=|#|\"\"\"|\"|```|`|'|@knet(?=[ \t]+function\b)|[^\W\d][\w!]*")
 _COMMENT = re.compile(r"#=|=#")
@@ -17,7 +17,7 @@ _CHARACTER = re.compile(r"'(?:\\(?:x[0-9a-fA-F]{1,2}|[uU][0-9a-fA-F]{1,8}|[0-7]{
 _IN_PARENTHESES = re.compile(r"[()]|#=|#|\"\"\"|\"|```|`|'")
 
 
-def blocks(text: str) -> Iterator[int]:
+def blocks(text: str) -> Generator[int, int | None, None]:
     """The offsets of `@knet` in front of `function`; send the offset where the block ends to go on from there.
 
     Text inside comments and strings is passed over; an unclosed one hides the rest of the file, as it does in Julia.

@@ -64,6 +64,8 @@ RESERVED = frozenset(
     ("baremodule", "begin", "break", "catch", "const", "continue", "do", "export", "finally", "for", "global")
     + ("import", "let", "local", "macro", "module", "quote", "struct", "try", "using", "while")
 )
+# Of these, the ones that an `end` closes.
+_OTHER_BLOCKS = frozenset(("begin", "do", "for", "let", "macro", "module", "quote", "struct", "try", "while"))
 _BRACKETS = {"(": "LPAR", ")": "RPAR", "[": "LSQB", "]": "RSQB"}
 _PAIR = {"(": ")", "[": "]"}
 _STRUCTURE = frozenset({"FUNCTION", "IF", "ELSEIF", "ELSE", "END", "RETURN", "MACRO"})
@@ -198,7 +200,10 @@ class _ItemLexer:
         if kind in _STRUCTURE:
             if self._structure(Token(kind, text, start, self.position)):
                 return True
-        elif self.brackets and self.brackets[-1].kind == "LSQB":
+        elif not self.brackets:
+            if kind == "RESERVED" and text in _OTHER_BLOCKS:
+                self.blocks.append(Token(kind, text, start, self.position))
+        elif self.brackets[-1].kind == "LSQB":
             self._part_elements(previous, kind, start)
         if previous == "NUMBER" and not self.spaced and kind in ("NAME", "LPAR"):
             self.tokens.append(Token("JUXT", "", start, start))

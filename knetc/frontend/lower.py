@@ -13,7 +13,7 @@ from knetc.frontend import ast
 from knetc.frontend.consteval import did_you_mean, evaluate_alone
 from knetc.frontend.inline import Inliner
 from knetc.frontend.output import Output, user_keywords
-from knetc.frontend.parser import parse, parse_expression_text
+from knetc.frontend.parser import MAX_FAULTS, parse, parse_expression_text
 from knetc.frontend.resolve import COMPILE_TIME, REPEAT, Function, Library
 from knetc.ir.program import Input, Program, Variant
 from knetc.ops.base import registry
@@ -61,7 +61,7 @@ def parse_expression(text: str) -> Value:
 
 def check_keywords(name: str, given: Mapping[str, Value], known: list[str]) -> None:
     """Raises KnetNameError for every keyword given from outside that the model does not have."""
-    problems = Diagnostics()
+    problems = Diagnostics(MAX_FAULTS)
     for key in given:
         if key not in known:
             names = f"its keywords are {', '.join(known)}" if known else "it has no keywords"

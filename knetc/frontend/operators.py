@@ -46,7 +46,7 @@ def _number(op: str, value: Operand, span: Span) -> int | float:
     advice = (
         "; an array of the model is made by par or arr, as in arr(init=[1.0,2.0])" if isinstance(value, Array) else ""
     )
-    raise KnetTypeError(f"'{op}' of an array and {arith.show(value)} is not known{advice}", span)
+    raise KnetTypeError(f"'{op}' of a run-time array and {arith.show(value)} is not known{advice}", span)
 
 
 _DIRECT = {"*": "dot", ".*": "mul", "+": "add", ".+": "add"}

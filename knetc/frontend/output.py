@@ -6,13 +6,14 @@ from typing import TypeAlias
 
 from knetc.errors import Diagnostic, Diagnostics, KnetError, KnetLimitation, KnetTypeError, Note, Span
 from knetc.frontend.consteval import did_you_mean
+from knetc.frontend.parser import MAX_FAULTS
 from knetc.frontend.scope import Keyword, Scope, Var
 from knetc.ir.program import Attrs, Instr, make_attrs
 from knetc.ops.base import OpDef
 from knetc.values import Value
 
 MAX_INSTRUCTIONS = 500_000
-MAX_ERRORS = 20
+MAX_WARNINGS = 20
 
 Key: TypeAlias = tuple[str, int, int, str]
 
@@ -25,7 +26,7 @@ class Output:
         self.temps: set[str] = set()
         self.functions: list[tuple[str, str]] = []
         self.conditions: set[str] = set()
-        self.problems = Diagnostics()
+        self.problems = Diagnostics(MAX_FAULTS)
         self.warnings = warnings
         self._reported: set[tuple[str, str, int, int]] = set()
         self._streams = 0
@@ -34,11 +35,16 @@ class Output:
 
     # --- instructions
 
+    def check_size(self, more: int, scope: Scope, span: Span) -> None:
+        """Raises KnetLimitation where `more` instructions would be too many."""
+        if len(self.instructions) + more > MAX_INSTRUCTIONS:
+            message = f"the program is too large: knetc compiles at most {MAX_INSTRUCTIONS} operations"
+            raise KnetLimitation(message, span, via_notes(scope))
+
     def write(self, scope: Scope, out: str, op: str, args: tuple[str, ...], attrs: Attrs, span: Span) -> None:
         """Appends an instruction under the scope's guard. Raises KnetLimitation where there are too many."""
         if len(self.instructions) >= MAX_INSTRUCTIONS:
-            message = f"the program is too large: knetc compiles at most {MAX_INSTRUCTIONS} operations"
-            raise KnetLimitation(message, span, via_notes(scope))
+            self.check_size(1, scope, span)
         if scope.via is not None:
             span = Span(span.source, span.line, span.column, span.end_line, span.end_column, scope.via)
         self.instructions.append(Instr(out, op, args, attrs, None, scope.guard, span))
@@ -61,21 +67,20 @@ class Output:
     # --- diagnostics
 
     def report(self, error: KnetError, scope: Scope) -> None:
-        """Records an error with the calls that led there; raises all where there are many."""
+        """Records an error with the calls that led there."""
         for found in error.diagnostics:
             span = found.span
             key = (found.message, span.source.name, span.line, span.column) if span else (found.message, "", 0, 0)
             if key not in self._reported:
                 self._reported.add(key)
                 self.problems.error(found.message, span, [*found.notes, *via_notes(scope)], type(error))
-        if len(self.problems) >= MAX_ERRORS:
-            self.problems.raise_if_any()
 
     def warn(self, message: str, span: Span | None) -> None:
         """Records a warning, once at one place."""
-        warning = Diagnostic(message, span, (), "warning")
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+        if len(self.warnings) < MAX_WARNINGS:
+            warning = Diagnostic(message, span, (), "warning")
+            if warning not in self.warnings:
+                self.warnings.append(warning)
 
     # --- keyword arguments
 
@@ -107,9 +112,10 @@ class Output:
 
     def warn_unused(self) -> None:
         """Warns of keyword arguments that no operator took."""
-        for key, (keyword, known) in self._collected.items():
-            if key not in self._used:
-                self.warn(f"no operator takes the keyword '{key[3]}'{did_you_mean(key[3], known)}", keyword.span)
+        unused = [key for key in self._collected if key not in self._used]
+        for key in unused[:MAX_WARNINGS]:
+            keyword, known = self._collected[key]
+            self.warn(f"no operator takes the keyword '{key[3]}'{did_you_mean(key[3], known)}", keyword.span)
 
 
 def user_keywords(op: OpDef) -> list[str]:

@@ -115,7 +115,7 @@ class _Reader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.problems = Diagnostics()
+        self.problems = Diagnostics(MAX_FAULTS)
         self.places = Places(source)
         self.lexer = Lexer(self.places, self.problems)
         self.definitions: list[ast.Definition] = []
@@ -142,7 +142,7 @@ class _Reader:
     def file(self) -> None:
         """Reads the items of a Knet file."""
         position = self.lexer.skip(0)
-        while position < len(self.source.text) and len(self.problems) < MAX_FAULTS:
+        while position < len(self.source.text):
             item = self.lexer.item(position)
             position = self.lexer.skip(item.end if self.item(item) else self._next_definition(item.end))
 
@@ -267,7 +267,7 @@ class _Machine:
         else:
             del values[len(values) - rule.length + 1 :]
             del self._states[-rule.length :]
-        self._states.append(self._tables.state(self._states[-1])[rule.origin])
+        self._states.append(self._tables.goto(self._states[-1], rule.origin, token.kind))
 
     def recover(self, stream: _Stream) -> bool:
         """Gives up the statement at fault: back to where it began, on to its end. False where it is in no statement."""

@@ -104,7 +104,7 @@ class Scope:
     def constant(self, name: ast.Name) -> Value:
         """The compile-time value of a name; raises KnetError where it has none."""
         text = name.name
-        if text in self.arrays or (text in self.function.assigned and not self._special(text)):
+        if self.is_array(text):
             raise KnetTypeError(
                 f"'{text}' is an array, known only when the model runs; a compile-time value is needed here", name.span
             )
@@ -130,6 +130,10 @@ class Scope:
         """Whether a name is a parameter or a local variable."""
         f = self.function
         return name in self.constants or name in self.arrays or name in f.assigned or name in f.positional
+
+    def is_array(self, name: str) -> bool:
+        """Whether a name stands for an array, or will."""
+        return name in self.arrays or (name in self.function.assigned and not self._special(name))
 
     def is_known(self, name: str) -> bool:
         """Whether a name is local or a constant, so that it is no condition of the run."""

@@ -37,6 +37,7 @@ class Tables:
         self.ends = ends
         self._text = states
         self._decoded: list[dict[str, int] | None] = [None] * len(states)
+        self._gotos: dict[tuple[int, str, str], int] = {}
 
     def state(self, number: int) -> dict[str, int]:
         """The actions of a state by symbol: n >= 0 goes to state n, n < 0 reduces by rule -n - 1."""
@@ -44,6 +45,24 @@ class Tables:
         if actions is None:
             actions = self._decoded[number] = _decode(self._text[number])
         return actions
+
+    def goto(self, state: int, symbol: str, following: str) -> int:
+        """The state after `symbol` was made in `state`, with the token `following` to come.
+
+        Rules that only hand their single part on (one for each level of precedence) are gone through here, once.
+        """
+        key = (state, symbol, following)
+        target = self._gotos.get(key)
+        if target is None:
+            actions = self.state(state)
+            target = actions[symbol]
+            while (action := self.state(target).get(following, 0)) < 0:
+                rule = self.rules[-action - 1]
+                if rule.action or rule.length != 1:
+                    break
+                target = actions[rule.origin]
+            self._gotos[key] = target
+        return target
 
 
 def load() -> Tables:
@@ -79,7 +98,8 @@ def generate(grammar: str) -> str:
     number = {state: n for n, state in enumerate(order)}
     lines += [f"start {s} {number[table.start_states[s]]} {number[table.end_states[s]]}" for s in STARTS]
     for state in order:
-        shifts, reduces = [], {}
+        shifts: list[str] = []
+        reduces: dict[int, list[str]] = {}
         for symbol, (_, target) in sorted(table.states[state].items()):
             if target in rules:
                 reduces.setdefault(rules[target], []).append(symbol)
