@@ -1026,7 +1026,8 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   const size_t body = f->size - sizeof(unsigned long long);
   for (int copying = 0; copying < 2; copying++) {
     f->at = 0;
-    bool fits = knet_file_has(f, knet_file_mark, 8) && knet_file_has(f, sizeof(knet_real)) && knet_file_has(f, PARAMETERS);
+    bool fits = knet_file_has(f, knet_file_mark, 8);
+    fits = fits && knet_file_has(f, sizeof(knet_real)) && knet_file_has(f, PARAMETERS);
     for (int i = 0; i < PARAMETERS && fits; i++) {
       const knet_array& a = parameters[i];
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
