@@ -1,0 +1,147 @@
+"""What a model tells of itself, several inputs, conditions, and what the interpreter keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import knetc
+
+from . import manual
+
+X = np.asfortranarray(np.arange(26.0).reshape(13, 2) / 26)
+
+
+def test_the_listing_is_that_of_the_manuals_first_lesson() -> None:
+    net = knetc.compile(manual.LINREG, backend="numpy", dtype="f64", seed=1)
+    net.set("w", np.full((1, 13), 0.5))
+    net.forw(X)
+    dot = 0.5 * X.sum(axis=0)
+    norms = [np.linalg.norm(X), 0.5 * np.sqrt(13), 0, np.linalg.norm(dot), np.linalg.norm(dot)]
+    expected = [
+        "linreg: back end numpy, f64",
+        f"   1  input             x       (13,N)  norm {norms[0]:.6g}",
+        f"   2  par               w       (1,13)  norm {norms[1]:.6g}",
+        f"   3  par               b       (1,1)   norm {norms[2]:.6g}",
+        f"   4  dot    (w, x)     tmp1    (1,N)   norm {norms[3]:.6g}",
+        f"   5  add    (tmp1, b)  return  (1,N)   norm {norms[4]:.6g}",
+    ]
+    assert repr(net) == net.summary() == knetc.summary(net) == "\n".join(expected)
+
+
+def test_the_listing_before_the_sizes_are_known() -> None:
+    net = knetc.compile("@knet function f(x)\n return drop(wdot(x; out=3))\nend\n", backend="numpy")
+    assert repr(net).splitlines()[0] == (
+        "f: back end numpy, f32, conditions dropout, sizes not known before the first forw"
+    )
+
+
+def test_every_function_is_a_method_and_a_function() -> None:
+    net = knetc.compile(manual.LINREG, backend="numpy")
+    y = np.ones((1, 2))
+    knetc.forw(net, X)
+    knetc.back(net, y, knetc.quadloss)
+    knetc.setp(net, lr=0.1)
+    knetc.update(net, gclip=1.0)
+    assert knetc.params(net) == net.params() and knetc.state(net) == {}
+    np.testing.assert_array_equal(knetc.get(net, "w"), net.get("w"))
+    np.testing.assert_array_equal(knetc.grad(net, "w"), net.grad("w"))
+    assert knetc.gnorm(net) == net.gnorm() and knetc.wnorm(net) == net.wnorm()
+    knetc.set(net, "b", [[2.0]])
+    assert net.get("b") == 2
+    missing = [name for name in knetc.__all__ if not hasattr(knetc, name)]
+    assert not missing
+
+
+def test_models_of_several_inputs(backend: str) -> None:
+    source = "@knet function f(x, y)\n return wbf2(x, y; out=3, f=:tanh)\nend\n"
+    rng = np.random.default_rng(0)
+    x, y, dy = rng.standard_normal((4, 5)), rng.standard_normal((2, 5)), rng.standard_normal((3, 5))
+    net = knetc.compile(source, backend=backend, dtype="f64")
+    out = net.forw(x, y)
+    a, b = net.get("wbf2/a"), net.get("wbf2/b")
+    np.testing.assert_allclose(out, np.tanh(a @ x + b @ y), rtol=1e-12)
+    d = dy * (1 - np.tanh(a @ x + b @ y) ** 2)
+    both = net.back(dy, getdx=True)
+    assert isinstance(both, list)
+    np.testing.assert_allclose(both[0], a.T @ d, rtol=1e-10)
+    np.testing.assert_allclose(both[1], b.T @ d, rtol=1e-10)
+    np.testing.assert_array_equal(net.back(dy, getdx=1), both[1])
+    np.testing.assert_array_equal(net.back(dy, getdx=[1, 0])[1], both[0])  # type: ignore[index]
+
+
+def test_the_gradient_of_an_input_that_does_not_matter_is_zero(backend: str) -> None:
+    source = "@knet function f(x, y)\n if both\n return add(x, y)\n else\n return relu(x)\n end\nend\n"
+    net = knetc.compile(source, backend=backend)
+    x = np.ones((2, 3))
+    net.forw(x, 2 * x)
+    dx, dy = net.back(x, getdx=True)  # type: ignore[misc]
+    assert (dx == 1).all() and (dy == 0).all()
+    net.forw(x, 2 * x, both=True)
+    assert (net.back(x, getdx=1) == 1).all()  # type: ignore[union-attr]
+
+
+def test_a_parameter_under_each_condition(backend: str) -> None:
+    """One variable, assigned to two parameters of different shapes under different conditions."""
+    source = """
+    @knet function f(x)
+        if wide
+            w = par(dims=(4,2), init=Constant(1))
+        else
+            w = par(dims=(3,2), init=Constant(2))
+        end
+        return w * x
+    end
+    """
+    net = knetc.compile(source, backend=backend)
+    x = np.ones((2, 5))
+    assert net.forw(x).shape == (3, 5)  # type: ignore[union-attr]
+    assert (net.forw(x, wide=True) == 2).all()
+    assert sorted(net.params().values()) == [(3, 2), (4, 2)]
+    net.setp(lr=0.5)
+    net.back(np.ones((4, 5)))
+    net.update()
+    assert (net.forw(x, wide=True) == -3).all()
+    assert (net.forw(x) == 4).all()
+
+
+def test_constant_arrays_are_no_parameters(backend: str) -> None:
+    source = "@knet function f(x)\n a = arr(init=[1.0 2.0; 3.0 4.0])\n return a * x\nend\n"
+    net = knetc.compile(source, backend=backend, dtype="f64")
+    x = np.array([[1.0, 0], [0, 1]])
+    np.testing.assert_array_equal(net.forw(x), [[1, 2], [3, 4]])
+    assert net.params() == {}
+    np.testing.assert_array_equal(net.get("a"), [[1, 2], [3, 4]])
+    dx = net.back(np.ones((2, 2)), getdx=0)
+    np.testing.assert_array_equal(dx, [[4, 4], [6, 6]])
+    net.update()
+    np.testing.assert_array_equal(net.forw(x), [[1, 2], [3, 4]])
+
+
+def test_arrays_from_python_are_initial_values(backend: str) -> None:
+    source = "@knet function f(x; winit=Xavier())\n w = par(init=winit)\n return w * x\nend\n"
+    w = np.array([[1.0, 2, 3], [4, 5, 6]])
+    for given in (w, np.asfortranarray(w), w.tolist()):
+        net = knetc.compile(source, backend=backend, winit=given)
+        np.testing.assert_array_equal(net.get("w"), w)
+    net = knetc.compile(source.replace("par(", "par(dims=(2,3), "), backend=backend, winit=knetc.Constant(0.25))
+    assert (net.get("w") == 0.25).all()
+
+
+def test_the_stack_holds_only_what_the_backward_pass_reads() -> None:
+    net = knetc.compile(manual.RNN1, backend="numpy", hsize=4, xsize=3)
+    net.sforw(np.ones((3, 2)))
+    interpreter = net._executable
+    kept = set(interpreter._stack[0].env)  # type: ignore[union-attr]
+    # relu's gradient reads its result, the products read their operands; the sums' results are read by nothing.
+    assert kept == {"a", "b", "x", "h@prev", "h"}
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_results_have_the_models_type_and_fortran_order(backend: str, dtype: str) -> None:
+    net = knetc.compile(manual.SOFTMAX, "softmax", backend=backend, dtype=dtype, out=3)
+    out = net.forw(np.ones((2, 2, 1, 4), np.int8))
+    expected = np.float32 if dtype == "f32" else np.float64
+    dx = net.back([0, 1, 2, 0], "softloss", getdx=True)
+    for array in (out, dx, net.get("z/w"), net.grad("z/w"), net.get("return")):
+        assert isinstance(array, np.ndarray) and array.dtype == expected and array.flags.f_contiguous
