@@ -6,18 +6,20 @@ Exit codes: 0 success, 1 the source has errors, 2 the command line is wrong, 3 t
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from knetc import driver
 from knetc.errors import Diagnostic, KnetEnvironmentError, KnetError, KnetInternalError, Source
 from knetc.ir.types import N, PartialDims
 from knetc.options import Options
+from knetc.record import replace
 
 if TYPE_CHECKING:
     from knetc.ir.program import Program
@@ -34,6 +36,8 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
+    if argv is None:  # one compilation, then the process ends: collecting cycles would only cost time
+        gc.disable()
     args = sys.argv[1:] if argv is None else list(argv)
     color = _wants_color(args)
     try:
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     source = _read(args.source)
-    args = _with_directives(source, argv)
+    args = _with_directives(source, argv, args)
     keywords = dict(_keyword(text) for text in args.D)
     warnings: list[Diagnostic] = []
     if args.emit == "ast":
@@ -116,6 +120,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+@cache
 def _parser() -> _Parser:
     p = _Parser(
         prog="knetc",
@@ -158,7 +163,7 @@ def _wants_color(argv: Sequence[str]) -> bool:
     return choice == "always" or (choice == "auto" and sys.stderr.isatty() and "NO_COLOR" not in os.environ)
 
 
-def _with_directives(source: Source, argv: list[str]) -> argparse.Namespace:
+def _with_directives(source: Source, argv: list[str], given: argparse.Namespace) -> argparse.Namespace:
     """The arguments again, after the defaults that the source's `# knetc:` lines give; the command line wins."""
     defaults: list[str] = []
     for number, line in enumerate(source.text.split("\n"), 1):
@@ -169,10 +174,9 @@ def _with_directives(source: Source, argv: list[str]) -> argparse.Namespace:
             except (ValueError, UsageError) as error:
                 raise UsageError(f"{source.name}:{number}: in the line '{DIRECTIVE}': {error}") from None
             defaults += words
-    given = _parser().parse_args(argv)
     if given.input:  # shapes are a list: the command line's replaces the file's
         defaults = _without_inputs(defaults)
-    return _parser().parse_args(defaults + argv)
+    return _parser().parse_args(defaults + argv) if defaults else given
 
 
 def _directive_parser() -> _Parser:

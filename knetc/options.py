@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 from knetc.ir.types import PartialDims
+from knetc.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Record):
     """Settings of one compilation.
 
     `inputs`: the dims of each input, N for the batch, None for an input whose dims are to be inferred. `losses`: which
@@ -22,4 +22,6 @@ class Options:
     level: int = 2
     math: str = "fp32"
     arch: str = "sm_90"
-    observers: tuple[object, ...] = field(default=(), compare=False)
+    observers: tuple[object, ...] = ()
+
+    uncompared: ClassVar[frozenset[str]] = frozenset({"observers"})

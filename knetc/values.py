@@ -8,8 +8,9 @@ and hashable, and none needs NumPy.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, fields
 from typing import TypeAlias
+
+from knetc.record import Record
 
 
 class Symbol(str):
@@ -21,8 +22,7 @@ class Symbol(str):
         return f":{str(self)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(Record):
     """A literal array: dims in Knet's order, elements in column-major order as the bytes of float64."""
 
     dims: tuple[int, ...]
@@ -40,23 +40,20 @@ class Array:
         return a.tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Record):
     """`start:stop` of Knet, both ends included."""
 
     start: float
     stop: float
 
 
-@dataclass(frozen=True, slots=True)
-class Filler:
+class Filler(Record):
     """How an array is filled; subclasses are the distributions of the manual's table 3."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(repr(getattr(self, f.name)) for f in fields(self))})"
+        return f"{type(self).__name__}({', '.join(repr(getattr(self, f)) for f in self.field_names)})"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Bernoulli(Filler):
     """`scale` with probability `p`, else 0."""
 
@@ -64,14 +61,12 @@ class Bernoulli(Filler):
     scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Constant(Filler):
     """Every element `val`."""
 
     val: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Gaussian(Filler):
     """Normal with `mean` and standard deviation `std`."""
 
@@ -79,14 +74,12 @@ class Gaussian(Filler):
     std: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Identity(Filler):
     """`scale` on the diagonal, else 0."""
 
     scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Uniform(Filler):
     """Uniform in [min, max)."""
 
@@ -94,17 +87,14 @@ class Uniform(Filler):
     max: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Xavier(Filler):
     """Uniform in ±sqrt(3/n), n = length/last dimension (the manual's table 3)."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class GlorotUniform(Filler):
     """Uniform in ±sqrt(6/(fanin+fanout)) (Glorot and Bengio 2010)."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class GlorotNormal(Filler):
     """Normal with standard deviation sqrt(2/(fanin+fanout)) (Glorot and Bengio 2010)."""
 

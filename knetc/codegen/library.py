@@ -14,8 +14,8 @@ from knetc.errors import KnetInternalError
 from knetc.ir.plan import Buffer, Step
 from knetc.ir.program import Instr
 from knetc.ir.types import BatchDim, Dims
-from knetc.values import Value
 from knetc.record import Record
+from knetc.values import Value
 
 Build = Callable[[Module, Step], "list[Statement]"]
 

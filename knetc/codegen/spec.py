@@ -15,8 +15,8 @@ from knetc.codegen.names import Names
 from knetc.ir.plan import Buffer, Plan
 from knetc.ir.program import Instr
 from knetc.options import Options
-from knetc.values import Array
 from knetc.record import Record
+from knetc.values import Array
 
 FieldValue: TypeAlias = "str | int | tuple[object, ...]"
 REAL = {"f32": "float", "f64": "double"}
@@ -45,13 +45,13 @@ class KernelSpec(Record):
         return (self.template, self.signature, self.fields)
 
 
-@dataclass(slots=True)
 class KernelUse:
     """A kernel of the module with its final name and the instructions that it runs for."""
 
-    name: str
-    spec: KernelSpec
-    instrs: list[Instr]
+    def __init__(self, name: str, spec: KernelSpec) -> None:
+        self.name = name
+        self.spec = spec
+        self.instrs: list[Instr] = []
 
 
 class Statement(Record):
@@ -118,7 +118,7 @@ class Module:
         """How a statement names the kernel `spec`, which is added where it is new."""
         use = self.kernels.get(spec.content)
         if use is None:
-            use = self.kernels[spec.content] = KernelUse(self._kernel_names.fresh(spec.stem), spec, [])
+            use = self.kernels[spec.content] = KernelUse(self._kernel_names.fresh(spec.stem), spec)
         use.instrs.extend(instrs)
         return f"kernels.{use.name}"
 

@@ -6,7 +6,6 @@ A pass is a pure function `(Program, Options) -> Program`. Comes after lowering,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, cast
 
@@ -15,10 +14,10 @@ from knetc.ir.passes import conditions, gradient, shapes, simplify, state
 from knetc.ir.program import Program
 from knetc.ir.verify import verify
 from knetc.options import Options
+from knetc.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Record):
     """A pass: the stage of the programs that it takes and of those that it gives."""
 
     name: str

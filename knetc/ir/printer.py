@@ -32,7 +32,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable
-from dataclasses import fields
 
 from knetc.errors import Span
 from knetc.ir.program import ALWAYS, Guard, Input, Instr, Program, Variant
@@ -93,7 +92,7 @@ def print_value(value: Value) -> str:
     if isinstance(value, Range):
         return f"Range({value.start!r}, {value.stop!r})"
     if isinstance(value, Filler):
-        arguments = ", ".join(print_value(getattr(value, f.name)) for f in fields(value))
+        arguments = ", ".join(print_value(getattr(value, name)) for name in value.field_names)
         return f"{type(value).__name__}({arguments})"
     return repr(value)
 

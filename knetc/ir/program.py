@@ -14,11 +14,11 @@ Stages of a program (`Program.stage`), each with its own rules, which `ir.verify
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from knetc.errors import Source, Span
-from knetc.ir.types import Dims, PartialDims, Type
+from knetc.ir.types import PartialDims, Type
+from knetc.record import Record
 from knetc.values import Value
 
 STAGES = ("lowered", "variants", "ssa", "typed", "training")
@@ -32,8 +32,7 @@ MASK = "@mask"
 # --- guards -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Record):
     """A boolean expression over the conditions: `op` is `true`, `cond` (args = its name), `not`, `and`, `or`."""
 
     op: str
@@ -92,8 +91,7 @@ def guard_or(a: Guard, b: Guard) -> Guard:
 Attrs: TypeAlias = tuple[tuple[str, Value], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Instr:
+class Instr(Record):
     """One instruction: `out = op(args; attrs)`.
 
     `op` names an `OpDef` of the registry, or `let` (lowered stages only: `out` becomes another name of `args[0]`).
@@ -122,8 +120,7 @@ def make_attrs(**attrs: Value) -> Attrs:
     return tuple(sorted(attrs.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Record):
     """A run-time input: its name; its dims, None where unknown, once `shapes` has run complete."""
 
     name: str
@@ -131,8 +128,7 @@ class Input:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Backward:
+class Backward(Record):
     """The gradient program that starts from one loss.
 
     Besides forward values and its own, `body` may read `@gold` (ygold; for loss `none` the gradient of the output
@@ -145,8 +141,7 @@ class Backward:
     body: tuple[Instr, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Record):
     """The program under one class of settings of the conditions.
 
     `settings`: every setting (the set of true conditions) that runs this variant. `result`: the value returned, None
@@ -160,8 +155,7 @@ class Variant:
     backward: tuple[Backward, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Record):
     """A compiled model at some stage.
 
     `temps`: variables of the lowered stages that are not static (results of calls and subexpressions), so never state.
@@ -178,8 +172,10 @@ class Program:
     temps: frozenset[str] = frozenset()
     functions: tuple[tuple[str, str], ...] = ()
     update: tuple[Instr, ...] = ()
-    source: Source | None = field(default=None, compare=False)
-    keywords: tuple[tuple[str, Value], ...] = field(default=(), compare=False)
+    source: Source | None = None
+    keywords: tuple[tuple[str, Value], ...] = ()
+
+    uncompared: ClassVar[frozenset[str]] = frozenset({"source", "keywords"})
 
     def variant(self, setting: frozenset[str]) -> Variant:
         """The variant that runs where exactly the conditions in `setting` are true; KeyError where there is none."""

@@ -6,8 +6,9 @@ inference a `Partial` holds what is known so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from knetc.record import Record
 
 
 class BatchDim:
@@ -29,8 +30,7 @@ Dims: TypeAlias = tuple[Dim, ...]
 PartialDims: TypeAlias = tuple["Dim | None", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(Record):
     """The type of a value. `dtype` is `f32` or `f64`; () are the dims of a scalar."""
 
     dtype: str
@@ -58,8 +58,7 @@ class Type:
         return f"{self.dtype}[{','.join(map(repr, self.dims))}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(Record):
     """What is known of a shape: `dims` None while the number of dimensions is unknown, None entries unknown sizes.
 
     `vector` marks `dims=(0,)`: one unknown length along the axis that its use decides (rows of a matrix, channels of

@@ -8,10 +8,10 @@ ask the registry. NumPy and CUDA are spelt separately, so that one wrong formula
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from knetc.ir.types import Partial, Type
+from knetc.record import Record
 from knetc.values import Array, Filler, Value
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ AttrMap: TypeAlias = Mapping[str, Value]
 # --- keywords ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Keyword:
+class Keyword(Record):
     """A keyword parameter of a primitive: its default, and a check that returns what is wrong with a value, or None.
 
     `internal` keywords are set by passes and never by a Knet program.
@@ -113,8 +112,7 @@ Gradient: TypeAlias = "Callable[[GradientBuilder, Instr, str], Sequence[str | No
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Elementwise:
+class Elementwise(Record):
     """One scalar expression an element, broadcasting its arguments to the result.
 
     `expr` is C++ with `{name}` for each argument's element (already of the element type, called `T` there), or a
@@ -124,22 +122,19 @@ class Elementwise:
     expr: str | Callable[[AttrMap], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(Record):
     """A kernel of its own: the template `templates/kernels/<template>.cu.j2`."""
 
     template: str
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(Record):
     """A call to cuBLAS or cuDNN: the host template `templates/host/<call>.cu.j2`."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoCode:
+class NoCode(Record):
     """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`, `state`)."""
 
 
@@ -149,8 +144,7 @@ Cuda: TypeAlias = Elementwise | Kernel | Library | NoCode
 # --- the definition ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class OpDef:
+class OpDef(Record):
     """An operator. `args`: names of the positional arguments. `user`: callable from a Knet program.
 
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
@@ -167,7 +161,7 @@ class OpDef:
     cuda: Cuda
     gradient: Gradient | None = None
     reads: tuple[str, ...] = ()
-    keywords: Mapping[str, Keyword] = field(default_factory=dict)
+    keywords: Mapping[str, Keyword] = {}
     user: bool = False
     effect: bool = False
     pure: bool = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from knetc.errors import KnetInternalError
@@ -40,10 +39,10 @@ def check_filler(value: Value) -> str | None:
         return None if value.dims and all(d > 0 for d in value.dims) else "must be an array that is not empty"
     if not isinstance(value, Filler):
         return f"must be a filler such as Xavier() or an array, not {checks.show(value)}"
-    for f in fields(value):
-        wrong = checks.number(getattr(value, f.name))
+    for name in value.field_names:
+        wrong = checks.number(getattr(value, name))
         if wrong:
-            return f"is {value!r}, whose {f.name} {wrong}"
+            return f"is {value!r}, whose {name} {wrong}"
     if isinstance(value, Bernoulli) and not 0 <= value.p <= 1:
         return f"is {value!r}, whose p must be between 0 and 1"
     if isinstance(value, Gaussian) and value.std < 0:

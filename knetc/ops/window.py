@@ -7,20 +7,19 @@ C-ordered arrays with the spatial dimensions reversed, the last first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knetc.ir.types import BatchDim, Dim, Partial, show_dims
 from knetc.lazy import np
 from knetc.ops.base import AttrMap, ShapeMismatch
+from knetc.record import Record
 from knetc.values import Value
 
 if TYPE_CHECKING:
     from knetc.ops.base import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Record):
     """How a window moves: for each spatial dimension its padding, stride and dilation (1 = dense).
 
     `size` is the window itself for `pool`, () for `conv`, whose window is its filter.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,7 +161,7 @@ def setting(conditions: Mapping[str, Any], known: Collection[str]) -> frozenset[
 
 # --- training options -------------------------------------------------------------------------------------------------
 
-_OPTIONS = {f.name: f for f in fields(TrainingOptions)}
+_OPTIONS = vars(TrainingOptions())
 
 
 def training_options(given: Mapping[str, Any]) -> dict[str, float | bool]:
@@ -173,7 +172,7 @@ def training_options(given: Mapping[str, Any]) -> dict[str, float | bool]:
             raise KnetNameError(
                 f"there is no training option {name!r} (there are {listing(_OPTIONS)}){suggestion(name, _OPTIONS)}"
             )
-        checked[name] = flag(name, value) if isinstance(_OPTIONS[name].default, bool) else number(name, value)
+        checked[name] = flag(name, value) if isinstance(_OPTIONS[name], bool) else number(name, value)
         if name not in ("lr", "gscale") and checked[name] < 0:
             raise KnetTypeError(f"option {name} is not negative, got {value!r}")
     return checked

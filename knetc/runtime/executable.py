@@ -9,8 +9,9 @@ training options' running averages and the stack, and is made for one `training`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from knetc.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 Tensor: TypeAlias = "NDArray[np.floating[Any]]"
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
+class TrainingOptions(Record):
     """How `update` changes one parameter (LANGUAGE.md §9, the manual's table 5).
 
     adagrad, rmsprop, adam, momentum and nesterov each keep a running average of their own, so they may be combined.

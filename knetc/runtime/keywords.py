@@ -6,7 +6,6 @@ Before it: the user's call. After it: `frontend.lower`, which evaluates the mode
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def _array(given: Any, what: str) -> Array:
 
 
 def _filler(given: Filler, what: str) -> Filler:
-    plain = type(given)(**{f.name: value(getattr(given, f.name), what) for f in fields(given)})
+    plain = type(given)(**{name: value(getattr(given, name), what) for name in given.field_names})
     wrong = check_filler(plain)
     if wrong:
         raise KnetTypeError(f"{what} {wrong}")

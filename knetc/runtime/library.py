@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -139,8 +138,8 @@ class Library:
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
         """Changes the parameters (see `Executable.update`)."""
         for name, wanted in options.items():
-            known = asdict(self._options.get(name, TrainingOptions()))
-            for option, value in asdict(wanted).items():
+            known = vars(self._options.get(name, TrainingOptions()))
+            for option, value in vars(wanted).items():
                 if value != known[option]:
                     self._call("knet_set_option", self._model, name.encode(), option.encode(), float(value))
             self._options[name] = wanted

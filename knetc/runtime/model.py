@@ -8,7 +8,6 @@ so an error leaves the model as it was.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from knetc.errors import KnetNameError, KnetShapeError, KnetStateError, KnetType
 from knetc.ir.program import LOSSES, Program, Variant
 from knetc.ir.types import N, PartialDims, Type
 from knetc.options import Options
+from knetc.record import replace
 from knetc.runtime import backends, check
 from knetc.runtime.executable import Executable, TrainingOptions
 from knetc.runtime.losses import loss_name
@@ -273,7 +273,7 @@ class Model:
                 f"{check.suggestion(str(name), self._options)}"
             )
         for each in self._options if name is None else (name,):
-            self._options[each] = dataclasses.replace(self._options[each], **checked)
+            self._options[each] = replace(self._options[each], **checked)
 
     def reset(self, keepstate: bool = False) -> None:
         """Empties the stack, zeroes the gradients, and zeroes the state unless `keepstate`."""

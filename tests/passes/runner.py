@@ -15,7 +15,7 @@ A file is a few lines that say what it shows, then sections, each headed `=== NA
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from knetc.errors import KnetError, Source
@@ -26,6 +26,7 @@ from knetc.ir.reader import read_program
 from knetc.ir.types import N, PartialDims
 from knetc.ir.verify import verify
 from knetc.options import Options
+from knetc.record import replace
 
 CASES = Path(__file__).parent / "cases"
 UPDATE = os.environ.get("KNETC_UPDATE") == "1"

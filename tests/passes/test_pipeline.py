@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -15,6 +15,7 @@ from knetc.ir.program import STAGES, Backward, Input, Instr, Program, Variant, m
 from knetc.ir.reader import read_program
 from knetc.ir.types import N
 from knetc.options import Options
+from knetc.record import replace
 from knetc.values import Constant, Xavier
 
 PLAIN = 'program "plain"\nstage lowered\ndtype f32\ninput %x\n\nvariant\n  %t = relu(%x)\n  %return = soft(%t)\n'

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from knetc.errors import KnetLimitation
 from knetc.ir.program import ALWAYS, Guard, Instr, Program, Variant
 from knetc.options import Options
+from knetc.record import replace
 
 MOST_CONDITIONS = 12
 

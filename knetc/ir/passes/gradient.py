@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from knetc import ops
 from knetc.errors import Span
@@ -17,6 +16,7 @@ from knetc.ir.program import GOLD, LOSSES, MASK, Backward, Instr, Program, Varia
 from knetc.ir.types import Type
 from knetc.ops.base import OpDef
 from knetc.options import Options
+from knetc.record import replace
 from knetc.values import Value
 
 LOSS = "@loss"  # the name of the loss's value in a backward program

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from knetc import ops
@@ -21,14 +20,14 @@ from knetc.ir.types import UNKNOWN, BatchDim, Dims, N, Partial, PartialDims, Typ
 from knetc.ops.base import AttrMap, ShapeMismatch, ShapeRule
 from knetc.ops.shapes import join_shapes, same_shape
 from knetc.options import Options
+from knetc.record import Record, replace
 from knetc.values import Array, Value
 
 SHARED = ("par", "arr")
 Shape: TypeAlias = "Callable[[str], Dims]"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Record):
     """An instruction as the inference sees it: its rule over cells, the last of which is the result's."""
 
     instr: Instr
@@ -38,7 +37,6 @@ class Step:
     cells: tuple[int, ...]
 
 
-@dataclass(slots=True)
 class Cell:
     """A shape that is being inferred.
 
@@ -46,12 +44,15 @@ class Cell:
     `history`: each step that added knowledge (None: it was given), with the shape that it gave.
     """
 
-    value: str
-    variant: int
-    kind: str
-    shape: Partial
-    users: list[int]
-    history: list[tuple[int | None, Partial]]
+    __slots__ = ("history", "kind", "shape", "users", "value", "variant")
+
+    def __init__(self, value: str, variant: int, kind: str, shape: Partial) -> None:
+        self.value = value
+        self.variant = variant
+        self.kind = kind
+        self.shape = shape
+        self.users: list[int] = []
+        self.history: list[tuple[int | None, Partial]] = []
 
 
 def run(program: Program, options: Options) -> Program:
@@ -125,7 +126,7 @@ class Inference:
     # --- cells and steps ----------------------------------------------------------------------------------------------
 
     def _cell(self, value: str, variant: int, kind: str, shape: Partial = UNKNOWN) -> int:
-        self.cells.append(Cell(value, variant, kind, shape, [], []))
+        self.cells.append(Cell(value, variant, kind, shape))
         return len(self.cells) - 1
 
     def _step(self, step: Step) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from knetc import ops
 from knetc.errors import KnetInternalError
@@ -16,6 +15,7 @@ from knetc.ir.passes.gradient import LOSS, live
 from knetc.ir.program import Backward, Instr, Program, Variant
 from knetc.ir.types import Type
 from knetc.options import Options
+from knetc.record import replace
 
 MOST_ROUNDS = 8
 

@@ -9,18 +9,17 @@ one that does not write it leaves it as it was. `let` disappears: a variable is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from knetc.errors import Diagnostics, KnetNameError, Note, Span
 from knetc.ir.program import Instr, Program, Variant, make_attrs
 from knetc.options import Options
+from knetc.record import Record, replace
 
 RESULT = "return"
 SHARED = ("par", "arr")  # arrays that all variants share: one name each over the whole program
 
 
-@dataclass(frozen=True, slots=True)
-class _Nothing:
+class _Nothing(Record):
     """What a variable holds that was given a call's result where the call returns nothing."""
 
     temp: str

@@ -16,6 +16,7 @@ from knetc.codegen.spec import number, spell_type
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import make_plan
 from knetc.ir.types import N
+from knetc.record import replace
 
 from .support import NONE, ROOT, both, close, compiled
 
@@ -135,9 +136,8 @@ def test_header_and_file_declare_the_same_interface():
 def test_keywords_stand_at_the_head():
     program, options = compiled(ROOT / "examples" / "mlp.knet", inputs=((784, N),))
     assert "Keywords:" not in emit_cuda(program, options)
-    import dataclasses
 
-    named = dataclasses.replace(program, keywords=(("hidden", 32),))
+    named = replace(program, keywords=(("hidden", 32),))
     assert "// Keywords: hidden=32" in emit_cuda(named, options)
 
 
