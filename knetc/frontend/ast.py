@@ -236,6 +236,9 @@ def show(file: File) -> str:
 
 def _lines(node: object, depth: int) -> Iterator[str]:
     """One line for the node's own scalars, then its child nodes, deeper."""
+    if isinstance(node, Literal):
+        yield f"{'  ' * depth}Literal {node.value!r} @{node.span.line}:{node.span.column}"
+        return
     scalars: list[str] = []
     below: list[tuple[str, object]] = []
     fields = node.children() if isinstance(node, Node) else {}
@@ -244,7 +247,7 @@ def _lines(node: object, depth: int) -> Iterator[str]:
             continue
         if isinstance(value, Node):
             below.append((name, value))
-        elif isinstance(value, tuple) and not isinstance(node, Literal):
+        elif isinstance(value, tuple):
             below += [(name, item) for item in value]
         else:
             scalars.append(value if isinstance(value, str) and name != "value" else repr(value))

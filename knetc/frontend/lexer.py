@@ -86,6 +86,11 @@ class Token(NamedTuple):
     end: int
 
 
+def opens_block(token: Token) -> bool:
+    """Whether the token, inside a definition and outside brackets, waits for an `end`."""
+    return token.kind == "IF" or (token.kind == "RESERVED" and token.text in _OTHER_BLOCKS)
+
+
 class Item(NamedTuple):
     """The tokens of one top-level item, the offset after it, and whether its brackets and blocks pair up."""
 
@@ -201,8 +206,9 @@ class _ItemLexer:
             if self._structure(Token(kind, text, start, self.position)):
                 return True
         elif not self.brackets:
-            if kind == "RESERVED" and text in _OTHER_BLOCKS:
-                self.blocks.append(Token(kind, text, start, self.position))
+            token = Token(kind, text, start, self.position)
+            if opens_block(token):
+                self.blocks.append(token)
         elif self.brackets[-1].kind == "LSQB":
             self._part_elements(previous, kind, start)
         if previous == "NUMBER" and not self.spaced and kind in ("NAME", "LPAR"):

@@ -15,7 +15,7 @@ from typing import Any
 from knetc.errors import Diagnostics, KnetError, KnetLimitation, KnetSyntaxError, Note, Source
 from knetc.frontend import ast, julia
 from knetc.frontend.build import ACTIONS, Builder
-from knetc.frontend.lexer import MAX_NESTING, RESERVED, Item, Lexer, Places, Token
+from knetc.frontend.lexer import MAX_NESTING, Item, Lexer, Places, Token, opens_block
 from knetc.frontend.tables import END, Tables, load
 
 MAX_FAULTS = 20
@@ -187,7 +187,8 @@ class _Reader:
                 return None
 
     def _report(self, machine: _Machine, token: Token) -> None:
-        expected = frozenset(s for s in machine.actions() if s.isupper() or s == END)
+        # The state in which the input may end knows no token.
+        expected = frozenset(s for s in machine.actions() if s.isupper()) or frozenset((END,))
         self._error(_message(expected, token), token)
 
     def _error(self, message: str, token: Token, *notes: Note) -> None:
@@ -290,7 +291,7 @@ class _Machine:
                 return False
             if open_blocks == 0 and token.kind in ("SEP", "END", "ELSE", "ELSEIF"):
                 break
-            open_blocks += (token.kind == "IF") - (token.kind == "END")
+            open_blocks += opens_block(token) - (token.kind == "END")
             stream.next += 1
         self._states.append(state_of(self._states[-1])["statement"])
         self._values.append((None, token.start, token.start, 0))
@@ -302,7 +303,7 @@ class _Machine:
 
 def _message(expected: frozenset[str], token: Token) -> str:
     """What is wrong with a token where only `expected` ones may stand."""
-    if token.text in RESERVED and token.kind == "RESERVED":
+    if token.kind == "RESERVED":
         return f"'{token.text}' is not part of Knet"
     if token.kind == "EQUALS" and "COMPARE" in expected:
         return "only a name can stand on the left of '='; to compare, write '=='"
