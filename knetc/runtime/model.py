@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Model:
 
     def __init__(self, lowered: Program, backend: str = "auto", dtype: str = "f32", seed: int = 0) -> None:
         self._lowered = lowered
+        self._labels = [f"input {i.name}" for i in lowered.inputs]
         self._unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
         self._recurrent = bool(self._unsized.states())
         self._backend = backends.choose(backend, self._recurrent)
@@ -101,16 +103,14 @@ class Model:
             names = f" ({check.listing(i.name for i in declared)})" if declared else ""
             raise KnetTypeError(f"{what}: the model has {count(len(declared), 'input')}{names}, got {len(inputs)}")
         last = self._order.last
-        if last and all(
-            check.as_before(given, self._numpy_dtype, s) for given, s in zip(inputs, last.shapes, strict=True)
-        ):
-            for given, i in zip(inputs, declared, strict=True):
-                check.finite(given, f"input {i.name}")
+        if last and all(map(check.as_before, inputs, repeat(self._numpy_dtype), last.shapes)):
+            for given, label in zip(inputs, self._labels, strict=True):
+                check.finite(given, label)
             return self._with_state(what, list(inputs), last.batch)
         known = self._program.inputs if self._program else declared
         arrays = [
-            check.columns(given, f"input {i.name}", self._numpy_dtype, i.dims)
-            for given, i in zip(inputs, known, strict=True)
+            check.columns(given, label, self._numpy_dtype, i.dims)
+            for given, label, i in zip(inputs, self._labels, known, strict=True)
         ]
         program = self._program
         if program is None or not self._confirmed:
