@@ -228,6 +228,8 @@ class Inliner:
 
     def _call(self, scope: Scope, call: ast.Call, target: str | None, name: str | None) -> Task:
         if call.name in COMPILE_TIME and not scope.is_local(call.name):
+            if any(isinstance(a.value, ast.Name) and scope.is_array(a.value.name) for a in call.args):
+                raise KnetTypeError(f"'{call.name}' is a compile-time function and takes no arrays", call.span)
             return evaluate_call(call, scope.constant)
         callee = self._callee(scope, call)
         operands = []
@@ -253,7 +255,7 @@ class Inliner:
                 raise KnetTypeError(
                     f"'{name}' is {arith.show(value)} here, not the name of an operator", call.name_span
                 )
-            return self._operator(value, False, call.name_span, f"'{name}' names no operator: ")
+            return self._operator(value, False, call.name_span, f"in the place of '{name}': ")
         if name in scope.function.positional:
             raise KnetTypeError(f"'{name}' is an array here, not an operator", call.name_span)
         return self._operator(name, scope.function.builtin, call.name_span, "")
@@ -281,7 +283,8 @@ class Inliner:
             elif argument.name is not None:
                 span = argument.span
                 key = (span.source.name, span.line, span.column, argument.name)
-                found[argument.name] = Keyword(evaluate(value, scope.constant), span, key)
+                origin = scope.origins.get(value.name) if isinstance(value, ast.Name) else None
+                found[argument.name] = Keyword(evaluate(value, scope.constant), span, key, origin)
         return found
 
     def _primitive(
@@ -398,6 +401,9 @@ class Inliner:
         for name, parameter in function.keywords.items():
             if name in given:
                 scope.constants[name] = given[name].value
+                origin = given[name].origin or given[name].span
+                if origin is not None:
+                    scope.origins[name] = origin
             elif parameter.default is not None:
                 scope.constants[name] = evaluate(parameter.default, scope.constant)
 

@@ -162,6 +162,7 @@ class _ItemLexer:
         self.tokens: list[Token] = []
         self.brackets: list[Token] = []
         self.blocks: list[Token] = []
+        self.suspect: Token | None = None  # a block whose `end` does not stand under it
         self.sound = True
         self.definition = False
         self.spaced = False
@@ -294,12 +295,19 @@ class _ItemLexer:
             self.blocks.append(token)
         elif token.kind == "END":
             if self.blocks:
-                self.blocks.pop()
+                opened = self.blocks.pop()
+                if self._indent(opened) != self._indent(token) and self.suspect is None:
+                    self.suspect = opened
             else:
                 self._fault("'end' closes nothing", token)
         elif token.kind in ("ELSE", "ELSEIF") and (not self.blocks or self.blocks[-1].kind != "IF"):
             self._fault(f"'{token.text}' belongs to no 'if'", token)
         return False
+
+    def _indent(self, token: Token) -> str:
+        """The blanks before the first token of a token's line."""
+        line = self.text[self.text.rfind("\n", 0, token.start) + 1 : token.start]
+        return line[: len(line) - len(line.lstrip())]
 
     def _unclosed_bracket(self, found: Token | None) -> None:
         opened = self.brackets[0]
@@ -315,6 +323,8 @@ class _ItemLexer:
             opened = self.blocks[-1]
             what = "definition" if opened.kind == "FUNCTION" else f"'{opened.text}'"
             notes = [Note("the next definition starts here", self._span(found))] if found else []
+            if self.suspect is not None:
+                notes.append(Note("indented otherwise than the 'end' that closes it", self._span(self.suspect)))
             self._fault(f"this {what} is never closed; 'end' is missing", opened, *notes)
         self.blocks.clear()
 

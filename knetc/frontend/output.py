@@ -106,7 +106,8 @@ class Output:
             self.use(keyword)
             wrong = spec.check(keyword.value)
             if wrong is not None:
-                raise KnetTypeError(f"'{name}' of {op.name} {wrong}", keyword.span)
+                notes = [Note("the value was given here", keyword.origin)] if keyword.origin else []
+                raise KnetTypeError(f"'{name}' of {op.name} {wrong}", keyword.span, notes)
             given[name] = keyword.value
         return given
 

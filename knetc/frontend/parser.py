@@ -291,7 +291,7 @@ class _Machine:
                 return False
             if open_blocks == 0 and token.kind in ("SEP", "END", "ELSE", "ELSEIF"):
                 break
-            open_blocks += opens_block(token) - (token.kind == "END")
+            open_blocks += opens_block(token) + (token.kind == "FUNCTION") - (token.kind == "END")
             stream.next += 1
         self._states.append(state_of(self._states[-1])["statement"])
         self._values.append((None, token.start, token.start, 0))
@@ -309,8 +309,8 @@ def _message(expected: frozenset[str], token: Token) -> str:
         return "only a name can stand on the left of '='; to compare, write '=='"
     if token.kind == "COLON" and "COLON" not in expected and "COMPARE" in expected:
         return "a range has the form 'start:stop'; ranges with a step are not part of Knet"
-    if token.kind == "MACRO":
-        return "'@knet' can only stand at the top level"
+    if token.kind == "FUNCTION":
+        return "a function cannot be defined inside another"
     found = token.text if token.kind in ("SEP", END) and token.text != ";" else f"'{token.text}'"
     return f"{_list(expected)} expected, found {found}"
 
@@ -319,6 +319,8 @@ def _list(expected: frozenset[str]) -> str:
     """The expected tokens in words: groups first, then single ones."""
     words = []
     rest = set(expected - _UNSHOWN)
+    if rest & {"SEP", "NAME"}:  # where a statement may end or begin, a block may end too: not worth saying
+        rest -= {"ELSE", "ELSEIF", "END"}
     if {"NAME", "NUMBER", "LPAR"} <= rest:
         words.append("an expression")
         rest -= _OPERAND

@@ -36,21 +36,30 @@ Operand: TypeAlias = "Var | Nothing | Value"
 class Keyword:
     """A keyword argument on its way to the operator that takes it.
 
-    `written`: it stands in the call itself rather than coming through `o...`. `key` tells arguments apart for the
-    warning that one was never used.
+    `span` is where it stands in a call, `origin` where its value was written, if that is elsewhere. `written`: it
+    stands in the call itself rather than coming through `o...`. `key` tells arguments apart for the warning that one
+    was never used.
     """
 
-    __slots__ = ("key", "span", "value", "written")
+    __slots__ = ("key", "origin", "span", "value", "written")
 
-    def __init__(self, value: Value, span: Span | None, key: tuple[str, int, int, str], written: bool = True) -> None:
+    def __init__(
+        self,
+        value: Value,
+        span: Span | None,
+        key: tuple[str, int, int, str],
+        origin: Span | None = None,
+        written: bool = True,
+    ) -> None:
         self.value = value
         self.span = span
         self.key = key
+        self.origin = origin
         self.written = written
 
     def passed_on(self) -> Keyword:
         """The same argument, come through a splat."""
-        return Keyword(self.value, self.span, self.key, written=False)
+        return Keyword(self.value, self.span, self.key, self.origin, written=False)
 
 
 class Poisoned(Exception):
@@ -73,6 +82,7 @@ class Scope:
         self.returned = False
         self.failed = False
         self.constants: dict[str, Value] = {}
+        self.origins: dict[str, Span] = {}
         self.varying: dict[str, Span] = {}
         self.arrays: dict[str, str] = {}
         self.rest: dict[str, Keyword] = {}

@@ -122,7 +122,8 @@ def test_what_it_stands_for(call: str, instructions: list[str]) -> None:
 def test_every_keyword_of_cbfp_arrives() -> None:
     found = body(
         "return cbfp(x; out=4, f=:sigm, cwindow=(5,4), cpadding=1, cstride=2, cupscale=3,"
-        " cmode=CUDNN_CROSS_CORRELATION, pwindow=(3,2), ppadding=(1,0), pstride=4, pmode=CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,"
+        " cmode=CUDNN_CROSS_CORRELATION, pwindow=(3,2), ppadding=(1,0), pstride=4,"
+        " pmode=CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,"
         " cinit=Constant(1), binit=Constant(2))"
     )
     assert found == [
