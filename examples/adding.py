@@ -47,7 +47,7 @@ def main() -> None:
     p.add_argument("--length", type=int, default=50)
     p.add_argument("--hidden", type=int, default=100)
     p.add_argument("--updates", type=int, default=3000)
-    p.add_argument("--lr", type=float, default=0.01)
+    p.add_argument("--lr", type=float, default=0.001)
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--backend", default="auto")
@@ -58,7 +58,7 @@ def main() -> None:
     net = knetc.compile(
         Path(__file__).parent / "adding.knet", "adding", backend=args.backend, seed=args.seed, hidden=args.hidden
     )
-    net.setp(lr=args.lr)
+    net.setp(adam=True, lr=args.lr)
     rows: list[tuple[int, float]] = []
     recent: list[float] = []
     for i in range(1, args.updates + 1):
