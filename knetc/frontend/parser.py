@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from knetc.errors import Diagnostics, KnetError, KnetLimitation, KnetSyntaxError, Note, Source
-from knetc.frontend import ast, julia
+from knetc.frontend import ast
 from knetc.frontend.build import ACTIONS, Builder
 from knetc.frontend.lexer import MAX_NESTING, Item, Lexer, Places, Token, opens_block
 from knetc.frontend.tables import END, Tables, load
@@ -129,6 +129,8 @@ class _Reader:
 
     def julia(self) -> None:
         """Reads the blocks of a Julia file."""
+        from knetc.frontend import julia  # imported here, since most sources are Knet files
+
         found = julia.blocks(self.source.text)
         start = next(found, None)
         while start is not None:
