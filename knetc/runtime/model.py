@@ -1,8 +1,7 @@
 """A compiled model: Knet's semantics (call order, stack, state, options, errors) over any back end.
 
-Before it: `source.py`, which lowers the user's text. After it: an executable (`executable.py`), made when the sizes are
-known: at compile time where nothing depends on the input, else at the first forw. Every method checks before it acts,
-so an error leaves the model as it was.
+Before it: `source.py`, which lowers the user's text. After it: an executable (`executable.py`), which `engine.py` makes
+when the sizes are known. Every method checks before it acts, so an error leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -15,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knetc import driver
 from knetc.errors import KnetNameError, KnetShapeError, KnetStateError, KnetTypeError
-from knetc.ir.program import LOSSES, Program, Variant
+from knetc.ir.program import Program
 from knetc.ir.types import N, PartialDims, Type
-from knetc.options import Options
 from knetc.record import replace
-from knetc.runtime import backends, check
-from knetc.runtime.executable import Executable, TrainingOptions
+from knetc.runtime import check
+from knetc.runtime.engine import Engine
+from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, Order, count
-from knetc.runtime.signature import parameters, result_type, unbatched_inputs
+from knetc.runtime.signature import parameters
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -35,27 +33,14 @@ if TYPE_CHECKING:
 class Model:
     """A model that computes and trains. Made by `knetc.compile`; every method is a function of `knetc` too."""
 
-    def __init__(self, lowered: Program, backend: str = "auto", dtype: str = "f32", seed: int = 0) -> None:
-        self._lowered = lowered
-        self._labels = [f"input {i.name}" for i in lowered.inputs]
-        self._unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
-        self._recurrent = bool(self._unsized.states())
-        self._backend = backends.choose(backend, self._recurrent)
-        self._dtype = dtype
-        self._numpy_dtype = check.DTYPES[dtype]
-        self._seed = seed
-        self._draw_seed: int | None = None  # what setseed gave
-        self._options = {name: TrainingOptions() for name in parameters(self._unsized)}
-        self._program: Program | None = None
-        self._variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}  # with the type of what each returns
-        self._executable: Executable | None = None
-        self._confirmed = False  # whether an input has shown that the inferred sizes hold
-        self._written: set[str] = set()  # parameters set by the user
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._labels = [f"input {i.name}" for i in engine.lowered.inputs]
+        self._dtype = check.DTYPES[engine.dtype]
+        self._options = {name: TrainingOptions() for name in parameters(engine.unsized)}
         self._order = Order()
         self._given: list[Tensor] = []  # the inputs of the last call
         self._state_batch: int | None = None
-        with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first forw says them
-            self._use(self._infer((None,) * len(lowered.inputs)))
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
@@ -66,13 +51,13 @@ class Model:
         taken without a copy and must not change before `back`. Raises KnetTypeError (kind of an input, NaN),
         KnetShapeError, KnetNameError (an unknown condition), KnetStateError (another batch size in mid-sequence).
         """
-        setting = check.setting(conditions, self._lowered.conditions)
+        setting = check.setting(conditions, self._engine.lowered.conditions)
         arrays, batch = self._inputs("forw", inputs)
         return self._run("forw", setting, arrays, batch)
 
     def sforw(self, *inputs: Any, **conditions: bool) -> Tensor | None:
         """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
-        setting = check.setting(conditions, self._lowered.conditions)
+        setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
         arrays, batch = self._inputs("sforw", inputs)
         return self._run("sforw", setting, arrays, batch)
@@ -83,7 +68,7 @@ class Model:
         Returns the values in the same form (time last, or a list; a step of several inputs is a tuple), None where the
         model returns nothing. Raises as `sforw`, before the first step runs.
         """
-        setting = check.setting(conditions, self._lowered.conditions)
+        setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("forwseq")
         steps = _steps(xs, "forwseq")
         prepared = [self._inputs("forwseq", s if isinstance(s, tuple) else (s,)) for s in steps]
@@ -98,27 +83,22 @@ class Model:
 
     def _inputs(self, what: str, inputs: Sequence[Any]) -> tuple[list[Tensor], int]:
         """The checked inputs and their batch size; infers the sizes where they are not known yet."""
-        declared = self._lowered.inputs
+        declared = self._engine.known.inputs
         if len(inputs) != len(declared):
             names = f" ({check.listing(i.name for i in declared)})" if declared else ""
             raise KnetTypeError(f"{what}: the model has {count(len(declared), 'input')}{names}, got {len(inputs)}")
         last = self._order.last
-        if last and all(map(check.as_before, inputs, repeat(self._numpy_dtype), last.shapes)):
+        if last and all(map(check.as_before, inputs, repeat(self._dtype), last.shapes)):
             for given, label in zip(inputs, self._labels, strict=True):
                 check.finite(given, label)
             return self._with_state(what, list(inputs), last.batch)
-        known = self._program.inputs if self._program else declared
         arrays = [
-            check.columns(given, label, self._numpy_dtype, i.dims)
-            for given, label, i in zip(inputs, self._labels, known, strict=True)
+            check.columns(given, label, self._dtype, i.dims)
+            for given, label, i in zip(inputs, self._labels, declared, strict=True)
         ]
-        program = self._program
-        if program is None or not self._confirmed:
-            program = self._program_for(arrays)
+        program = self._engine.fitting(arrays)
         batch = self._batch(program, arrays)
-        if program is not self._program:
-            self._use(program)
-        self._confirmed = True
+        self._engine.confirm(program)
         return self._with_state(what, arrays, batch)
 
     def _with_state(self, what: str, arrays: list[Tensor], batch: int) -> tuple[list[Tensor], int]:
@@ -142,13 +122,13 @@ class Model:
         return batch or 1
 
     def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
-        value = self._device().forward(setting, arrays, push=what == "sforw")
+        value = self._engine.device().forward(setting, arrays, push=what == "sforw")
         self._given = arrays
-        if self._recurrent:
+        if self._engine.recurrent:
             self._state_batch = batch
             if what == "forw":
                 self._order.state_changed("forw")
-        variant, type_ = self._variants[setting]
+        variant, type_ = self._engine.variants[setting]
         call, shapes = self._order.last, tuple(a.shape for a in arrays)
         if call is None or call.variant is not variant or call.shapes != shapes:
             call = Call(variant, type_.concrete(batch) if type_ else None, batch, shapes)
@@ -170,7 +150,7 @@ class Model:
         call = self._order.before_back()
         kind, gold, masked = self._target(call, ygold, loss, mask)
         wanted = self._wanted(getdx)
-        found = self._device().backward(kind, gold, masked, wanted, pop=False)
+        found = self._engine.device().backward(kind, gold, masked, wanted, pop=False)
         self._order.went_back(pop=False)
         return self._dx(getdx, wanted, found, call)
 
@@ -205,7 +185,7 @@ class Model:
     def _pop(
         self, call: Call, kind: str, gold: Tensor | None, mask: Tensor | None, getdx: Any, wanted: list[int]
     ) -> Tensor | list[Tensor] | None:
-        found = self._device().backward(kind, gold, mask, wanted, pop=True)
+        found = self._engine.device().backward(kind, gold, mask, wanted, pop=True)
         self._order.went_back(pop=True)
         return self._dx(getdx, wanted, found, call)
 
@@ -222,11 +202,11 @@ class Model:
             raise KnetTypeError("a mask goes with a loss; without one, ygold is the gradient itself")
         if call.result is None:
             raise KnetStateError("ygold: the model returned nothing in that call, so there is nothing to compare")
-        gold = check.gold(ygold, call.result, self._numpy_dtype)
-        return name, gold, check.mask(mask, gold.shape[-1], self._numpy_dtype)
+        gold = check.gold(ygold, call.result, self._dtype)
+        return name, gold, check.mask(mask, gold.shape[-1], self._dtype)
 
     def _wanted(self, getdx: Any) -> list[int]:
-        count = len(self._lowered.inputs)
+        count = len(self._labels)
         if isinstance(getdx, bool | np.bool_):
             return list(range(count)) if getdx else []
         wanted = list(getdx) if isinstance(getdx, list | tuple) else [getdx]
@@ -243,7 +223,7 @@ class Model:
         """The gradients of inputs, zero where no gradient flows; one array for one index or one input."""
         if not wanted and not isinstance(getdx, list | tuple):
             return None
-        zero = self._numpy_dtype.type(0)
+        zero = self._dtype.type(0)
         all_ = [found[i] if i in found else np.full(call.shapes[i], zero, order="F") for i in wanted]
         return all_ if isinstance(getdx, list | tuple) or len(all_) > 1 else all_[0]
 
@@ -259,7 +239,7 @@ class Model:
             checked = check.training_options({"gclip": gclip, "gscale": gscale})
             gclip, gscale = checked["gclip"], checked["gscale"]
         self._order.before_gradients("update")
-        self._device().update(self._options, gclip, gscale)
+        self._engine.device().update(self._options, gclip, gscale)
         self._order.parameters_changed()
 
     def setp(self, name: str | None = None, **options: Any) -> None:
@@ -278,24 +258,22 @@ class Model:
     def reset(self, keepstate: bool = False) -> None:
         """Empties the stack, zeroes the gradients, and zeroes the state unless `keepstate`."""
         keepstate = check.flag("keepstate", keepstate)
-        if self._executable:
-            self._executable.reset(keepstate)
+        if self._engine.executable:
+            self._engine.executable.reset(keepstate)
         self._order.reset()
         if not keepstate:
             self._state_batch = None
 
     def clean(self) -> None:
         """Frees what can be computed again: the stack, the gradients, the values of the last call."""
-        if self._executable:
-            self._executable.clean()
+        if self._engine.executable:
+            self._engine.executable.clean()
         self._given = []
         self._order.clean()
 
     def setseed(self, seed: int) -> None:
         """Random draws from here on are keyed by `seed`; the parameters stay."""
-        self._draw_seed = check.natural("seed", seed, 0)
-        if self._executable:
-            self._executable.set_seed(self._draw_seed)
+        self._engine.set_seed(check.natural("seed", seed, 0))
 
     def train(
         self,
@@ -332,8 +310,8 @@ class Model:
         value.
         """
         self._check_name(name)
-        device = self._device("get")
-        kind = "par" if name in self._options else "state" if name in self._unsized.states() else "value"
+        device = self._engine.device("get")
+        kind = "par" if name in self._options else "state" if name in self._engine.unsized.states() else "value"
         with contextlib.suppress(KeyError):
             return self._given_by_name()[name].copy(order="F")
         with contextlib.suppress(KeyError):
@@ -345,18 +323,18 @@ class Model:
     def set(self, name: str, array: Any) -> None:
         """Overwrites a parameter or a state variable. Raises KnetNameError, KnetTypeError, KnetShapeError."""
         self._check_name(name)
-        device = self._device("set")
-        assert self._program is not None
-        types = {n: i.type for n, i in self._program.params().items()} | self._program.states()
+        device = self._engine.device("set")
+        program = self._engine.known
+        types = {n: i.type for n, i in program.params().items()} | program.states()
         if types.get(name) is None:
             raise KnetTypeError(f"set: {name} is computed by the model; parameters and state can be set")
-        result = check.array(array, f"set: {name}", self._numpy_dtype)
+        result = check.array(array, f"set: {name}", self._dtype)
         type_ = types[name]
         assert type_ is not None
         batch = check.fits(result, type_.dims, f"set: {name}")
         if name in self._options:
             device.write("par", name, result)
-            self._written.add(name)
+            self._engine.written.add(name)
             self._order.parameters_changed()
             return
         if batch is not None and self._state_batch not in (None, batch):
@@ -367,15 +345,14 @@ class Model:
 
     def params(self) -> dict[str, tuple[int, ...]]:
         """Every parameter with its dims; 0 for a size that is not known before the first forw."""
-        program = self._program or self._unsized
-        return {name: _dims(i.type, i.attr("dims")) for name, i in parameters(program).items()}
+        return {name: _dims(i.type, i.attr("dims")) for name, i in parameters(self._engine.known).items()}
 
     def state(self) -> dict[str, PartialDims]:
         """Every state variable with its dims; N for the batch where there is no state yet."""
         batch = N if self._state_batch is None else self._state_batch
         return {
             name: () if type_ is None else tuple(batch if d is N else d for d in type_.dims)
-            for name, type_ in (self._program or self._unsized).states().items()
+            for name, type_ in self._engine.known.states().items()
         }
 
     def grad(self, name: str) -> Tensor:
@@ -387,7 +364,7 @@ class Model:
             )
         self._order.before_gradients("grad")
         try:
-            return self._device().read("grad", name)
+            return self._engine.device().read("grad", name)
         except KeyError:
             raise KnetStateError(f"grad: parameter {name} does not reach the model's value") from None
 
@@ -398,16 +375,16 @@ class Model:
 
     def wnorm(self) -> float:
         """The L2 norm of all parameters together. Raises KnetStateError where the sizes are not known yet."""
-        self._device("wnorm")
+        self._engine.device("wnorm")
         return _norm(self.get(name) for name in self._options)
 
     def summary(self) -> str:
         """A line per operation: number, operator, arguments, name, dims, norm of the last value."""
         from knetc.runtime.listing import listing
 
-        program = self._program or self._unsized
+        program = self._engine.known
         variant = self._order.last.variant if self._order.last else program.variants[0]
-        return listing(program, variant, self._backend, self._dtype, self._value_norm)
+        return listing(program, variant, self._engine.backend, self._engine.dtype, self._value_norm)
 
     __repr__ = summary
 
@@ -416,85 +393,36 @@ class Model:
         with contextlib.suppress(KeyError):
             return _norm([self._given_by_name()[value]])
         with contextlib.suppress(KeyError):
-            if self._executable:
-                return _norm([self._executable.read("par" if value in self._options else "value", value)])
+            if self._engine.executable:
+                kind = "par" if value in self._options else "value"
+                return _norm([self._engine.executable.read(kind, value)])
         return None
-
-    # --- building -----------------------------------------------------------------------------------------------------
 
     @property
     def backend(self) -> str:
         """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
-        return self._backend
+        return self._engine.backend
 
     def _given_by_name(self) -> dict[str, Tensor]:
         """The inputs of the last call; none before the first."""
-        return dict(zip((i.name for i in self._lowered.inputs), self._given, strict=False))
+        return dict(zip((i.name for i in self._engine.lowered.inputs), self._given, strict=False))
 
     def trained(self) -> list[str]:
         """The parameters that `update` changes."""
-        return [str(i.attr("param")) for i in self._program.update] if self._program else []
+        return [str(i.attr("param")) for i in self._engine.known.update]
 
     def twin(self, dtype: str) -> Model:
         """A model of the same program and parameters with elements of `dtype`, its state zero."""
-        twin = Model(self._lowered, self._backend, dtype, self._seed)
-        if self._program:
-            twin._use(twin._infer(tuple(i.dims for i in self._program.inputs)))
-            twin._confirmed = self._confirmed
+        twin = Model(self._engine.twin(dtype))
+        if self._engine.program:
             for name in self._options:
                 twin.set(name, self.get(name))
         return twin
 
-    def _infer(self, dims: tuple[PartialDims | None, ...]) -> Program:
-        return driver.optimise(self._lowered, self._compilation(dims))
-
-    def _compilation(self, dims: tuple[PartialDims | None, ...]) -> Options:
-        """The interpreter runs the program as it was written, the other back ends the optimised one."""
-        return Options(inputs=dims, losses=LOSSES, dtype=self._dtype, level=0 if self._backend == "numpy" else 2)
-
-    def _program_for(self, arrays: Sequence[Tensor]) -> Program:
-        """The program for inputs of these shapes: the one there is, where they fit it."""
-        fixed = unbatched_inputs(self._unsized)
-        dims: list[PartialDims] = []
-        for i, array in zip(self._lowered.inputs, arrays, strict=True):
-            dims.append(array.shape if i.name in fixed else (*array.shape[:-1], N))
-        if self._program and tuple(i.dims for i in self._program.inputs) == tuple(dims):
-            return self._program
-        program = self._infer(tuple(dims))
-        for name, instr in program.params().items():
-            if name in self._written and instr.type != self._param_type(name):
-                raise KnetShapeError(f"the inputs need another shape of parameter {name} than the one that was set")
-        return program
-
-    def _param_type(self, name: str) -> Type | None:
-        return self._program.params()[name].type if self._program else None
-
-    def _use(self, program: Program) -> None:
-        """Takes a program; parameters that the user has set keep their values."""
-        old = self._executable
-        kept = {name: old.read("par", name) for name in self._written} if old else {}
-        self._program = program
-        self._variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
-        self._executable = None
-        if old:
-            old.close()
-            for name, array in kept.items():
-                self._device().write("par", name, array)
-
-    def _device(self, what: str = "") -> Executable:
-        """The executable, made when it is first needed."""
-        if self._executable is None:
-            if self._program is None:
-                raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
-            options = self._compilation(tuple(i.dims for i in self._program.inputs))
-            self._executable = backends.make(self._backend, self._program, options, self._seed)
-            if self._draw_seed is not None:
-                self._executable.set_seed(self._draw_seed)
-        return self._executable
-
     def _check_name(self, name: Any) -> None:
-        known = {i.name for i in self._unsized.inputs} | self._options.keys() | self._unsized.states().keys()
-        for variant in self._unsized.variants:
+        unsized = self._engine.unsized
+        known = {i.name for i in unsized.inputs} | self._options.keys() | unsized.states().keys()
+        for variant in unsized.variants:
             known.update(n for n, _ in variant.names)
         if not isinstance(name, str) or name not in known:
             raise KnetNameError(f"the model has no variable {name!r}{check.suggestion(str(name), sorted(known))}")

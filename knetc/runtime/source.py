@@ -13,6 +13,7 @@ from typing import Any
 from knetc import driver
 from knetc.errors import Diagnostic, KnetError, KnetTypeError, Source
 from knetc.runtime import check, keywords
+from knetc.runtime.engine import Engine
 from knetc.runtime.model import Model
 
 
@@ -44,7 +45,7 @@ def compile(
     lowered = driver.lower(read(source), model, keywords.values(kwargs), warnings)
     for warning in warnings:
         print(warning.render(), file=sys.stderr)
-    return Model(lowered, backend, dtype, seed)
+    return Model(Engine(lowered, backend, dtype, seed))
 
 
 def read(source: Any) -> Source | None:

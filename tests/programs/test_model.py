@@ -131,7 +131,7 @@ def test_arrays_from_python_are_initial_values(backend: str) -> None:
 def test_the_stack_holds_only_what_the_backward_pass_reads() -> None:
     net = knetc.compile(manual.RNN1, backend="numpy", hsize=4, xsize=3)
     net.sforw(np.ones((3, 2)))
-    interpreter = net._executable
+    interpreter = net._engine.executable
     kept = set(interpreter._stack[0].env)  # type: ignore[union-attr]
     # relu's gradient reads its result, the products read their operands; the sums' results are read by nothing.
     assert kept == {"a", "b", "x", "h@prev", "h"}

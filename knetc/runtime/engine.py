@@ -1,0 +1,124 @@
+"""What runs a model: its program, as soon as the sizes are known, and the executable of that program.
+
+Part of `model.Model`. Sizes are inferred at compile time where nothing depends on the input; what is inferred then
+holds until the first input says otherwise. The executable is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from knetc import driver
+from knetc.errors import KnetShapeError, KnetStateError
+from knetc.ir.program import LOSSES, Program, Variant
+from knetc.ir.types import N, PartialDims, Type
+from knetc.options import Options
+from knetc.runtime import backends
+from knetc.runtime.executable import Executable
+from knetc.runtime.signature import parameters, result_type, unbatched_inputs
+
+if TYPE_CHECKING:
+    from knetc.runtime.executable import Tensor
+
+
+class Engine:
+    """A lowered program on one back end.
+
+    `unsized`: the program before its sizes are known. `program`: the same with sizes, None where they are not known.
+    `variants`: by setting, with the type of what each returns. `executable`: None until `device` makes it. `written`:
+    the parameters that the user has set.
+    """
+
+    def __init__(self, lowered: Program, backend: str, dtype: str, seed: int) -> None:
+        self.lowered, self.dtype, self.seed = lowered, dtype, seed
+        self.unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
+        self.recurrent = bool(self.unsized.states())
+        self.backend = backends.choose(backend, self.recurrent)
+        self.program: Program | None = None
+        self.variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}
+        self.executable: Executable | None = None
+        self.written: set[str] = set()
+        self._confirmed = False  # whether an input has shown that the inferred sizes hold
+        self._draw_seed: int | None = None
+        with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first one says them
+            self._use(self._infer((None,) * len(lowered.inputs)))
+
+    @property
+    def known(self) -> Program:
+        """The program with sizes, or without them where they are not known yet."""
+        return self.program or self.unsized
+
+    def fitting(self, arrays: Sequence[Tensor]) -> Program:
+        """The program for inputs of these shapes; the one there is where sizes have been confirmed.
+
+        Raises KnetShapeError where the shapes fit no program, or not the parameters that the user has set.
+        """
+        if self.program is not None and self._confirmed:
+            return self.program
+        fixed = unbatched_inputs(self.unsized)
+        dims: list[PartialDims] = []
+        for i, array in zip(self.lowered.inputs, arrays, strict=True):
+            dims.append(array.shape if i.name in fixed else (*array.shape[:-1], N))
+        if self.program and tuple(i.dims for i in self.program.inputs) == tuple(dims):
+            return self.program
+        program = self._infer(tuple(dims))
+        before = parameters(self.program) if self.program else {}
+        for name, instr in parameters(program).items():
+            if name in self.written and instr.type != before[name].type:
+                raise KnetShapeError(f"the inputs need another shape of parameter {name} than the one that was set")
+        return program
+
+    def confirm(self, program: Program) -> None:
+        """Takes the program that fits the first input; its sizes hold from now on."""
+        if program is not self.program:
+            self._use(program)
+        self._confirmed = True
+
+    def device(self, what: str = "") -> Executable:
+        """The executable, made when it is first needed. Raises KnetStateError where the sizes are not known.
+
+        `what` is the call that needs it, for the message.
+        """
+        if self.executable is None:
+            if self.program is None:
+                raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
+            options = self._options(tuple(i.dims for i in self.program.inputs))
+            self.executable = backends.make(self.backend, self.program, options, self.seed)
+            if self._draw_seed is not None:
+                self.executable.set_seed(self._draw_seed)
+        return self.executable
+
+    def set_seed(self, seed: int) -> None:
+        """Keys random draws by `seed`, also those of an executable that is made later."""
+        self._draw_seed = seed
+        if self.executable:
+            self.executable.set_seed(seed)
+
+    def twin(self, dtype: str) -> Engine:
+        """An engine of the same program, with elements of `dtype`."""
+        twin = Engine(self.lowered, self.backend, dtype, self.seed)
+        if self.program:
+            twin._use(twin._infer(tuple(i.dims for i in self.program.inputs)))
+            twin._confirmed = self._confirmed
+        return twin
+
+    def _infer(self, dims: tuple[PartialDims | None, ...]) -> Program:
+        return driver.optimise(self.lowered, self._options(dims))
+
+    def _options(self, dims: tuple[PartialDims | None, ...]) -> Options:
+        """The interpreter runs the program as it was written, the other back ends the optimised one."""
+        return Options(inputs=dims, losses=LOSSES, dtype=self.dtype, level=0 if self.backend == "numpy" else 2)
+
+    def _use(self, program: Program) -> None:
+        """Takes a program; parameters that the user has set keep their values."""
+        old = self.executable
+        kept = {name: old.read("par", name) for name in self.written} if old else {}
+        self.program = program
+        self.variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
+        self.executable = None
+        if old:
+            old.close()
+            for name, array in kept.items():
+                self.device().write("par", name, array)
