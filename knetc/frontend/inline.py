@@ -72,7 +72,7 @@ class Inliner:
 
     def _block(self, scope: Scope, block: tuple[ast.Stmt, ...]) -> Task:
         for statement in block:
-            if scope.guard == NEVER:
+            if scope.guard is NEVER:
                 return
             depth = len(self._active)
             try:
@@ -152,7 +152,7 @@ class Inliner:
             entered = remaining if holds is True else guard_and(remaining, holds)
             scope.guard, scope.constants = entered, dict(before)
             yield self._block(scope, block)
-            if scope.guard != NEVER:
+            if scope.guard is not NEVER:
                 ends.append(scope.guard)
                 constants.append(scope.constants)
             returned = returned or scope.guard != entered

@@ -51,6 +51,7 @@ def lower(
         temps=frozenset(output.temps),
         functions=tuple(output.functions),
         source=source,
+        keywords=tuple(sorted(keywords.items())),
     )
 
 
