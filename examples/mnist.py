@@ -1,6 +1,6 @@
 """Handwritten digits: `KNETC_DATA=… python examples/mnist.py softmax|mlp|lenet|lenet_dropout`.
 
-Trains one of the .knet models beside this file by plain stochastic gradient descent and prints the loss and the share
+Trains one of the .knet models beside this file by stochastic gradient descent and prints the loss and the share
 of wrong answers after every epoch; `--record` also writes them as a table. With `--digits` the data are the few
 thousand digits that ship with the project.
 """
@@ -16,7 +16,7 @@ from datasets import digits, mnist
 
 import knetc
 
-RATES = {"softmax": 0.2, "mlp": 0.2, "lenet": 0.1, "lenet_dropout": 0.1}
+RATES = {"softmax": 0.2, "mlp": 0.1, "lenet": 0.1, "lenet_dropout": 0.1}
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     p.add_argument("model", choices=list(RATES))
     p.add_argument("--epochs", type=int, default=10)
     p.add_argument("--lr", type=float, help="learning rate (default: one that suits the model)")
+    p.add_argument("--momentum", type=float, default=0.0)
     p.add_argument("--decay", type=float, default=1.0, help="factor on the rate whenever the test error gets worse")
     p.add_argument("--batch", type=int, default=100)
     p.add_argument("--seed", type=int, default=1)
@@ -38,7 +39,7 @@ def main() -> None:
     tst = knetc.minibatch(xtst, ytst, args.batch)
     net = knetc.compile(Path(__file__).parent / f"{args.model}.knet", args.model, backend=args.backend, seed=args.seed)
     rate = args.lr or RATES[args.model]
-    net.setp(lr=rate)
+    net.setp(lr=rate, momentum=args.momentum)
     conditions = {"dropout": True} if "dropout" in args.model else {}
     rows = []
     for epoch in range(1, args.epochs + 1):

@@ -32,11 +32,12 @@ class Record:
     def __init__(self, *values: Any, **named: Any) -> None:
         mine = self.__dict__
         fields = self.field_names
-        if self._defaults:
-            mine.update(self._defaults)
-        mine.update(zip(fields, values))  # noqa: B905 (checked below, once for both kinds)
-        if named:
-            mine.update(named)
+        if len(values) == len(fields) and not named:  # by far the most frequent
+            mine.update(zip(fields, values, strict=True))
+            return
+        mine.update(self._defaults)
+        mine.update(zip(fields, values, strict=False))
+        mine.update(named)
         if len(mine) != len(fields) or len(values) > len(fields):
             raise TypeError(f"{type(self).__name__} has the fields {', '.join(fields)}, not {', '.join(mine)}")
 
