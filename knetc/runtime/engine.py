@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from knetc import driver
 from knetc.errors import KnetShapeError, KnetStateError
+from knetc.ir.passes.shapes import batch_inputs
 from knetc.ir.program import LOSSES, Program, Variant
 from knetc.ir.types import N, PartialDims, Type
 from knetc.options import Options
 from knetc.runtime import backends
 from knetc.runtime.executable import Executable
-from knetc.runtime.signature import parameters, result_type, unbatched_inputs
+from knetc.runtime.signature import parameters, result_type
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -57,10 +58,10 @@ class Engine:
         """
         if self.program is not None and self._confirmed:
             return self.program
-        fixed = unbatched_inputs(self.unsized)
-        dims: list[PartialDims] = []
-        for i, array in zip(self.lowered.inputs, arrays, strict=True):
-            dims.append(array.shape if i.name in fixed else (*array.shape[:-1], N))
+        dims: list[PartialDims] = [
+            (*array.shape[:-1], N) if batched else array.shape
+            for array, batched in zip(arrays, batch_inputs(self.unsized), strict=True)
+        ]
         if self.program and tuple(i.dims for i in self.program.inputs) == tuple(dims):
             return self.program
         program = self._infer(tuple(dims))
@@ -112,13 +113,16 @@ class Engine:
         return Options(inputs=dims, losses=LOSSES, dtype=self.dtype, level=0 if self.backend == "numpy" else 2)
 
     def _use(self, program: Program) -> None:
-        """Takes a program; parameters that the user has set keep their values."""
+        """Takes a program; parameters and state that the user has set keep their values."""
         old = self.executable
-        kept = {name: old.read("par", name) for name in self.written} if old else {}
+        kept = [("par", name, old.read("par", name)) for name in self.written] if old else []
+        for name in program.states() if old else ():
+            with contextlib.suppress(KeyError):
+                kept.append(("state", name, old.read("state", name)))
         self.program = program
         self.variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
         self.executable = None
         if old:
             old.close()
-            for name, array in kept.items():
-                self.device().write("par", name, array)
+            for kind, name, array in kept:
+                self.device().write(kind, name, array)
