@@ -49,7 +49,8 @@ class Observer(Protocol):
 def run(program: Program, options: Options, stop_after: str | None = None) -> Program:
     """Runs the passes that a program of its stage has before it, up to the one named `stop_after` if that is given.
 
-    A `lowered` program goes through all of them; one that an earlier run stopped goes on from there. Raises the passes' KnetErrors, and KnetInternalError where a pass gives a program that breaks a rule.
+    A `lowered` program goes through all of them; one that an earlier run stopped goes on from there. Raises the passes'
+    KnetErrors, and KnetInternalError where a pass gives a program that breaks a rule.
     """
     if stop_after is not None and stop_after not in [p.name for p in PIPELINE]:
         raise ValueError(f"there is no pass '{stop_after}'")
