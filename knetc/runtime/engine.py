@@ -114,11 +114,12 @@ class Engine:
 
     def _use(self, program: Program) -> None:
         """Takes a program; parameters and state that the user has set keep their values."""
-        old = self.executable
-        kept = [("par", name, old.read("par", name)) for name in self.written] if old else []
-        for name in program.states() if old else ():
-            with contextlib.suppress(KeyError):
-                kept.append(("state", name, old.read("state", name)))
+        old, kept = self.executable, []
+        if old:
+            kept = [("par", name, old.read("par", name)) for name in self.written]
+            for name in program.states():
+                with contextlib.suppress(KeyError):
+                    kept.append(("state", name, old.read("state", name)))
         self.program = program
         self.variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
         self.executable = None
