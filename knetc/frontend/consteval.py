@@ -50,7 +50,7 @@ def evaluate_call(call: ast.Call, lookup: Lookup) -> Value:
         values += _items((argument.value,), lookup)
     if not least <= len(values) <= most:
         wanted = str(least) if least == most else f"{least} to {most}" if most < 1000 else f"at least {least}"
-        count = "1 argument" if wanted == "1" else f"{wanted} arguments"
+        count = f"{wanted} argument" if wanted in ("1", "at least 1") else f"{wanted} arguments"
         raise KnetTypeError(f"{call.name} takes {count}, not {len(values)}", call.span)
     try:
         return function(*values)

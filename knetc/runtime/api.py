@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
 
 
-def forw(net: Model, *inputs: Any, **conditions: bool) -> Tensor | None:
+def forw(net: Model, /, *inputs: Any, **conditions: bool) -> Tensor | None:
     """The model's value for `inputs`; see `Model.forw`."""
     return net.forw(*inputs, **conditions)
 
 
-def sforw(net: Model, *inputs: Any, **conditions: bool) -> Tensor | None:
+def sforw(net: Model, /, *inputs: Any, **conditions: bool) -> Tensor | None:
     """`forw` in a sequence; see `Model.sforw`."""
     return net.sforw(*inputs, **conditions)
 
 
-def forwseq(net: Model, xs: Any, **conditions: bool) -> Any:
+def forwseq(net: Model, xs: Any, /, **conditions: bool) -> Any:
     """A sequence of steps forward; see `Model.forwseq`."""
     return net.forwseq(xs, **conditions)
 

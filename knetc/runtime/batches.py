@@ -5,6 +5,7 @@ Before it: the user's arrays. After it: `train.py`, or the user's own loop over 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
@@ -90,7 +91,7 @@ def seqbatch(seq: Iterable[Any], dict: Mapping[Any, int], batchsize: int) -> Tim
     _check_size(batchsize)
     rows = len(dict)
     try:
-        indices = np.fromiter((dict[symbol] for symbol in seq), np.int32)
+        indices = np.fromiter((operator.index(dict[symbol]) for symbol in seq), np.int32)
     except KeyError as error:
         raise KnetNameError(f"seqbatch: the dictionary has no entry for {error.args[0]!r}") from None
     except (TypeError, ValueError, OverflowError):

@@ -193,6 +193,13 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def seed(value: Any) -> int:
+    """A seed: an integer of 64 bits. Raises KnetTypeError."""
+    if natural("seed", value, 0) >> 64:
+        raise KnetTypeError(f"seed is an integer below 2^64, got {value!r}")
+    return int(value)
+
+
 def natural(name: str, value: Any, least: int = 1) -> int:
     """An integer of at least `least`. Raises KnetTypeError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

@@ -7,11 +7,12 @@ holds until the first input says otherwise. The executable is made when it is fi
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from knetc import driver
-from knetc.errors import KnetShapeError, KnetStateError
+from knetc.errors import KnetLimitation, KnetShapeError, KnetStateError
 from knetc.ir.passes.shapes import batch_inputs
 from knetc.ir.program import LOSSES, Program, Variant
 from knetc.ir.types import N, PartialDims, Type
@@ -22,6 +23,9 @@ from knetc.runtime.signature import parameters, result_type
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
+
+
+_MOST_ELEMENTS = 2**40
 
 
 class Engine:
@@ -86,7 +90,10 @@ class Engine:
             if self.program is None:
                 raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
             options = self._options(tuple(i.dims for i in self.program.inputs))
-            self.executable = backends.make(self.backend, self.program, options, self.seed)
+            try:
+                self.executable = backends.make(self.backend, self.program, options, self.seed)
+            except MemoryError:
+                raise _too_large(self.program) from None
             if self._draw_seed is not None:
                 self.executable.set_seed(self._draw_seed)
         return self.executable
@@ -113,7 +120,12 @@ class Engine:
         return Options(inputs=dims, losses=LOSSES, dtype=self.dtype, level=0 if self.backend == "numpy" else 2)
 
     def _use(self, program: Program) -> None:
-        """Takes a program; parameters and state that the user has set keep their values."""
+        """Takes a program; parameters and state that the user has set keep their values.
+
+        Raises KnetLimitation for more elements than a memory can have.
+        """
+        if sum(_elements(program).values()) > _MOST_ELEMENTS:
+            raise _too_large(program)
         old, kept = self.executable, []
         if old:
             kept = [("par", name, old.read("par", name)) for name in self.written]
@@ -127,3 +139,17 @@ class Engine:
             old.close()
             for kind, name, array in kept:
                 self.device().write(kind, name, array)
+
+
+def _elements(program: Program) -> dict[str, int]:
+    """The number of elements of each parameter."""
+    return {name: math.prod(i.type.concrete(1)) for name, i in program.params().items() if i.type}
+
+
+def _too_large(program: Program) -> KnetLimitation:
+    """The error where the parameters do not fit into memory: it names the largest of them."""
+    sizes = _elements(program)
+    name = max(sizes, key=lambda n: sizes[n], default="")
+    return KnetLimitation(
+        f"the model does not fit into memory; its largest parameter, {name}, has {sizes.get(name, 0)} elements"
+    )

@@ -44,7 +44,7 @@ class Model:
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    def forw(self, *inputs: Any, **conditions: bool) -> Tensor | None:
+    def forw(self, /, *inputs: Any, **conditions: bool) -> Tensor | None:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
         `conditions` hold for this call; those not given are false. A Fortran-ordered input of the model's dtype is
@@ -52,17 +52,15 @@ class Model:
         KnetShapeError, KnetNameError (an unknown condition), KnetStateError (another batch size in mid-sequence).
         """
         setting = check.setting(conditions, self._engine.lowered.conditions)
-        arrays, batch = self._inputs("forw", inputs)
-        return self._run("forw", setting, arrays, batch)
+        return self._run("forw", setting, *self._inputs("forw", inputs))
 
-    def sforw(self, *inputs: Any, **conditions: bool) -> Tensor | None:
+    def sforw(self, /, *inputs: Any, **conditions: bool) -> Tensor | None:
         """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
-        arrays, batch = self._inputs("sforw", inputs)
-        return self._run("sforw", setting, arrays, batch)
+        return self._run("sforw", setting, *self._inputs("sforw", inputs))
 
-    def forwseq(self, xs: Any, **conditions: bool) -> Any:
+    def forwseq(self, xs: Any, /, **conditions: bool) -> Any:
         """T calls of `sforw`: `xs` is an array with time as an extra last dimension, or a list of the steps' inputs.
 
         Returns the values in the same form (time last, or a list; a step of several inputs is a tuple), None where the
@@ -71,19 +69,29 @@ class Model:
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("forwseq")
         steps = _steps(xs, "forwseq")
-        prepared = [self._inputs("forwseq", s if isinstance(s, tuple) else (s,)) for s in steps]
-        if len({batch for _, batch in prepared}) > 1:
-            raise KnetShapeError(f"forwseq: the batch size differs between the steps: {[b for _, b in prepared]}")
-        values = [self._run("sforw", setting, arrays, batch) for arrays, batch in prepared]
+        prepared, program = [], None
+        for step in steps:
+            prepared.append(self._inputs("forwseq", step if isinstance(step, tuple) else (step,), program))
+            program = prepared[0][2]
+        batches = [batch for _, batch, _ in prepared]
+        if len(set(batches)) > 1:
+            raise KnetShapeError(f"forwseq: the batch size differs between the steps: {batches}")
+        values = [self._run("sforw", setting, *inputs) for inputs in prepared]
         if any(v is None for v in values):
             return None
         if not isinstance(xs, np.ndarray):
             return values
         return np.asfortranarray(np.stack(values, axis=-1))  # type: ignore[arg-type]
 
-    def _inputs(self, what: str, inputs: Sequence[Any]) -> tuple[list[Tensor], int]:
-        """The checked inputs and their batch size; infers the sizes where they are not known yet."""
-        declared = self._engine.known.inputs
+    def _inputs(
+        self, what: str, inputs: Sequence[Any], program: Program | None = None
+    ) -> tuple[list[Tensor], int, Program]:
+        """The checked inputs, their batch size, and the program that they fit: `program` where that is given.
+
+        Infers the sizes where they are not known yet; `_run` takes what was inferred.
+        """
+        known = program or self._engine.known
+        declared = known.inputs
         if len(inputs) != len(declared):
             names = f" ({check.listing(i.name for i in declared)})" if declared else ""
             raise KnetTypeError(f"{what}: the model has {count(len(declared), 'input')}{names}, got {len(inputs)}")
@@ -91,24 +99,24 @@ class Model:
         if last and all(map(check.as_before, inputs, repeat(self._dtype), last.shapes)):
             for given, label in zip(inputs, self._labels, strict=True):
                 check.finite(given, label)
-            return self._with_state(what, list(inputs), last.batch)
+            return self._with_state(what, list(inputs), last.batch, known)
         arrays = [
             check.columns(given, label, self._dtype, i.dims)
             for given, label, i in zip(inputs, self._labels, declared, strict=True)
         ]
-        program = self._engine.fitting(arrays)
-        batch = self._batch(program, arrays)
-        self._engine.confirm(program)
-        return self._with_state(what, arrays, batch)
+        program = program or self._engine.fitting(arrays)
+        return self._with_state(what, arrays, self._batch(program, arrays), program)
 
-    def _with_state(self, what: str, arrays: list[Tensor], batch: int) -> tuple[list[Tensor], int]:
+    def _with_state(
+        self, what: str, arrays: list[Tensor], batch: int, program: Program
+    ) -> tuple[list[Tensor], int, Program]:
         """The inputs, if their batch is that of the state."""
         if self._state_batch is not None and self._state_batch != batch:
             raise KnetStateError(
                 f"{what}: the batch has {batch} columns and the state that is kept has {self._state_batch}; "
                 "reset the model before another batch size"
             )
-        return arrays, batch
+        return arrays, batch, program
 
     def _batch(self, program: Program, arrays: Sequence[Tensor]) -> int:
         batch, first = 0, ""
@@ -121,7 +129,10 @@ class Model:
                 batch, first = size, first or i.name
         return batch or 1
 
-    def _run(self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int) -> Tensor | None:
+    def _run(
+        self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int, program: Program
+    ) -> Tensor | None:
+        self._engine.confirm(program)
         value = self._engine.device().forward(setting, arrays, push=what == "sforw")
         self._given = arrays
         if self._engine.recurrent:
@@ -247,7 +258,7 @@ class Model:
         parameter, or of the one called `name`. Raises KnetNameError, KnetTypeError.
         """
         checked: dict[str, Any] = check.training_options(options)
-        if name is not None and name not in self._options:
+        if name is not None and (not isinstance(name, str) or name not in self._options):
             raise KnetNameError(
                 f"there is no parameter {name!r} (there are {check.listing(self._options)})"
                 f"{check.suggestion(str(name), self._options)}"
@@ -273,7 +284,7 @@ class Model:
 
     def setseed(self, seed: int) -> None:
         """Random draws from here on are keyed by `seed`; the parameters stay."""
-        self._engine.set_seed(check.natural("seed", seed, 0))
+        self._engine.set_seed(check.seed(seed))
 
     def train(
         self,
@@ -312,11 +323,13 @@ class Model:
         self._check_name(name)
         device = self._engine.device("get")
         kind = "par" if name in self._options else "state" if name in self._engine.unsized.states() else "value"
-        with contextlib.suppress(KeyError):
-            return self._given_by_name()[name].copy(order="F")
+        last = self._order.last
+        if last is None or name not in dict(last.variant.names):  # a parameter of the model may be assigned to
+            with contextlib.suppress(KeyError):
+                return self._given_by_name()[name].copy(order="F")
         with contextlib.suppress(KeyError):
             return device.read(kind, name)
-        ran = self._order.last is not None and kind != "state"
+        ran = last is not None and kind != "state"
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
 
@@ -357,7 +370,7 @@ class Model:
 
     def grad(self, name: str) -> Tensor:
         """A copy of a parameter's gradient. Raises KnetNameError, KnetStateError where there are no gradients."""
-        if name not in self._options:
+        if not isinstance(name, str) or name not in self._options:
             raise KnetNameError(
                 f"grad: there is no parameter {name!r} (there are {check.listing(self._options)})"
                 f"{check.suggestion(str(name), self._options)}"

@@ -1,10 +1,9 @@
-"""What the model needs to know of a program from outside: parameters, the type of its value, unbatched inputs."""
+"""What the model needs to know of a program from outside: parameters, the type of its value."""
 
 from __future__ import annotations
 
 from knetc.ir.program import Instr, Program, Variant
 from knetc.ir.types import Type
-from knetc.ops import registry
 
 
 def parameters(program: Program) -> dict[str, Instr]:
@@ -22,16 +21,3 @@ def result_type(program: Program, variant: Variant) -> Type | None:
     dims = next(i.dims for i in program.inputs if i.name == variant.result)
     assert dims is not None
     return Type(program.dtype, tuple(d for d in dims if d is not None))
-
-
-def unbatched_inputs(program: Program) -> frozenset[str]:
-    """The inputs whose last dimension is not the batch: those used as weights only, as w of conv and a of dot."""
-    inputs = {i.name for i in program.inputs}
-    weights: set[str] = set()
-    columns: set[str] = set()
-    for variant in program.variants:
-        for instr in variant.forward:
-            for k, arg in enumerate(instr.args):
-                if arg in inputs:
-                    (weights if k in registry()[instr.op].weights else columns).add(arg)
-    return frozenset(weights - columns)

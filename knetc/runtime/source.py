@@ -40,7 +40,7 @@ def compile(
         raise KnetTypeError(f"the model is named by a string, got {type(model).__name__}")
     if source is None and model is None:
         raise KnetTypeError("with source None the model names a built-in operator, as in compile(None, 'wdot', out=10)")
-    seed = check.natural("seed", seed, 0)
+    seed = check.seed(seed)
     warnings: list[Diagnostic] = []
     lowered = driver.lower(read(source), model, keywords.values(kwargs), warnings)
     for warning in warnings:
@@ -58,7 +58,7 @@ def read(source: Any) -> Source | None:
         raise KnetTypeError(f"the source is a path, a text or None, got {type(source).__name__}")
     path = Path(source)
     try:
-        return Source(str(path), path.read_bytes().decode())
+        return Source(str(path), path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise KnetError(f"{path}: the file is not UTF-8 text (byte {error.start})") from None
     except (OSError, ValueError) as error:

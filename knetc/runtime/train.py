@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -83,8 +83,7 @@ def test(net: Model, data: Any, loss: Loss | str) -> float:
 
 def _minibatch_epoch(net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Iterator[float]:
     function = loss_function(loss)
-    for pair in data:
-        x, y = _pair(pair)
+    for x, y in map(_pair, _iterable(data)):
         value = _value(function, net.forw(*_inputs(x), **conditions), y)
         net.back(y, loss)
         net.update(gclip=gclip)
@@ -134,7 +133,13 @@ def _pairs(data: Any) -> Iterator[tuple[Any, Any]]:
     if _are_steps(data):
         yield from ((data[t], data[t + 1]) for t in range(len(data) - 1))
     else:
-        yield from map(_pair, data)
+        yield from map(_pair, _iterable(data))
+
+
+def _iterable(data: Any) -> Iterable[Any]:
+    if not isinstance(data, Iterable):
+        raise KnetTypeError(f"the data are pairs (x, y), as minibatch makes, got {type(data).__name__}")
+    return data
 
 
 def _pair(item: Any) -> tuple[Any, Any]:

@@ -86,6 +86,18 @@ FEED_CASES: list[Case] = [
     (lambda n: n.forw(X.astype(float) * 1e39), KnetTypeError, None),
     (lambda n: n.forw([0, 3]), KnetShapeError, "input x: row index 3 is outside of 0 to 2 (indices count from 0)"),
     (lambda n: n.forw(knetc.onehot([0], 4)), KnetShapeError, "input x: shape (3,N) is expected, got (4, 1)"),
+    # names of another kind
+    (lambda n: n.setp(["a"], lr=1), KnetNameError, None),
+    (lambda n: n.grad(["a"]), KnetNameError, None),
+    (lambda n: n.get(["a"]), KnetNameError, "the model has no variable ['a']"),
+    # data of another kind
+    (
+        lambda n: n.train(3, "quadloss", progress=False),
+        KnetTypeError,
+        "the data are pairs (x, y), as minibatch makes, got int",
+    ),
+    (lambda n: n.test(None, "quadloss"), KnetTypeError, "the data are pairs (x, y), as minibatch makes, got NoneType"),
+    (lambda n: n.setseed(2**64), KnetTypeError, "seed is an integer below 2^64, got 18446744073709551616"),
     # conditions
     (lambda n: n.forw(X, training=True), KnetNameError, f"the model tests no condition 'training' {CONDITIONS}"),
     (
@@ -438,3 +450,18 @@ def test_paths_texts_and_julia_files(tmp_path: Path) -> None:
     (tmp_path / "bad.knet").write_bytes(b"@knet \xff")
     with pytest.raises(KnetError, match="UTF-8"):
         knetc.compile(tmp_path / "bad.knet")
+
+
+@pytest.mark.parametrize("dims", ["(10^12,0)", "(2^62,4)"])
+def test_a_model_that_no_memory_holds_is_refused(dims: str) -> None:
+    with pytest.raises(knetc.KnetLimitation, match="the model does not fit into memory; its largest parameter, w, has"):
+        net = knetc.compile(f"@knet function f(x)\n w = par(dims={dims})\n return w*x\nend\n", backend="numpy")
+        net.forw(np.ones((4, 2)))
+
+
+@pytest.mark.parametrize("dims", ["(5,4)", "(0,4)"])
+def test_an_input_in_the_place_of_a_weight_is_refused(dims: str) -> None:
+    """The product would sum over the batch, so a parameter's size would depend on it."""
+    net = knetc.compile(f"@knet function f(x)\n return x*par(dims={dims})\nend\n", backend="numpy")
+    with pytest.raises(KnetShapeError, match="in the matrix product of|would sum over the batch"):
+        net.forw(np.ones((3, 5)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -145,3 +147,57 @@ def test_results_have_the_models_type_and_fortran_order(backend: str, dtype: str
     dx = net.back([0, 1, 2, 0], "softloss", getdx=True)
     for array in (out, dx, net.get("z/w"), net.grad("z/w"), net.get("return")):
         assert isinstance(array, np.ndarray) and array.dtype == expected and array.flags.f_contiguous
+
+
+# --- calls that fail, and what stays ----------------------------------------------------------------------------------
+
+
+def test_a_sequence_that_fails_leaves_the_sizes_open() -> None:
+    source = "@knet function f(x)\n w = par(dims=(3,0))\n h = w*x .+ h\n return h\nend\n"
+    rng = np.random.default_rng(0)
+    two, three = rng.standard_normal((2, 4)), rng.standard_normal((3, 4))
+    for steps in ([two, three], [two, two[:, :3]]):
+        net = knetc.compile(source, backend="numpy", dtype="f64")
+        with pytest.raises(knetc.KnetShapeError):
+            net.forwseq(steps)
+        assert net.params() == {"w": (3, 0)}
+        out = net.forwseq([three, three])
+        product = net.get("w") @ three
+        np.testing.assert_allclose(out, [product, 2 * product])
+
+
+def test_state_that_was_set_holds_for_an_input_of_more_dimensions() -> None:
+    source = "@knet function f(x)\n w = par(dims=(3,2), init=Identity(1))\n h = w*x .+ h\n return h\nend\n"
+    net = knetc.compile(source, backend="numpy", dtype="f64")
+    h = np.arange(15.0).reshape(3, 5)
+    net.set("h", h)
+    np.testing.assert_array_equal(net.forw(np.zeros((1, 2, 5))), h)
+
+
+def test_an_input_that_is_assigned_to_is_read_as_it_became() -> None:
+    net = knetc.compile("@knet function f(x)\n x = x .+ 1\n return x .* 2\nend\n", backend="numpy", dtype="f64")
+    np.testing.assert_array_equal(net.forw(X), 2 * (X + 1))
+    np.testing.assert_array_equal(net.get("x"), X + 1)
+
+
+@pytest.mark.parametrize("name", ["net", "self"])
+def test_a_condition_may_have_any_name(name: str) -> None:
+    net = knetc.compile(f"@knet function f(x)\n if {name}\n return x\n end\n return 2*x\nend\n", backend="numpy")
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(knetc.forw(net, x, **{name: True}), x)
+    np.testing.assert_array_equal(net.sforw(x, **{name: True}), x)
+    np.testing.assert_array_equal(knetc.forwseq(net, [x], **{name: True})[0], x)
+    np.testing.assert_array_equal(net.forw(x), 2 * x)
+
+
+def test_a_weight_whose_other_operand_is_state_has_no_batch() -> None:
+    net = knetc.compile("@knet function f(w, x)\n h = w*h .+ x\n return h\nend\n", backend="numpy", dtype="f64")
+    w, x = np.arange(9.0).reshape(3, 3), np.arange(12.0).reshape(3, 4)
+    net.forw(w, x)
+    np.testing.assert_array_equal(net.forw(w, x), w @ x + x)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "f.knet"
+    path.write_bytes(b"\xef\xbb\xbf@knet function f(x)\n return 2*x\nend\n")
+    np.testing.assert_array_equal(knetc.compile(path, backend="numpy").forw(X), np.float32(2) * X.astype(np.float32))

@@ -116,6 +116,11 @@ ERRORS: list[tuple[Any, type[knetc.KnetError], str]] = [
         "seqbatch: 2 symbols do not fill 3 columns",
     ),
     (
+        lambda: knetc.seqbatch("ab", {"a": 0, "b": 1.5}, 1),
+        knetc.KnetTypeError,
+        "seqbatch: the dictionary gives each symbol an integer",
+    ),
+    (
         lambda: knetc.seqbatch("ab", {"a": 0, "b": "x"}, 1),
         knetc.KnetTypeError,
         "seqbatch: the dictionary gives each symbol an integer",

@@ -75,10 +75,21 @@ def batch_inputs(program: Program) -> tuple[bool, ...]:
     """
     # For each variable, a bit for each input that its last dimension comes from.
     carries = {i.name: 1 << k for k, i in enumerate(program.inputs)}
+    states = bool(program.states()) or program.stage in ("lowered", "variants")
+    static = _static_inputs(program, carries)
+    before: dict[str, int] = {}
+    while states and carries != before:  # what a state carries is known only once its step has been gone through
+        before = dict(carries)
+        static = _static_inputs(program, carries)
+    return tuple(not static >> k & 1 for k in range(len(program.inputs)))
+
+
+def _static_inputs(program: Program, carries: dict[str, int]) -> int:
+    """One way through the program: a bit for each input without a batch of its own; adds to `carries`."""
     static = 0
     registry = ops.registry()
     for variant in program.variants:
-        for instr in variant.forward * (2 if program.stage in ("lowered", "variants") else 1):
+        for instr in variant.forward:
             weights = registry[instr.op].weights if instr.op in registry else ()
             batch = weight = 0
             for index, arg in enumerate(instr.args):
@@ -86,11 +97,19 @@ def batch_inputs(program: Program) -> tuple[bool, ...]:
                     weight |= carries.get(arg, 0)
                 else:
                     batch |= carries.get(arg, 0)
+            if instr.op == "state":
+                batch = carries.get(_kept(instr), 0)
             if batch:
                 static |= weight & ~batch
-            if instr.out and instr.op not in SHARED:
-                carries[instr.out] = carries.get(instr.out, 0) | batch
-    return tuple(not static >> k & 1 for k in range(len(program.inputs)))
+            out = _kept(instr) if instr.op == "keep" else instr.out
+            if out and instr.op not in SHARED:
+                carries[out] = carries.get(out, 0) | batch
+    return static
+
+
+def _kept(instr: Instr) -> str:
+    """The key of a state variable in `carries`, which is no value's name."""
+    return f"state {instr.attr('var')}"
 
 
 # --- the fixpoint -----------------------------------------------------------------------------------------------------

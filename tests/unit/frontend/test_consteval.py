@@ -161,7 +161,7 @@ def test_value(text: str, value: Value) -> None:
         ("exp(1000)", "the result of 'exp' is too large"),
         ("sqrt(:a)", "sqrt wants a number, not :a"),
         ("sqrt(1, 2)", "sqrt takes 1 argument, not 2"),
-        ("min()", "min takes at least 1 arguments, not 0"),
+        ("min()", "min takes at least 1 argument, not 0"),
         ("Gaussian(1,2,3)", "Gaussian takes 0 to 2 arguments, not 3"),
         ("Gaussian(mean=1)", "Gaussian takes no keyword arguments"),
         ("Gaussian(:a)", "Gaussian wants numbers, not :a"),
