@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import shlex
 import sys
 import time
@@ -68,6 +69,7 @@ def _run(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     source = _read(args.source)
     args = _with_directives(source, argv, args)
+    _check_output(args)
     keywords = dict(_keyword(text) for text in args.D)
     warnings: list[Diagnostic] = []
     if args.emit == "ast":
@@ -136,7 +138,7 @@ def _parser() -> _Parser:
     p.add_argument("--loss", choices=["quadloss", "softloss", "none"], help="where the backward pass starts")
     p.add_argument("--dtype", choices=["f32", "f64"], default="f32", help="element type")
     p.add_argument("--math", choices=["fp32", "tf32"], default="fp32", help="matrix units: full precision or TF32")
-    p.add_argument("--arch", metavar="sm_NN", default="sm_90", help="GPU architecture for --build")
+    p.add_argument("--arch", metavar="sm_NN", type=_architecture, default="sm_90", help="GPU architecture for --build")
     p.add_argument("--emit", choices=list(ENDINGS), default="cu", help="what to write")
     for level in (0, 1, 2):
         text = ("no optimisation", "the safe ones", "everything (default)")[level]
@@ -260,6 +262,12 @@ def _read(path: str) -> Source:
     return read_source(path)
 
 
+def _architecture(text: str) -> str:
+    if not re.fullmatch(r"sm_[1-9][0-9]+[af]?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no architecture such as sm_90")
+    return text
+
+
 def _write(args: argparse.Namespace, text: str) -> int:
     """Writes the whole output or nothing: beside its place, then renamed."""
     path = args.output or _default_output(args)
@@ -282,6 +290,13 @@ def _write(args: argparse.Namespace, text: str) -> int:
     except OSError as error:
         raise KnetEnvironmentError(f"cannot write {path}: {error.strerror}") from None
     return 0
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Raises UsageError where the output would take the place of the source."""
+    path = args.output or _default_output(args)
+    if os.path.isfile(path) and os.path.isfile(args.source) and os.path.samefile(path, args.source):
+        raise UsageError(f"-o {path}: the output would take the place of the source")
 
 
 def _default_output(args: argparse.Namespace) -> str:

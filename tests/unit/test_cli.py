@@ -87,6 +87,8 @@ def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (["{m}", "--input", "y=3,N"], "--input y=3,N: f has no input 'y'; its inputs are x"),
         (["{m}", "-D", "out"], "-D wants KEY=VALUE, not 'out'"),
         (["{m}", "--input", "3,N", "--print-after", "fusing"], "--print-after: no pass 'fusing'; the passes are"),
+        (["{m}", "--input", "3,N", "-o", "{m}"], "the output would take the place of the source"),
+        (["{m}", "--arch", "banana"], "argument --arch: 'banana' is no architecture such as sm_90"),
         (["{m}", "--input", "3,N", "--build", "-o", "-"], "--build wants --emit cu and an output file"),
     ],
 )
