@@ -22,13 +22,19 @@ class Source(Record):
     text: str = ""
 
     uncompared: ClassVar[frozenset[str]] = frozenset({"text"})
+    _lines: ClassVar[list[str]]  # of each source, in a slot of its own
+    __slots__ = ("_lines",)
 
     def __repr__(self) -> str:
         return f"Source({self.name!r})"
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), without its end; empty where there is none."""
-        lines = self.text.split("\n")
+        try:
+            lines = self._lines
+        except AttributeError:
+            lines = self.text.split("\n")
+            object.__setattr__(self, "_lines", lines)
         return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
 
 

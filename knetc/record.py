@@ -22,6 +22,8 @@ class Record:
     uncompared: ClassVar[frozenset[str]] = frozenset()
     _defaults: ClassVar[dict[str, object]] = {}
     _compared: ClassVar[tuple[str, ...]] = ()
+    _hash: ClassVar[int]  # of each record, in a slot of its own
+    __slots__ = ("__dict__", "__weakref__", "_hash")
 
     def __init_subclass__(cls) -> None:
         own = [name for name, kind in vars(cls).get("__annotations__", {}).items() if not _is_class_variable(kind)]
@@ -55,7 +57,15 @@ class Record:
         return all(mine[name] == its[name] for name in self._compared)
 
     def __hash__(self) -> int:
-        return hash(tuple(map(self.__dict__.__getitem__, self._compared)))
+        try:
+            found = self._hash
+        except AttributeError:
+            found = hash(tuple(map(self.__dict__.__getitem__, self._compared)))
+            object.__setattr__(self, "_hash", found)
+        return found
+
+    def __getstate__(self) -> object:
+        return self.__dict__  # the fields alone: a hash is another in another process
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.field_names)})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from knetc.codegen.spec import Module
 from knetc.errors import Span
@@ -28,12 +29,18 @@ def outermost(span: Span | None) -> Span | None:
 
 def place_text(span: Span) -> str:
     """`lenet.knet:4: x1 = …`, without the folder."""
-    return comment_text(f"{_file(span)}:{span.line}: {span.source.line(span.line).strip()}")
+    return _place_text(_file(span), span.line, span.source.line(span.line))
+
+
+@lru_cache(maxsize=4096)
+def _place_text(file: str, number: int, line: str) -> str:
+    return comment_text(f"{file}:{number}: {line.strip()}")
 
 
 def comment_text(text: str) -> str:
     """Text that can stand in a `//` comment: no control characters, and no backslash at the end to join lines."""
-    text = "".join(c if c.isprintable() else " " for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
     return f"{text}." if text.endswith(("\\", "??/")) else text
 
 
@@ -100,8 +107,8 @@ def memory_lines(plan: Plan) -> list[str]:
     rows = rows[:_MOST_BUFFERS]
     widths = [max((len(r[k]) for r in rows), default=0) for k in range(4)]
     lines = [
-        f"Memory with a batch of {REPORT_BATCH}: {size_text(total)} in {len(plan.buffers)} buffers;"
-        f" live at once: {size_text(bound)}."
+        f"Peak memory with a batch of {REPORT_BATCH}: {size_text(total)} in {len(plan.buffers)} buffers"
+        f" (lower bound, the largest set live at once: {size_text(bound)})."
     ]
     lines += [
         f"  {kind:<{widths[0]}}  {name:<{widths[1]}}  {type:<{widths[2]}}  {size:>{widths[3]}}"

@@ -142,7 +142,10 @@ def _module_context(module: Module) -> dict[str, Any]:
         "initial": start,
         "variant_of": variant_of(plan),
         "cudnn_type": "CUDNN_DATA_FLOAT" if module.dtype == "f32" else "CUDNN_DATA_DOUBLE",
-        "cudnn_math": "CUDNN_DEFAULT_MATH" if module.options.math == "tf32" else "CUDNN_FMA_MATH",
+        # TF32 concerns float alone; for double the default is exact, and all that every cuDNN supports.
+        "cudnn_math": "CUDNN_FMA_MATH"
+        if (module.dtype, module.options.math) == ("f32", "fp32")
+        else "CUDNN_DEFAULT_MATH",
         "cublas_math": "CUBLAS_TF32_TENSOR_OP_MATH" if module.options.math == "tf32" else "CUBLAS_DEFAULT_MATH",
         "mask": any(b.kind == "mask" for b in plan.buffers),
         "loss": any(b.kind == "loss" for b in plan.buffers),

@@ -78,8 +78,9 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         lines.append(f"TRY(cudaMemcpyAsync({module.ref(gold)}, gold, {size}, cudaMemcpyDefault, m->stream));")
     lines += _lines(module, b.steps)
     lines += [f"if (want & {_bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
+    reached = frozenset(b.params)
     for p in module.plan.params:
-        if p.grad is not None and p.buffer.name not in b.params:
+        if p.grad is not None and p.buffer.name not in reached:
             size = f"{count(p.grad.type.dims)} * sizeof({module.real})"
             lines.append(f"TRY(cudaMemsetAsync({module.ref(p.grad)}, 0, {size}, m->stream));  // not reached")
     text = "\n".join(lines)
@@ -145,12 +146,13 @@ def _statement(module: Module, statement: Statement, indent: str = "") -> Iterat
     """The lines of one statement, with the value that it computes as a comment at the end or above."""
     fields = dict(statement.fields)
     module.features.add(statement.template)
-    text = module.render(f"host/{statement.template}.cu.j2", fields)
+    text = module.paste(f"host/{statement.template}.cu.j2", fields)
     value = fields.get("value")
     if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 4:
         yield f"{indent}// {value}"
         value = None
-    lines = list(wrapped(text.replace(", ", ",\n").split("\n"), WIDTH - 8 - len(indent)))
+    width = WIDTH - 8 - len(indent)
+    lines = [text] if 0 < len(text) <= width else list(wrapped(text.replace(", ", ",\n").split("\n"), width))
     for k, line in enumerate(lines):
         last = f"  // {value}" if value and k == len(lines) - 1 else ""
         yield f"{indent}{'    ' if k else ''}{line}{last}"

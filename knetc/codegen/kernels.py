@@ -73,13 +73,24 @@ def describe(step: Step) -> str:
 
 def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement]:
     """One thread an element; broadcast arguments by index arithmetic."""
+    key = (step.instr.op, step.instr.attrs, step.out.type, *(b.type for b in step.args))
+    found = module.elementwise.get(key)
+    if found is None:
+        found = module.elementwise[key] = _elementwise_spec(module, step, cuda)
+    spec, read = found
+    refs = [module.ref(step.out), *(module.ref(step.args[k]) for k in read)]
+    return [launch_each(module, step, spec, count(step.out.type.dims), *refs)]
+
+
+def _elementwise_spec(module: Module, step: Step, cuda: Elementwise) -> tuple[KernelSpec, tuple[int, ...]]:
+    """The kernel of such an operator on operands of these types, and which of the arguments it reads."""
     op = registry()[step.instr.op]
     attrs = dict(step.instr.attrs)
     expr = spell_type(cuda.expr(attrs) if callable(cuda.expr) else cuda.expr, module.dtype)
     if "knet_" in expr:
         module.features.add("math")
     # An argument that the expression does not read (x in 0·x^p) is no parameter of the kernel.
-    read = [k for k in range(len(step.args)) if f"{{{op.args[k]}}}" in expr]
+    read = tuple(k for k in range(len(step.args)) if f"{{{op.args[k]}}}" in expr)
     names = [op.args[k] for k in read]
     buffers = [step.args[k] for k in read]
     out = next(n for n in ("y", "dx", "out", "result") if n not in names)
@@ -94,8 +105,7 @@ def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement
         formula=f"{out} = {call_text(step)}",
         fields=(("out", out), ("expr", expr.format_map(elements))),
     )
-    refs = (module.ref(b) for b in (step.out, *buffers))
-    return [launch_each(module, step, spec, count(step.out.type.dims), *refs)]
+    return spec, read
 
 
 def call_text(step: Step) -> str:

@@ -86,6 +86,7 @@ def number(value: float, dtype: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+_MARK = "\0"  # stands around the name of a field where its value will
 _LITERAL = re.compile(r"\bT\(\s*(-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?|-?inf|nan)\s*\)")
 _TYPE = re.compile(r"\bT\b")
 
@@ -110,6 +111,8 @@ class Module:
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
+        self.elementwise: dict[tuple[object, ...], tuple[KernelSpec, tuple[int, ...]]] = {}
+        self._pieces: dict[str, list[str]] = {}
         self._kernel_names = Names()
         self._table_names = Names()
         self.members = _members(plan)
@@ -121,6 +124,16 @@ class Module:
             use = self.kernels[spec.content] = KernelUse(self._kernel_names.fresh(spec.stem), spec)
         use.instrs.extend(instrs)
         return f"kernels.{use.name}"
+
+    def paste(self, name: str, fields: Mapping[str, object]) -> str:
+        """A template that only pastes its fields, rendered once and then filled in: there may be many thousands."""
+        pieces = self._pieces.get(name)
+        if pieces is None:
+            text = self.render(name, {key: f"{_MARK}{key}{_MARK}" for key in fields})
+            pieces = self._pieces[name] = text.split(_MARK)
+        filled = pieces.copy()
+        filled[1::2] = [str(fields[key]) for key in pieces[1::2]]
+        return "".join(filled)
 
     def ref(self, buffer: Buffer) -> str:
         """How host code names a buffer."""

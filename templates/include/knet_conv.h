@@ -7,12 +7,38 @@ struct knet_conv {
   cudnnTensorDescriptor_t x, y;
   cudnnFilterDescriptor_t w;
   cudnnConvolutionDescriptor_t conv;
-  cudnnConvolutionFwdAlgo_t forward;
-  cudnnConvolutionBwdDataAlgo_t back_x;
-  cudnnConvolutionBwdFilterAlgo_t back_w;
+  int forward, back_x, back_w;  // which algorithm of the tables below is in use
 };
-// Describes a convolution for a batch and chooses its algorithms, from the ones that give the same bits in every run;
-// raises *workspace to the bytes that they need.
+// The algorithms, the second for what cuDNN does not support with the first. All give the same bits in every run but
+// the second ones of the backward passes, which add atomically and know every upscale.
+static const cudnnConvolutionFwdAlgo_t knet_forward_algorithms[2] = {
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM};
+static const cudnnConvolutionBwdDataAlgo_t knet_back_x_algorithms[2] = {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+                                                                        CUDNN_CONVOLUTION_BWD_DATA_ALGO_0};
+static const cudnnConvolutionBwdFilterAlgo_t knet_back_w_algorithms[2] = {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+                                                                          CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0};
+
+// Whether a call is to be made again with the second algorithm: cuDNN does not support it with the first. *algorithm is
+// the second from then on.
+static inline bool knet_conv_again(cudnnStatus_t status, int* algorithm) {
+  const bool unsupported = status >= CUDNN_STATUS_NOT_SUPPORTED && status < CUDNN_STATUS_NOT_SUPPORTED + 1000;
+  if (!unsupported || *algorithm) return false;
+  *algorithm = 1;
+  return true;
+}
+// Raises *workspace to what both algorithms need, as far as cuDNN supports them, and chooses the first that it does.
+template <class Bytes> static inline int knet_conv_choose(Bytes bytes_of, int* algorithm, size_t* workspace) {
+  cudnnStatus_t status[2];
+  for (int i = 0; i < 2; i++) {
+    size_t bytes = 0;
+    status[i] = bytes_of(i, &bytes);
+    if (!status[i] && bytes > *workspace) *workspace = bytes;
+  }
+  *algorithm = status[0] ? 1 : 0;
+  if (status[0] && status[1]) TRY(status[0]);
+  return 0;
+}
+// Describes a convolution for a batch and chooses its algorithms; raises *workspace to the bytes that they need.
 static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_conv_shape& s, int batch,
                                     cudnnDataType_t type, cudnnMathType_t math, size_t* workspace) {
   if (!c->x) TRY(cudnnCreateTensorDescriptor(&c->x));
@@ -24,19 +50,20 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   TRY(cudnnSetFilterNdDescriptor(c->w, type, CUDNN_TENSOR_NCHW, s.nd, s.w));
   TRY(cudnnSetConvolutionNdDescriptor(c->conv, s.nd - 2, s.padding, s.stride, s.upscale, s.mode, type));
   TRY(cudnnSetConvolutionMathType(c->conv, math));
-  size_t bytes = 0;
-  c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
-  if (cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes)) {
-    c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
-    TRY(cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes));
-  }
-  if (bytes > *workspace) *workspace = bytes;
-  c->back_x = CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
-  TRY(cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, c->back_x, &bytes));
-  if (bytes > *workspace) *workspace = bytes;
-  c->back_w = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
-  TRY(cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, c->back_w, &bytes));
-  if (bytes > *workspace) *workspace = bytes;
+  const auto forward = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, knet_forward_algorithms[i], bytes);
+  };
+  const auto back_x = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, knet_back_x_algorithms[i],
+                                                        bytes);
+  };
+  const auto back_w = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, knet_back_w_algorithms[i],
+                                                          bytes);
+  };
+  TRY(knet_conv_choose(forward, &c->forward, workspace));
+  TRY(knet_conv_choose(back_x, &c->back_x, workspace));
+  TRY(knet_conv_choose(back_w, &c->back_w, workspace));
   return 0;
 }
 static inline int knet_conv_release(knet_conv* c) {

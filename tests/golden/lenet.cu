@@ -12,7 +12,7 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Memory with a batch of 100: 37.5 MB in 44 buffers; live at once: 17.6 MB.
+// Peak memory with a batch of 100: 37.5 MB in 44 buffers (lower bound, the largest set live at once: 17.6 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -214,7 +214,8 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
     const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * (mask ? mask[i / rows] : 1);
+    const float weight = mask ? mask[i / rows] : 1;
+    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -237,7 +238,8 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
     int n) {
   const float share = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dp[i] = (p[i] - gold[i]) * (mask ? mask[i / rows] * share : share);
+    const float weight = mask ? mask[i / rows] * share : share;
+    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
   }
 }
 
@@ -439,10 +441,12 @@ int knet_destroy(knet_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [28,28,1,N]; each column-major, the batch last,
    in host or device memory. output: where the value is copied ([10,N]), or NULL. Waits for the device only
-   where there is an output. */
+   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
+   read from device memory must be ready on the model's stream, which does not wait for the default one. */
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
+   NULL, and then as above for gold and mask. */
 int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -550,7 +554,8 @@ static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) 
 
 static inline int knet_check(cublasStatus_t status, const char* call, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return 0;
-  return knet_fail(KNET_CUBLAS, "%s (line %d: %s)", cublasGetStatusString(status), line, call);
+  return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
+                   cublasGetStatusString(status), line, call);
 }
 
 static inline int knet_check(cudnnStatus_t status, const char* call, int line) {
@@ -577,12 +582,38 @@ struct knet_conv {
   cudnnTensorDescriptor_t x, y;
   cudnnFilterDescriptor_t w;
   cudnnConvolutionDescriptor_t conv;
-  cudnnConvolutionFwdAlgo_t forward;
-  cudnnConvolutionBwdDataAlgo_t back_x;
-  cudnnConvolutionBwdFilterAlgo_t back_w;
+  int forward, back_x, back_w;  // which algorithm of the tables below is in use
 };
-// Describes a convolution for a batch and chooses its algorithms, from the ones that give the same bits in every run;
-// raises *workspace to the bytes that they need.
+// The algorithms, the second for what cuDNN does not support with the first. All give the same bits in every run but
+// the second ones of the backward passes, which add atomically and know every upscale.
+static const cudnnConvolutionFwdAlgo_t knet_forward_algorithms[2] = {
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM};
+static const cudnnConvolutionBwdDataAlgo_t knet_back_x_algorithms[2] = {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+                                                                        CUDNN_CONVOLUTION_BWD_DATA_ALGO_0};
+static const cudnnConvolutionBwdFilterAlgo_t knet_back_w_algorithms[2] = {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+                                                                          CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0};
+
+// Whether a call is to be made again with the second algorithm: cuDNN does not support it with the first. *algorithm is
+// the second from then on.
+static inline bool knet_conv_again(cudnnStatus_t status, int* algorithm) {
+  const bool unsupported = status >= CUDNN_STATUS_NOT_SUPPORTED && status < CUDNN_STATUS_NOT_SUPPORTED + 1000;
+  if (!unsupported || *algorithm) return false;
+  *algorithm = 1;
+  return true;
+}
+// Raises *workspace to what both algorithms need, as far as cuDNN supports them, and chooses the first that it does.
+template <class Bytes> static inline int knet_conv_choose(Bytes bytes_of, int* algorithm, size_t* workspace) {
+  cudnnStatus_t status[2];
+  for (int i = 0; i < 2; i++) {
+    size_t bytes = 0;
+    status[i] = bytes_of(i, &bytes);
+    if (!status[i] && bytes > *workspace) *workspace = bytes;
+  }
+  *algorithm = status[0] ? 1 : 0;
+  if (status[0] && status[1]) TRY(status[0]);
+  return 0;
+}
+// Describes a convolution for a batch and chooses its algorithms; raises *workspace to the bytes that they need.
 static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_conv_shape& s, int batch,
                                     cudnnDataType_t type, cudnnMathType_t math, size_t* workspace) {
   if (!c->x) TRY(cudnnCreateTensorDescriptor(&c->x));
@@ -594,19 +625,20 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   TRY(cudnnSetFilterNdDescriptor(c->w, type, CUDNN_TENSOR_NCHW, s.nd, s.w));
   TRY(cudnnSetConvolutionNdDescriptor(c->conv, s.nd - 2, s.padding, s.stride, s.upscale, s.mode, type));
   TRY(cudnnSetConvolutionMathType(c->conv, math));
-  size_t bytes = 0;
-  c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
-  if (cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes)) {
-    c->forward = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
-    TRY(cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, c->forward, &bytes));
-  }
-  if (bytes > *workspace) *workspace = bytes;
-  c->back_x = CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
-  TRY(cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, c->back_x, &bytes));
-  if (bytes > *workspace) *workspace = bytes;
-  c->back_w = CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
-  TRY(cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, c->back_w, &bytes));
-  if (bytes > *workspace) *workspace = bytes;
+  const auto forward = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, knet_forward_algorithms[i], bytes);
+  };
+  const auto back_x = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, knet_back_x_algorithms[i],
+                                                        bytes);
+  };
+  const auto back_w = [=](int i, size_t* bytes) {
+    return cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, knet_back_w_algorithms[i],
+                                                          bytes);
+  };
+  TRY(knet_conv_choose(forward, &c->forward, workspace));
+  TRY(knet_conv_choose(back_x, &c->back_x, workspace));
+  TRY(knet_conv_choose(back_w, &c->back_w, workspace));
   return 0;
 }
 static inline int knet_conv_release(knet_conv* c) {
@@ -902,22 +934,33 @@ const knet_array* find(const knet_array* table, const char* name) {
   return nullptr;
 }
 
-int conv_forward(knet_model* m, const knet_conv* c, const float* w, const float* x, float* y) {
+int conv_forward(knet_model* m, knet_conv* c, const float* w, const float* x, float* y) {
   const float one = 1, zero = 0;
-  TRY(cudnnConvolutionForward(m->dnn, &one, c->x, x, c->w, w, c->conv, c->forward, m->workspace, m->workspace_bytes,
-                              &zero, c->y, y));
+  cudnnStatus_t status;
+  do status = cudnnConvolutionForward(m->dnn, &one, c->x, x, c->w, w, c->conv, knet_forward_algorithms[c->forward],
+                                      m->workspace, m->workspace_bytes, &zero, c->y, y);
+  while (knet_conv_again(status, &c->forward));
+  TRY(status);
   return 0;
 }
-int conv_back_w(knet_model* m, const knet_conv* c, const float* x, const float* dy, float* dw) {
+int conv_back_w(knet_model* m, knet_conv* c, const float* x, const float* dy, float* dw) {
   const float one = 1, zero = 0;
-  TRY(cudnnConvolutionBackwardFilter(m->dnn, &one, c->x, x, c->y, dy, c->conv, c->back_w, m->workspace,
-                                     m->workspace_bytes, &zero, c->w, dw));
+  cudnnStatus_t status;
+  do status = cudnnConvolutionBackwardFilter(m->dnn, &one, c->x, x, c->y, dy, c->conv,
+                                             knet_back_w_algorithms[c->back_w], m->workspace, m->workspace_bytes,
+                                             &zero, c->w, dw);
+  while (knet_conv_again(status, &c->back_w));
+  TRY(status);
   return 0;
 }
-int conv_back_x(knet_model* m, const knet_conv* c, const float* w, const float* dy, float* dx) {
+int conv_back_x(knet_model* m, knet_conv* c, const float* w, const float* dy, float* dx) {
   const float one = 1, zero = 0;
-  TRY(cudnnConvolutionBackwardData(m->dnn, &one, c->w, w, c->y, dy, c->conv, c->back_x, m->workspace,
-                                   m->workspace_bytes, &zero, c->x, dx));
+  cudnnStatus_t status;
+  do status = cudnnConvolutionBackwardData(m->dnn, &one, c->w, w, c->y, dy, c->conv,
+                                           knet_back_x_algorithms[c->back_x], m->workspace, m->workspace_bytes,
+                                           &zero, c->x, dx);
+  while (knet_conv_again(status, &c->back_x));
+  TRY(status);
   return 0;
 }
 

@@ -10,7 +10,7 @@
 //       return wbf(h; out=nclass, f=:soft, winit=winit)
 //   end
 //
-// Memory with a batch of 100: 1.5 MB in 22 buffers; live at once: 1.1 MB.
+// Peak memory with a batch of 100: 1.5 MB in 22 buffers (lower bound, the largest set live at once: 1.1 MB).
 //   input  x           f32[784,N]    313.6 kB
 //   param  h/w         f32[100,784]  313.6 kB
 //   param  h/b         f32[100]         400 B
@@ -216,7 +216,8 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
     const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * (mask ? mask[i / rows] : 1);
+    const float weight = mask ? mask[i / rows] : 1;
+    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -239,7 +240,8 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
     int n) {
   const float share = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dp[i] = (p[i] - gold[i]) * (mask ? mask[i / rows] * share : share);
+    const float weight = mask ? mask[i / rows] * share : share;
+    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
   }
 }
 
@@ -410,10 +412,12 @@ int knet_destroy(knet_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [784,N]; each column-major, the batch last,
    in host or device memory. output: where the value is copied ([10,N]), or NULL. Waits for the device only
-   where there is an output. */
+   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
+   read from device memory must be ready on the model's stream, which does not wait for the default one. */
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
+   NULL, and then as above for gold and mask. */
 int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -521,7 +525,8 @@ static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) 
 
 static inline int knet_check(cublasStatus_t status, const char* call, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return 0;
-  return knet_fail(KNET_CUBLAS, "%s (line %d: %s)", cublasGetStatusString(status), line, call);
+  return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
+                   cublasGetStatusString(status), line, call);
 }
 
 // Every kernel with its signature.

@@ -19,6 +19,7 @@ thread at a time all the same. How it runs is set by the environment, read when 
 | KNETEMU_UCONTEXT=0\\|1 | stacks are switched as on other processors than x86-64 (0) |
 | KNETEMU_FAIL_MALLOC=N | the N-th allocation fails |
 | KNETEMU_FAIL_CALL=N | the N-th call that can fail does |
+| KNETEMU_PLAIN_ONLY=1, 2 | convolutions support their plain algorithms alone; 2: which the workspace's size tells |
 | KNETEMU_KERNELS=PATH | the library that holds the kernels of one that nvcc compiled |
 """
 

@@ -16,7 +16,7 @@ from knetc.codegen.spec import number, spell_type
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import make_plan
 from knetc.ir.types import N
-from knetc.record import replace
+from knetc.values import Symbol
 
 from .support import NONE, ROOT, both, close, compiled
 
@@ -134,11 +134,14 @@ def test_header_and_file_declare_the_same_interface():
 
 
 def test_keywords_stand_at_the_head():
-    program, options = compiled(ROOT / "examples" / "mlp.knet", inputs=((784, N),))
+    # Those that were given from outside, in the order of their names whatever the order of giving.
+    source = "@knet function m(x; n=2, f=:relu)\n return wbf(x; out=n, f=f)\nend"
+    program, options = compiled(source, inputs=((3, N),))
     assert "Keywords:" not in emit_cuda(program, options)
-
-    named = replace(program, keywords=(("hidden", 32),))
-    assert "// Keywords: hidden=32" in emit_cuda(named, options)
+    for given in ({"n": 4, "f": Symbol("tanh")}, {"f": Symbol("tanh"), "n": 4}):
+        program, options = compiled(source, inputs=((3, N),), **given)
+        assert program.keywords == (("f", Symbol("tanh")), ("n", 4))
+        assert "// Keywords: f=:tanh, n=4\n" in emit_cuda(program, options)
 
 
 def test_report_and_plan():

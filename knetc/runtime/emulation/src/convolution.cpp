@@ -175,13 +175,18 @@ cudnnStatus_t convolve(cudnnHandle_t handle, const Geometry& g, const Call3& c, 
   return CUDNN_STATUS_SUCCESS;
 }
 
+// Whether the options rule the algorithm out; 0 is the plain one of each of the three calls, which cuDNN always has.
+bool refused(int algorithm, long from) { return algorithm != 0 && options().plain_only >= from; }
+
 cudnnStatus_t workspace_size(cudnnHandle_t handle, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
-                             cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y, size_t* size) {
+                             cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y, int algorithm,
+                             size_t* size) {
   Call call;
   if (call.fails()) return CUDNN_STATUS_INTERNAL_ERROR;
   get(handle);
   Geometry g;
   const cudnnStatus_t status = set_geometry(g, x, w, conv, y);
+  if (refused(algorithm, 2)) return CUDNN_STATUS_NOT_SUPPORTED;
   if (status == CUDNN_STATUS_SUCCESS) *size = g.workspace();
   return status;
 }
@@ -212,32 +217,33 @@ cudnnStatus_t cudnnGetConvolutionNdForwardOutputDim(const cudnnConvolutionDescri
 cudnnStatus_t cudnnGetConvolutionForwardWorkspaceSize(cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
                                                       const cudnnFilterDescriptor_t w,
                                                       const cudnnConvolutionDescriptor_t conv,
-                                                      const cudnnTensorDescriptor_t y, cudnnConvolutionFwdAlgo_t,
+                                                      const cudnnTensorDescriptor_t y, cudnnConvolutionFwdAlgo_t algo,
                                                       size_t* size) {
-  return workspace_size(handle, x, w, conv, y, size);
+  return workspace_size(handle, x, w, conv, y, algo, size);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataWorkspaceSize(cudnnHandle_t handle, const cudnnFilterDescriptor_t w,
                                                            const cudnnTensorDescriptor_t dy,
                                                            const cudnnConvolutionDescriptor_t conv,
                                                            const cudnnTensorDescriptor_t dx,
-                                                           cudnnConvolutionBwdDataAlgo_t, size_t* size) {
-  return workspace_size(handle, dx, w, conv, dy, size);
+                                                           cudnnConvolutionBwdDataAlgo_t algo, size_t* size) {
+  return workspace_size(handle, dx, w, conv, dy, algo, size);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterWorkspaceSize(cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
                                                              const cudnnTensorDescriptor_t dy,
                                                              const cudnnConvolutionDescriptor_t conv,
                                                              const cudnnFilterDescriptor_t dw,
-                                                             cudnnConvolutionBwdFilterAlgo_t, size_t* size) {
-  return workspace_size(handle, x, dw, conv, dy, size);
+                                                             cudnnConvolutionBwdFilterAlgo_t algo, size_t* size) {
+  return workspace_size(handle, x, dw, conv, dy, algo, size);
 }
 
 cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void* alpha, const cudnnTensorDescriptor_t x_desc,
                                       const void* x, const cudnnFilterDescriptor_t w_desc, const void* w,
-                                      const cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t,
+                                      const cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t algo,
                                       void* workspace, size_t workspace_size, const void* beta,
                                       const cudnnTensorDescriptor_t y_desc, void* y) {
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
+  if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, x_desc, w_desc, conv, y_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionForward", alpha, beta, x, w, y, workspace, workspace_size},
@@ -246,11 +252,12 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void* alpha, c
 cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void* alpha,
                                            const cudnnFilterDescriptor_t w_desc, const void* w,
                                            const cudnnTensorDescriptor_t dy_desc, const void* dy,
-                                           const cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdDataAlgo_t,
+                                           const cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdDataAlgo_t algo,
                                            void* workspace, size_t workspace_size, const void* beta,
                                            const cudnnTensorDescriptor_t dx_desc, void* dx) {
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
+  if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, dx_desc, w_desc, conv, dy_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionBackwardData", alpha, beta, dx, w, dy, workspace, workspace_size},
@@ -259,11 +266,12 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void* alp
 cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void* alpha,
                                              const cudnnTensorDescriptor_t x_desc, const void* x,
                                              const cudnnTensorDescriptor_t dy_desc, const void* dy,
-                                             const cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t,
+                                             const cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t algo,
                                              void* workspace, size_t workspace_size, const void* beta,
                                              const cudnnFilterDescriptor_t dw_desc, void* dw) {
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
+  if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, x_desc, dw_desc, conv, dy_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionBackwardFilter", alpha, beta, x, dw, dy, workspace, workspace_size},

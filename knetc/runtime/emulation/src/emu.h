@@ -30,6 +30,7 @@ struct Options {
   int fill;         // KNETEMU_FILL=0xff: the byte that fresh device memory holds (0xff: NaN, 0x7e: huge)
   long fail_malloc; // KNETEMU_FAIL_MALLOC=n: the n-th allocation fails
   long fail_call;   // KNETEMU_FAIL_CALL=n: the n-th call that can fail does
+  long plain_only;  // KNETEMU_PLAIN_ONLY: convolutions refuse all algorithms but the plain ones, 2: already their sizes
 };
 extern Options switches;
 inline const Options& options() { return switches; }

@@ -43,6 +43,7 @@ Options read() {
   o.fill = static_cast<int>(number("KNETEMU_FILL", "0xff")) & 0xff;
   o.fail_malloc = number("KNETEMU_FAIL_MALLOC", "0");
   o.fail_call = number("KNETEMU_FAIL_CALL", "0");
+  o.plain_only = number("KNETEMU_PLAIN_ONLY", "0");
   return o;
 }
 
