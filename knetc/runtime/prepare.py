@@ -149,9 +149,12 @@ def _code(body: Sequence[Instr], batch: int, dtype: np.dtype[Any], clock: Clock,
 
 
 def _last_reads(body: Sequence[Instr]) -> dict[str, tuple[str, ...]]:
-    """For each instruction, by its result, the results of earlier ones that no later instruction reads."""
+    """For each instruction, by its result, the results of earlier ones that no later instruction reads.
+
+    What an effect takes stays, wherever the effect stands: effects come when all is computed.
+    """
     made = {i.out for i in body}
-    seen: set[str] = set()
+    seen = {arg for i in body if not i.out for arg in i.args}
     dead: dict[str, tuple[str, ...]] = {}
     for i in reversed(body):
         if i.out:

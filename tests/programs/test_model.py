@@ -201,3 +201,32 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "f.knet"
     path.write_bytes(b"\xef\xbb\xbf@knet function f(x)\n return 2*x\nend\n")
     np.testing.assert_array_equal(knetc.compile(path, backend="numpy").forw(X), np.float32(2) * X.astype(np.float32))
+
+
+# --- gradients that are used again ------------------------------------------------------------------------------------
+
+
+def test_a_parameters_gradient_that_another_gradient_reads(backend: str) -> None:
+    source = """@knet function f(x)
+  v = par(dims=(2,2), init=Gaussian(0,1))
+  u = relu(v)
+  w = par(dims=(2,2), init=Gaussian(0,1))
+  return (u .+ w) * x
+end
+"""
+    net = knetc.compile(source, backend=backend, dtype="f64", seed=3)
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 5)), rng.standard_normal((2, 5))
+    net.forw(x)
+    net.back(dy)
+    np.testing.assert_allclose(net.grad("w"), dy @ x.T)
+    np.testing.assert_allclose(net.grad("v"), (dy @ x.T) * (net.get("v") > 0))
+
+
+def test_a_states_gradient_that_an_inputs_gradient_reads() -> None:
+    net = knetc.compile("@knet function f(x)\n h = x .+ h\n return h .* x\nend\n", backend="numpy", dtype="f64")
+    x1, x2, dy = np.random.default_rng(0).standard_normal((3, 2, 4))
+    net.sforw(x1)
+    net.sforw(x2)
+    np.testing.assert_allclose(net.sback(dy, getdx=True), dy * x2 + dy * (x1 + x2))
+    np.testing.assert_allclose(net.sback(dy, getdx=True), 2 * dy * x1 + dy * x2)
