@@ -111,7 +111,7 @@ def broadcast_shape(
         for i, (x, y, z) in enumerate(zip(*columns, strict=True))
     ]
     new_a, new_b, new_out = zip(*joined, strict=True) if joined else ((), (), ())
-    batch_last(new_out, -1)
+    batch_last(new_out, 0, 1)
     return (Partial(new_a[: len(a.dims)]), Partial(new_b[: len(b.dims)])), Partial(new_out)
 
 

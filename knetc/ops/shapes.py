@@ -40,11 +40,11 @@ def join_shapes(a: Partial, b: Partial, message: str, operands: Sequence[int]) -
     return Partial(dims, vector=dims is None and (a.vector or b.vector))
 
 
-def batch_last(dims: PartialDims | None, operand: int) -> None:
+def batch_last(dims: PartialDims | None, *operands: int) -> None:
     """Raises ShapeMismatch where the batch is a dimension other than the last."""
     if dims is not None and any(isinstance(d, BatchDim) for d in dims[:-1]):
         raise ShapeMismatch(
-            f"the batch N must be the last dimension, here the shape would be {show_dims(dims)}", [operand]
+            f"the batch N must be the last dimension, here the shape would be {show_dims(dims)}", operands
         )
 
 

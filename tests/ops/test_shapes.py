@@ -142,7 +142,7 @@ def test_broadcasting_mismatches(op):
     mismatch("the result would be 10, its use needs 11", (0, 1, -1), op, (10, N), (10, 1), out=(11, N))
     mismatch("its use needs 11", (0, -1), op, (10, N), (None, 1), out=(11, N))
     mismatch("give 2 dimensions, its use needs (10,3,N)", (0, 1, -1), op, (10, N), (10, 1), out=(10, 3, N))
-    mismatch("the batch N must be the last dimension, here the shape would be (N,3)", (-1,), op, (N,), (1, 3))
+    mismatch("the batch N must be the last dimension, here the shape would be (N,3)", (0, 1), op, (N,), (1, 3))
 
 
 def test_sumto_reduces_what_was_expanded():

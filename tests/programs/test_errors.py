@@ -465,3 +465,13 @@ def test_an_input_in_the_place_of_a_weight_is_refused(dims: str) -> None:
     net = knetc.compile(f"@knet function f(x)\n return x*par(dims={dims})\nend\n", backend="numpy")
     with pytest.raises(KnetShapeError, match="in the matrix product of|would sum over the batch"):
         net.forw(np.ones((3, 5)))
+
+
+def test_batches_of_operands_in_different_places_name_both() -> None:
+    net = knetc.compile("@knet function f(a, b)\n return a .* b\nend\n", backend="numpy")
+    with pytest.raises(KnetShapeError) as caught:
+        net.forw(np.ones((5, 1, 4)), np.ones((1, 3, 1, 4)))
+    assert str(caught.value).splitlines()[0] == (
+        "<text>:2:9: error: a, (5,1,N), and b, (1,3,1,N), do not fit: "
+        "the batch N must be the last dimension, here the shape would be (5,3,N,N)"
+    )
