@@ -42,7 +42,7 @@ def train() -> float:
     net.setp(lr=0.1)
     print("\nThe same model, smaller, trained on 2,000 digits:")
     start = time.perf_counter()
-    net.train(trn, knetc.softloss, epochs=8)
+    net.train(trn, knetc.softloss, epochs=12)
     accuracy = 1 - net.test(tst, knetc.zeroone)
     print(f"{net!r}".splitlines()[0])
     print(f"Test accuracy {100 * accuracy:.1f} % after {time.perf_counter() - start:.0f} s.")
