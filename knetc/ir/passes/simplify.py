@@ -112,6 +112,7 @@ def _dropped(variant: Variant) -> Variant:
     """The variant without values that no effect, variable or backward program needs."""
     backward = tuple(Backward(b.loss, live(b.body, {LOSS})) for b in variant.backward)
     roots = {value for _, value in variant.names} | {variant.result or ""}
+    roots |= {i.out for i in variant.forward if i.op == "state"}  # by its reading a state variable is known
     for b in backward:
         for instr in b.body:
             roots.update(instr.args)
