@@ -123,10 +123,11 @@ class Interpreter:
         norm = 0.0
         if gclip > 0 or any(options[name].gclip > 0 for name in self._trained):
             norm = float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in self._grads.values())))
-        for name in self._trained:
-            o = options[name]
-            scale = gradient_scale(norm, gclip or o.gclip, gscale * o.gscale)
-            apply_update(o, self._params[name], self._grads[name], self._slots[name], scale)
+        with np.errstate(all="ignore"):
+            for name in self._trained:
+                o = options[name]
+                scale = gradient_scale(norm, gclip or o.gclip, gscale * o.gscale)
+                apply_update(o, self._params[name], self._grads[name], self._slots[name], scale)
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""

@@ -72,12 +72,13 @@ class Code:
     effects: tuple[tuple[str, Any, str], ...]
 
     def run(self, env: Environment) -> None:
-        """Computes every value into `env`."""
+        """Computes every value into `env`. An overflow is a value like any other, as it is in emitted code."""
         get = env.__getitem__
-        for meaning, context, args, out, dead in self.steps:
-            env[out] = meaning(context, *map(get, args))
-            for name in dead:
-                del env[name]
+        with np.errstate(all="ignore"):
+            for meaning, context, args, out, dead in self.steps:
+                env[out] = meaning(context, *map(get, args))
+                for name in dead:
+                    del env[name]
 
 
 @dataclass(slots=True)

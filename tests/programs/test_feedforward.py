@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -210,3 +212,11 @@ def test_built_in_operators_are_models(backend: str) -> None:
     dw, dx = net.back(dy, getdx=True)
     for got, expected in zip((dw, dx), reference.conv_back(w, images, dy), strict=True):
         np.testing.assert_allclose(got, expected, **EXACT)
+
+
+def test_overflow_and_invalid_powers_are_values_without_a_warning(backend: str) -> None:
+    net = knetc.compile("@knet function f(x)\n return (x .^ 0.5) .* (x .^ 30)\nend\n", backend=backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = net.forw(np.array([[-1.0, 4.0, 1e30]], np.float32))
+    assert np.isnan(y[0, 0]) and y[0, 1] == np.float32(2.0**61) and np.isinf(y[0, 2])
