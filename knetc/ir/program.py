@@ -77,15 +77,6 @@ def guard_and(a: Guard, b: Guard) -> Guard:
     return a if b == ALWAYS else Guard("and", (a, b))
 
 
-def guard_or(a: Guard, b: Guard) -> Guard:
-    """Disjunction, constants folded."""
-    if a == ALWAYS or b == ALWAYS:
-        return ALWAYS
-    if a in (NEVER, b):
-        return b
-    return a if b == NEVER else Guard("or", (a, b))
-
-
 # --- instructions -----------------------------------------------------------------------------------------------------
 
 Attrs: TypeAlias = tuple[tuple[str, Value], ...]

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from knetc.ir.passes.gradient import live
+from knetc.ir.passes.gradient import without_inputs
 from knetc.ir.program import Instr, Program, Variant
 from knetc.ops import registry
 from knetc.ops.base import AttrMap, Meaning
@@ -119,9 +119,9 @@ class Prepared:
         """The backward program from `loss`, with the gradients of the inputs `dinputs` and no others."""
         key = (loss, dinputs)
         if key not in self._backward:
-            body = next(b.body for b in self.variant.backward if b.loss == loss)
-            asked = [i for i in body if i.op != "dinput" or i.attr("index") in dinputs]
-            self._backward[key] = _code(live(asked, frozenset()), self.batch, self.dtype, self.clock, keep=False)
+            whole = next(b for b in self.variant.backward if b.loss == loss)
+            body = without_inputs(whole, dinputs, roots=frozenset()).body
+            self._backward[key] = _code(body, self.batch, self.dtype, self.clock, keep=False)
         return self._backward[key]
 
 

@@ -18,7 +18,6 @@ from knetc.ir.program import (
     Program,
     Variant,
     guard_not,
-    guard_or,
     make_attrs,
 )
 from knetc.ir.reader import read_program
@@ -88,7 +87,7 @@ def test_guards() -> None:
     a, b, true = Guard("cond", ("a",)), Guard("cond", ("b c",)), Guard("cond", ("true",))
     guards = [
         *(ALWAYS, NEVER, a, b, true, guard_not(b)),
-        Guard("and", (a, guard_not(guard_or(b, true)))),
+        Guard("and", (a, guard_not(Guard("or", (b, true))))),
         Guard("or", (a, Guard("or", (b, a)), Guard("and", (b, a)))),
         Guard("or", (a, b, true)),
         Guard("not", (Guard("not", (a,)),)),

@@ -7,7 +7,7 @@ hands back, `dkeep` the one handed to the step before. Comes after `shapes`, bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from knetc import ops
@@ -44,10 +44,13 @@ def run(program: Program, options: Options) -> Program:
     return replace(program, stage="training", variants=tuple(variants), update=update)
 
 
-def without_inputs(backward: Backward, wanted: AbstractSet[int]) -> Backward:
-    """The backward program without the gradients of inputs other than `wanted`, and what only those need."""
+def without_inputs(backward: Backward, wanted: Container[int], roots: AbstractSet[str] = frozenset({LOSS})) -> Backward:
+    """The backward program without the gradients of inputs other than `wanted`, and what only those need.
+
+    `roots`: values that are kept though no effect needs them.
+    """
     body = [i for i in backward.body if i.op != "dinput" or i.attr("index") in wanted]
-    return replace(backward, body=live(body, {LOSS}))
+    return replace(backward, body=live(body, roots))
 
 
 def live(body: Sequence[Instr], roots: AbstractSet[str]) -> tuple[Instr, ...]:

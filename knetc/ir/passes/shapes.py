@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
 
 from knetc import ops
 from knetc.errors import KnetShapeError
@@ -24,7 +23,6 @@ from knetc.record import Record, replace
 from knetc.values import Array, Value
 
 SHARED = ("par", "arr")
-Shape: TypeAlias = "Callable[[str], Dims]"
 
 
 class Step(Record):
