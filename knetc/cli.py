@@ -89,7 +89,9 @@ def _run(argv: list[str]) -> int:
         observers=(observer,),
     )
     program = driver.optimise(program, options, stop_after="state")
-    options = replace(options, losses=(args.loss or _default_loss(program),))
+    # A step of a sequence may have no gradient of its output at all: then the backward pass starts from zero.
+    zero = ("zero",) if program.states() else ()
+    options = replace(options, losses=(*zero, args.loss or _default_loss(program)))
     program = driver.optimise(program, options)
     observer.finish()
     code = _write(args, _text(args.emit, program, options))

@@ -25,7 +25,7 @@ from knetc.codegen.describe import header_lines, where
 from knetc.codegen.functions import WIDTH, forward_name, functions, initial, trained, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse, Module, number
-from knetc.codegen.tables import arrays, buffer_row, member_groups, values_name, variant_of
+from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import MOST_ELEMENTS, Buffer, make_plan
 from knetc.ir.program import Program
@@ -130,7 +130,18 @@ def _module_context(module: Module) -> dict[str, Any]:
         "tables": [_table(module, name, a.elements()) for a, name in module.tables.items()],
         "features": features,
         "members": member_groups(module),
-        "buffers": [buffer_row(module, b) for b in plan.buffers],
+        # Frames and batched state have memory of their own.
+        "buffers": [
+            buffer_row(module, b)
+            for b in plan.buffers
+            if b not in plan.framed and not (b.kind == "state" and b.type.batched)
+        ],
+        "states": plan.states,
+        "frames": [
+            {"name": frame_name(k), "buffers": [buffer_row(module, b) for b in v.frame]}
+            for k, v in enumerate(plan.variants)
+        ],
+        "frame_size": max((len(v.frame) for v in plan.variants), default=0) or 1,
         "most_elements": MOST_ELEMENTS,
         "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
         "arrays": list(arrays(module)),
@@ -189,6 +200,7 @@ def _interface_context(module: Module) -> dict[str, Any]:
             for k, name in enumerate(plan.program.conditions)
         ],
         "parameter_names": _listing([f'"{p.buffer.name}"' for p in plan.params]) or "there is none",
+        "state_names": _listing([b.name for b in plan.states]) or "there is none",
         "input_text": _listing([f"{b.name} {_dims_text(b)}" for b in plan.inputs]) or "none",
         "output_text": " or ".join(sorted(f"[{','.join(map(repr, t.dims))}]" for t in result)) or "there is none",
     }

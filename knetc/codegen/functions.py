@@ -210,4 +210,12 @@ def trained(module: Module) -> dict[str, Any]:
                 fields,
             )
         )
+        kernels["accumulate"] = module.kernel(
+            KernelSpec(
+                "accumulate",
+                "accumulate",
+                (f"{real}* sum", f"const {real}* dw", "int n"),
+                "sum += dw",
+            )
+        )
     return {"trained": found, **kernels}

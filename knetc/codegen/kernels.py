@@ -247,6 +247,34 @@ def zeros(module: Module, step: Step) -> list[Statement]:
     return [statement("zeros", target=module.ref(step.out), bytes=size, value=describe(step))]
 
 
+def copied(module: Module, step: Step) -> list[Statement]:
+    """`state` and `keep`: what a static variable holds, read before and written after everything else."""
+    return [_moved(module, step, "copy", f"{_var(step)} {step.out.type}, {_MOVES[step.instr.op]}")]
+
+
+def state_gradient(module: Module, step: Step) -> list[Statement]:
+    """`dstate` and `dkeep`: a state's gradient from the step after, and for the step before."""
+    template = "take_state_gradient" if step.instr.op == "dstate" else "hand_state_gradient"
+    return [_moved(module, step, template, f"d:{_var(step)} {step.out.type}, {_MOVES[step.instr.op]}")]
+
+
+_MOVES: Mapping[str, str] = {
+    "state": "as the call before left it",
+    "keep": "for the next call",
+    "dstate": "from the step after",
+    "dkeep": "for the step before",
+}
+
+
+def _var(step: Step) -> str:
+    return str(step.instr.attr("var"))
+
+
+def _moved(module: Module, step: Step, template: str, value: str) -> Statement:
+    size = f"{count(step.out.type.dims)} * sizeof({module.real})"
+    return statement(template, target=module.ref(step.out), source=module.ref(step.args[0]), bytes=size, value=value)
+
+
 KERNELS: Mapping[str, Build] = {
     "sumto": sumto,
     "soft": columnwise("soft", "y = soft(x), column by column", "y", "x"),
@@ -259,4 +287,8 @@ KERNELS: Mapping[str, Build] = {
     "softmax_softloss_back": loss_back,
     "rnd": random,
     "zeros": zeros,
+    "state": copied,
+    "keep": copied,
+    "dstate": state_gradient,
+    "dkeep": state_gradient,
 }

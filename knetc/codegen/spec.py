@@ -22,7 +22,8 @@ FieldValue: TypeAlias = "str | int | tuple[object, ...]"
 REAL = {"f32": "float", "f64": "double"}
 # Members of the model's struct and locals of its functions that no value may be called.
 _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
-    seed call batch capacity variant gradients input_gradients training"""
+    seed call batch described capacity variant gradients input_gradients input_batch training last record stack spare
+    state_batch state_room unwinding later sums"""
 TAKEN = tuple(_TAKEN.split())
 
 
@@ -154,7 +155,7 @@ class Module:
         return f"m->{shape.member}"
 
 
-_ORDER = ("param", "input", "const", "grad", "value")
+_ORDER = ("param", "input", "const", "grad", "value", "state", "dstate")
 
 
 def _members(plan: Plan) -> dict[Buffer, str]:
@@ -171,5 +172,5 @@ def _members(plan: Plan) -> dict[Buffer, str]:
     for kind in _ORDER:
         for b in plan.buffers:
             if b.kind == kind:
-                found[b] = names.fresh(b.name)
+                found[b] = names.fresh(f"{b.name}_state" if b.kind in ("state", "dstate") else b.name)
     return found

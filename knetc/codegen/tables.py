@@ -17,6 +17,8 @@ _GROUPS = {
     "param": "parameters",
     "grad": "their gradients",
     "const": "constants",
+    "state": "state, from call to call, and its gradient, from step to step",
+    "dstate": "state, from call to call, and its gradient, from step to step",
     "input": "inputs",
     "value": "values, forward and backward",
     "gold": "the desired output, the mask, the loss",
@@ -38,7 +40,7 @@ def member_groups(module: Module) -> list[dict[str, Any]]:
 
 def _name_comment(b: Buffer) -> str:
     """The Knet name where the member's name differs from it."""
-    return "" if b.kind not in ("param", "input", "const", "value") else f"{b.name} "
+    return "" if b.kind not in ("param", "input", "const", "value", "state") else f"{b.name} "
 
 
 def buffer_row(module: Module, b: Buffer) -> dict[str, Any]:
@@ -53,10 +55,16 @@ def arrays(module: Module) -> Iterator[dict[str, Any]]:
     plan = module.plan
     yield {"name": "parameters", "rows": [_array(module, p.buffer.name, p.buffer) for p in plan.params]}
     yield {"name": "gradients", "rows": [_array(module, p.buffer.name, p.grad) for p in plan.params]}
+    yield {"name": "states", "rows": [_array(module, b.name, b) for b in plan.states]}
     yield {"name": "inputs", "rows": [_array(module, b.name, b) for b in plan.inputs]}
     for k, v in enumerate(plan.variants):
         names = {**({"return": v.result} if v.result is not None else {}), **dict(v.names)}
         yield {"name": values_name(k), "rows": [_array(module, name, b) for name, b in names.items()]}
+
+
+def frame_name(k: int) -> str:
+    """The C name of the table of what variant k's frames hold."""
+    return f"frame_{k}"
 
 
 def values_name(k: int) -> str:

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Mapping
 from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir.program import GOLD, MASK, Backward, Instr, Program, Variant
 from knetc.ir.types import BatchDim, N, Type
-from knetc.record import Record
+from knetc.record import Record, replace
 
 LOSS = "@loss"
 # Kernels count elements in 32 bits, and their last stride (2^24 threads) must not run over.
 MOST_ELEMENTS = 2**31 - 2**24
-_RECURRENT = frozenset({"state", "keep", "dstate", "dkeep"})
 _ELEMENT_BYTES = {"f32": 4, "f64": 8}
 
 
 class Buffer(Record):
-    """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask` or `loss`.
+    """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask`, `loss`, `state`
+    (what a static variable holds between calls) or `dstate` (its gradient, between the steps of a backward pass).
 
-    `name` is the Knet name of the value; that of a parameter's gradient is `d:` and the parameter's.
+    `name` is the Knet name of the value; that of a parameter's or state's gradient is `d:` and its name.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Buffer(Record):
     @property
     def kept(self) -> bool:
         """Whether the buffer lives as long as the model, whatever runs."""
-        return self.kind in ("param", "grad", "const")
+        return self.kind in ("param", "grad", "const", "state", "dstate")
 
 
 class Step(Record):
@@ -75,6 +75,8 @@ class VariantPlan(Record):
     """A variant in order. `label` tells variants apart: the conditions of its smallest setting, empty for none.
 
     `result`: the model's value, None where it returns nothing; `names`: Knet variables that can be read afterwards.
+    `frame`: the inputs and forward values that stand in a step's frame, which `sforw` pushes: those that a backward
+    pass reads (of some variant; one buffer serves a value in all of them).
     """
 
     variant: Variant
@@ -83,6 +85,7 @@ class VariantPlan(Record):
     backward: tuple[BackwardPlan, ...]
     result: Buffer | None
     names: tuple[tuple[str, Buffer], ...]
+    frame: tuple[Buffer, ...]
 
 
 class Param(Record):
@@ -102,6 +105,12 @@ class Plan(Record):
     params: tuple[Param, ...]
     constants: tuple[tuple[Instr, Buffer], ...]
     inputs: tuple[Buffer, ...]
+    states: tuple[Buffer, ...]
+
+    @property
+    def framed(self) -> frozenset[Buffer]:
+        """The buffers that stand in a frame of some variant."""
+        return frozenset(b for v in self.variants for b in v.frame)
 
     def total_bytes(self, batch: int) -> int:
         """Memory of all buffers for `batch` columns, without running averages and library workspaces."""
@@ -141,7 +150,7 @@ def _peak(steps: tuple[Step, ...], batch: int) -> int:
 
 
 def make_plan(program: Program) -> Plan:
-    """The plan of a `training` program; KnetLimitation for a program with state."""
+    """The plan of a `training` program. KnetLimitation for a value that emitted code cannot hold."""
     if program.stage != "training":
         raise KnetInternalError(f"a plan is made of a training program, not of one at stage {program.stage}")
     return _Planner(program).plan()
@@ -156,12 +165,13 @@ class _Planner:
         self.pars = program.params()
         self.grads: dict[str, Buffer] = {}
         self.constants: dict[str, tuple[Instr, Buffer]] = {}
+        self.states = {var: self._buffer(var, "state", type) for var, type in program.states().items()}
 
     def plan(self) -> Plan:
         inputs = tuple(self._input(i.name, i.dims) for i in self.program.inputs)
         outside = {b.name: b for b in inputs}
         params = {name: self._buffer(name, "param", i.type) for name, i in self.pars.items()}
-        variants = tuple(self._variant(v, {**outside, **params}) for v in self.program.variants)
+        variants = _framed(tuple(self._variant(v, {**outside, **params}) for v in self.program.variants), inputs)
         for instr in self.program.update:
             self._grad(str(instr.attr("param")))  # zero where no backward pass reaches it
         return Plan(
@@ -171,6 +181,7 @@ class _Planner:
             params=tuple(Param(i, params[name], self.grads.get(name)) for name, i in self.pars.items()),
             constants=tuple(self.constants.values()),
             inputs=inputs,
+            states=tuple(self.states.values()),
         )
 
     def _buffer(self, name: str, kind: str, type: Type | None) -> Buffer:
@@ -195,14 +206,16 @@ class _Planner:
         scope = dict(known)
         forward: list[Step] = []
         for instr in variant.forward:
-            _refuse_state(instr)
             if instr.op == "par":
+                continue
+            if instr.op == "keep":
+                forward.append(Step(instr, self.states[_var(instr)], (scope[instr.args[0]],)))
                 continue
             if instr.op == "arr":
                 scope[instr.out] = self._buffer(instr.out, "const", instr.type)
                 self.constants.setdefault(instr.out, (instr, scope[instr.out]))
                 continue
-            args = tuple(scope[a] for a in instr.args)
+            args = (self.states[_var(instr)],) if instr.op == "state" else tuple(scope[a] for a in instr.args)
             scope[instr.out] = self._buffer(instr.out, "value", instr.type)
             forward.append(Step(instr, scope[instr.out], args))
         return VariantPlan(
@@ -212,6 +225,7 @@ class _Planner:
             backward=tuple(self._backward(b, variant, scope) for b in variant.backward),
             result=scope[variant.result] if variant.result is not None else None,
             names=tuple((name, scope[value]) for name, value in variant.names),
+            frame=(),
         )
 
     # --- backward -----------------------------------------------------------------------------------------------------
@@ -227,7 +241,6 @@ class _Planner:
         inputs: list[tuple[int, Buffer]] = []
         params: list[str] = []
         for instr, need in zip(backward.body, wanted, strict=True):
-            _refuse_state(instr)
             if instr.op == "dpar":
                 name = str(instr.attr("param"))
                 params.append(name)
@@ -235,9 +248,12 @@ class _Planner:
                     steps.append(self._copy(instr, scope[instr.args[0]], self._grad(name)))
             elif instr.op == "dinput":
                 inputs.append((_index(instr), scope[instr.args[0]]))
+            elif instr.op == "dkeep":
+                steps.append(Step(instr, self._dstate(_var(instr)), (scope[instr.args[0]],)))
             elif need is None or need:
                 scope[instr.out] = self._place(instr, places)
-                steps.append(Step(instr, scope[instr.out], tuple(scope[a] for a in instr.args), need))
+                args = (self._dstate(_var(instr)),) if instr.op == "dstate" else tuple(scope[a] for a in instr.args)
+                steps.append(Step(instr, scope[instr.out], args, need))
         return BackwardPlan(backward.loss, tuple(steps), tuple(inputs), tuple(params), scope.get(LOSS))
 
     def _places(self, body: Iterable[Instr]) -> dict[str, str]:
@@ -261,6 +277,9 @@ class _Planner:
             self.grads[param] = self._buffer(f"d:{param}", "grad", self.pars[param].type)
         return self.grads[param]
 
+    def _dstate(self, var: str) -> Buffer:
+        return self._buffer(f"d:{var}", "dstate", self.states[var].type)
+
     def _copy(self, instr: Instr, source: Buffer, grad: Buffer) -> Step:
         return Step(Instr(grad.name, "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
 
@@ -272,9 +291,22 @@ def _index(instr: Instr) -> int:
     return index
 
 
-def _refuse_state(instr: Instr) -> None:
-    if instr.op in _RECURRENT:
-        raise KnetLimitation("emitted code for recurrent models is not built yet", instr.span)
+def _var(instr: Instr) -> str:
+    """The static variable that a `state`, `keep`, `dstate` or `dkeep` is about."""
+    return str(instr.attr("var"))
+
+
+def _framed(variants: tuple[VariantPlan, ...], inputs: tuple[Buffer, ...]) -> tuple[VariantPlan, ...]:
+    """The variants with their frames."""
+    made = [dict.fromkeys((*inputs, *(s.out for s in v.forward if s.out.kind == "value"))) for v in variants]
+    read = {
+        b
+        for v, own in zip(variants, made, strict=True)
+        for back in v.backward
+        for b in (*(a for s in back.steps for a in s.args), *(at for _, at in back.inputs))
+        if b in own
+    }
+    return tuple(replace(v, frame=tuple(b for b in own if b in read)) for v, own in zip(variants, made, strict=True))
 
 
 def _wanted(body: tuple[Instr, ...]) -> list[frozenset[int] | None]:

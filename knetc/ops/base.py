@@ -135,7 +135,7 @@ class Library(Record):
 
 
 class NoCode(Record):
-    """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`, `state`)."""
+    """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`)."""
 
 
 Cuda: TypeAlias = Elementwise | Kernel | Library | NoCode

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knetc.ops.base import Elementwise, EvalContext, Kernel, Keyword, OpDef, register
+from knetc.ops.base import EvalContext, Kernel, Keyword, NoCode, OpDef, register
 from knetc.ops.shapes import no_inference
 from knetc.ops.update import apply_update
 from knetc.runtime.executable import TrainingOptions
 from knetc.values import Value
 
 if TYPE_CHECKING:
-    from knetc.ops.base import Tensor
+    from knetc.ops.base import Cuda, Tensor
     from knetc.ops.update import Slots
 
 
@@ -30,7 +30,7 @@ def _update(ctx: EvalContext, options: TrainingOptions, w: Tensor, dw: Tensor, s
     return w
 
 
-def _effect(name: str, doc: str, keyword: str, default: Value) -> OpDef:
+def _effect(name: str, doc: str, keyword: str, default: Value, cuda: Cuda) -> OpDef:
     return register(
         OpDef(
             name=name,
@@ -39,17 +39,21 @@ def _effect(name: str, doc: str, keyword: str, default: Value) -> OpDef:
             keywords={keyword: Keyword(default, internal=True)},
             shape=no_inference,
             numpy=_store,
-            cuda=Elementwise("{v}"),
+            cuda=cuda,
             effect=True,
             pure=False,
         )
     )
 
 
-KEEP = _effect("keep", "Stores the value that the static variable `var` has in the next call.", "var", "")
-DPAR = _effect("dpar", "Stores, or adds in `sback`, the gradient of the parameter `param`.", "param", "")
-DINPUT = _effect("dinput", "Hands out the gradient of the input number `index`.", "index", 0)
-DKEEP = _effect("dkeep", "Stores the gradient of the static variable `var` for the step before.", "var", "")
+KEEP = _effect(
+    "keep", "Stores the value that the static variable `var` has in the next call.", "var", "", Kernel("keep")
+)
+DPAR = _effect("dpar", "Stores, or adds in `sback`, the gradient of the parameter `param`.", "param", "", NoCode())
+DINPUT = _effect("dinput", "Hands out the gradient of the input number `index`.", "index", 0, NoCode())
+DKEEP = _effect(
+    "dkeep", "Stores the gradient of the static variable `var` for the step before.", "var", "", Kernel("dkeep")
+)
 
 UPDATE = register(
     OpDef(

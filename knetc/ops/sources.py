@@ -160,7 +160,7 @@ STATE = register(
         keywords={"var": Keyword("", internal=True)},
         shape=no_inference,
         numpy=_zeros,
-        cuda=NoCode(),
+        cuda=Kernel("state"),
     )
 )
 
@@ -172,7 +172,7 @@ DSTATE = register(
         keywords={"var": Keyword("", internal=True)},
         shape=no_inference,
         numpy=_zeros,
-        cuda=NoCode(),
+        cuda=Kernel("dstate"),
     )
 )
 

@@ -14,11 +14,8 @@ from knetc.runtime.executable import Executable
 BACKENDS = ("auto", "numpy", "cpu", "cuda")
 
 
-def choose(backend: str, recurrent: bool) -> str:
-    """The back end that `auto` stands for here, or the one named. Raises KnetNameError for an unknown name.
-
-    `recurrent`: the model has state, for which there is no emitted code yet.
-    """
+def choose(backend: str) -> str:
+    """The back end that `auto` stands for here, or the one named. Raises KnetNameError for an unknown name."""
     if backend not in BACKENDS:
         raise KnetNameError(
             f"there is no back end {backend!r} (there are {listing(BACKENDS)}){suggestion(str(backend), BACKENDS)}"
@@ -28,7 +25,7 @@ def choose(backend: str, recurrent: bool) -> str:
     from knetc.runtime.cuda import available
 
     # Without a GPU the interpreter is faster than the emitted code on the emulated device.
-    return "cuda" if not recurrent and available() is None else "numpy"
+    return "cuda" if available() is None else "numpy"
 
 
 def make(backend: str, program: Program, options: Options, seed: int) -> Executable:

@@ -40,7 +40,7 @@ class Engine:
         self.lowered, self.dtype, self.seed = lowered, dtype, seed
         self.unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
         self.recurrent = bool(self.unsized.states())
-        self.backend = backends.choose(backend, self.recurrent)
+        self.backend = backends.choose(backend)
         self.program: Program | None = None
         self.variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}
         self.executable: Executable | None = None

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from knetc.errors import KnetError, KnetInternalError, KnetLimitation, KnetStateError
+from knetc.errors import KnetError, KnetInternalError, KnetStateError
 from knetc.ir.program import LOSSES, Program
 from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Tensor, TrainingOptions
 
-KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3}
+KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
 ARGUMENT, ORDER, MEMORY = 1, 2, 3
 _SEED = 2**64 - 1
 
@@ -28,14 +28,17 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_destroy": (_Address,),
     "knet_forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
     "knet_backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
+    "knet_sforward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
+    "knet_sbackward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
     "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
     "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
-    "knet_reset": (_Address,),
+    "knet_reset": (_Address, ctypes.c_int),
     "knet_clean": (_Address,),
     "knet_set_seed": (_Address, ctypes.c_ulonglong),
     "knet_dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
     "knet_get": (_Address, ctypes.c_int, _Text, _Address),
-    "knet_set": (_Address, ctypes.c_int, _Text, _Address),
+    "knet_set": (_Address, _Text, _Address),
+    "knet_set_state": (_Address, _Text, _Address, ctypes.c_int),
     "knet_save": (_Address, _Text),
     "knet_load": (_Address, _Text),
     "knet_synchronize": (_Address,),
@@ -59,6 +62,8 @@ class Library:
         for name, arguments in _SIGNATURES.items():
             getattr(self._library, name).argtypes = arguments
         self._options: dict[str, TrainingOptions] = {}
+        self._states = program.states()
+        self._depth = 0
         self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
         self._prepare(self._library)
         self._call("knet_create", ctypes.byref(self._model), seed & _SEED, stream)
@@ -83,15 +88,14 @@ class Library:
 
     def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
         """One call of the model (see `Executable.forward`)."""
-        if push:
-            raise KnetLimitation("emitted code for sequences (sforw, sback) is not built yet")
         arrays = [np.asfortranarray(a, self._dtype) for a in inputs]
         batch = self._batch(arrays)
         result = self.program.variant(setting).result
         value = self._result(setting, batch)
         places = (_Address * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
         bits = sum(self._bits[c] for c in setting)
-        self._call("knet_forward", self._model, bits, places, batch, _address(value))
+        self._call("knet_sforward" if push else "knet_forward", self._model, bits, places, batch, _address(value))
+        self._depth += push
         if result is None:
             self._call("knet_synchronize", self._model)  # the inputs may go now
         return value
@@ -117,13 +121,12 @@ class Library:
     def backward(
         self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
     ) -> dict[int, Tensor]:
-        """Gradients of the last call (see `Executable.backward`)."""
-        if pop:
-            raise KnetLimitation("emitted code for sequences (sforw, sback) is not built yet")
+        """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
         desired, given = (None if a is None else np.asfortranarray(a, self._dtype) for a in (gold, mask))
         wanted = sum(1 << i for i in set(dinputs))
         arguments = (LOSSES.index(loss), _address(desired), _address(given), wanted, None)
-        self._call("knet_backward", self._model, *arguments)
+        self._call("knet_sbackward" if pop else "knet_backward", self._model, *arguments)
+        self._depth -= pop
         self._call("knet_synchronize", self._model)  # gold and mask may go now
         return {i: self._array("dinput", self.program.inputs[i].name) for i in dinputs}
 
@@ -146,8 +149,9 @@ class Library:
         self._call("knet_update", self._model, gclip, gscale)
 
     def reset(self, keepstate: bool) -> None:
-        """Zeroes the gradients; there is no stack and no state."""
-        self._call("knet_reset", self._model)
+        """Empties the stack and zeroes gradients, and the state unless `keepstate`."""
+        self._call("knet_reset", self._model, keepstate)
+        self._depth = 0
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -159,8 +163,6 @@ class Library:
             raise KeyError(name) from None
 
     def _array(self, kind: str, name: str) -> Tensor:
-        if kind not in KINDS:
-            raise KnetLimitation("emitted code for recurrent models is not built yet")
         count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
         self._call("knet_dims", self._model, KINDS[kind], name.encode(), ctypes.byref(count), dims)
         array = np.empty(tuple(dims[: count.value]), self._dtype, order="F")
@@ -168,19 +170,23 @@ class Library:
         return array
 
     def write(self, kind: str, name: str, array: Tensor) -> None:
-        """Overwrites a parameter."""
-        if kind != "par":
-            raise KnetLimitation("emitted code for recurrent models is not built yet")
+        """Overwrites a parameter or state."""
         given = np.asfortranarray(array, self._dtype)
-        self._call("knet_set", self._model, KINDS[kind], name.encode(), _address(given))
+        if kind == "par":
+            self._call("knet_set", self._model, name.encode(), _address(given))
+            return
+        type = self._states[name]
+        batch = given.shape[-1] if type is not None and type.batched else 1
+        self._call("knet_set_state", self._model, name.encode(), _address(given), batch)
 
     def clean(self) -> None:
-        """Frees the gradients and the values of the last call."""
+        """Frees the stack, the gradients and the values of the last call."""
         self._call("knet_clean", self._model)
+        self._depth = 0
 
     def stack_depth(self) -> int:
-        """There is no stack yet."""
-        return 0
+        """The number of steps on the stack."""
+        return self._depth
 
     def set_seed(self, seed: int) -> None:
         """Random draws are keyed by `seed`, call numbers from 1 again."""

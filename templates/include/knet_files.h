@@ -25,11 +25,11 @@ inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
   return sum;
 }
 // The size of the file of a model's parameters.
-inline size_t knet_file_size(const knet_model* m) {
+inline size_t knet_file_size() {
   size_t size = 8 + 3 * sizeof(unsigned long long);
   for (int i = 0; i < PARAMETERS; i++)
     size += strlen(parameters[i].name) + (2 + parameters[i].count) * sizeof(unsigned long long) +
-            elements(m, parameters[i]) * sizeof(knet_real);
+            elements(parameters[i], 1) * sizeof(knet_real);
   return size;
 }
 inline int knet_file_fill(knet_model* m, knet_file* f) {
@@ -42,7 +42,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.name, strlen(a.name));
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
-    const size_t size = elements(m, a) * sizeof(knet_real);
+    const size_t size = elements(a, 1) * sizeof(knet_real);
     TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
     f->at += size;
   }
@@ -83,7 +83,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       const knet_array& a = parameters[i];
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
-      const size_t size = elements(m, a) * sizeof(knet_real);
+      const size_t size = elements(a, 1) * sizeof(knet_real);
       if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
       f->at += size;
     }

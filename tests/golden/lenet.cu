@@ -383,6 +383,12 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
   if (threadIdx.x == 0) *squares += sum;
 }
 
+// sum += dw
+__global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
+    int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
+}
+
 }  // extern "C"
 #endif  // KNET_HOST_ONLY
 
@@ -393,6 +399,7 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
 #include <stdio.h>
 #include <string.h>
 #include <new>
+#include <utility>
 #include <cublas_v2.h>
 #include <cudnn.h>
 
@@ -418,12 +425,13 @@ const char* knet_last_error(void);
 enum {
   KNET_NO_CONDITION = 0
 };
-/* Which arrays knet_get, knet_set and knet_dims are about. */
+/* Which arrays knet_get and knet_dims are about. */
 enum {
   KNET_PARAM = 0, /* a parameter: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w", "wbf/b" */
   KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
-  KNET_VALUE = 2, /* a variable of the last knet_forward; the model's value is "return" */
-  KNET_INPUT_GRAD = 3 /* the gradient of an input, by its name, after a knet_backward that was asked for it */
+  KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
+  KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
+  KNET_STATE = 4 /* what a static variable holds for the next call: there is none */
 };
 /* Where a backward pass starts. */
 enum {
@@ -455,9 +463,15 @@ int knet_update(knet_model* model, double gclip, double gscale);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
 int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
-/* Forgets the gradients. */
-int knet_reset(knet_model* model);
-/* Forgets them and frees the memory of all values; the next knet_forward takes it anew. */
+/* As knet_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
+int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
+/* As knet_backward, for the newest step on the stack, which it takes off; adds to the gradients that there are. The
+   state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
+int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
+                   unsigned long long input_grads, knet_real* loss_value);
+/* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
+int knet_reset(knet_model* model, int keepstate);
+/* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
 int knet_clean(knet_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
 int knet_set_seed(knet_model* model, unsigned long long seed);
@@ -467,7 +481,9 @@ int knet_dims(knet_model* model, int kind, const char* name, int* count, int* di
 /* Copies an array to host or device memory. */
 int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 /* Overwrites a parameter. */
-int knet_set(knet_model* model, int kind, const char* name, const knet_real* array);
+int knet_set(knet_model* model, const char* name, const knet_real* array);
+/* Overwrites a static variable for `batch` columns. */
+int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int knet_save(knet_model* model, const char* path);
 int knet_load(knet_model* model, const char* path);
@@ -696,7 +712,8 @@ static inline int knet_pool_release(knet_pool* p) {
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
-  K(add_total, (double* squares, const double* partials, int blocks))
+  K(add_total, (double* squares, const double* partials, int blocks)) \
+  K(accumulate, (float* sum, const float* dw, int n))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -737,6 +754,14 @@ struct knet_options {
 
 }  // namespace
 
+// What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
+// `room` columns. `below` is the step before on the stack, or the next one that waits to be used again.
+struct knet_frame {
+  knet_frame* below;
+  int variant, batch, room;
+  float* values[7];
+};
+
 // A model: its settings, then a buffer for every value, by Knet's name.
 struct knet_model {
   cudaStream_t stream = nullptr;
@@ -749,12 +774,17 @@ struct knet_model {
   size_t workspace_bytes = 0;
   knet_pool pool[2] = {};
   unsigned long long seed = 0;
-  unsigned call = 0;       // the number of the last forward call
-  int batch = 0;           // its columns
-  int variant = -1;        // which forward function it ran; -1 before the first
-  int capacity = 0;        // the columns that the buffers have room for
+  unsigned call = 0;  // the number of the last forward call
+  // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
+  // knet_sforward has pushed, the newest first; and those that wait to be used again.
+  knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
+  int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
+  int described = 0;  // the columns that cuDNN's descriptors are made for
+  int capacity = 0;  // the columns that the buffers have room for
   bool gradients = false;  // whether there are gradients
+  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
+  int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
@@ -823,7 +853,6 @@ struct knet_buffer {
   size_t fixed, column;
 };
 const knet_buffer buffers[] = {
-    {&knet_model::x, 0, 784},
     {&knet_model::a_w, 500, 0},
     {&knet_model::a_b, 20, 0},
     {&knet_model::b_w, 25000, 0},
@@ -834,18 +863,12 @@ const knet_buffer buffers[] = {
     {&knet_model::wbf_b, 10, 0},
     {&knet_model::a_c, 0, 11520},
     {&knet_model::a_tmp1, 0, 11520},
-    {&knet_model::a_tmp2, 0, 11520},
-    {&knet_model::a, 0, 2880},
     {&knet_model::b_c, 0, 3200},
     {&knet_model::b_tmp1, 0, 3200},
-    {&knet_model::b_tmp2, 0, 3200},
-    {&knet_model::b, 0, 800},
     {&knet_model::c_tmp1, 0, 500},
     {&knet_model::c_tmp2, 0, 500},
-    {&knet_model::c, 0, 500},
     {&knet_model::wbf_tmp1, 0, 10},
     {&knet_model::wbf_tmp2, 0, 10},
-    {&knet_model::return_, 0, 10},
     {&knet_model::gold, 0, 10},
     {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
@@ -869,6 +892,19 @@ const knet_buffer buffers[] = {
     {&knet_model::d_x, 0, 784},
     {nullptr, 0, 11520},  // the end, and the elements a column of the largest buffer
 };
+
+// What the frame of each forward function holds, in order.
+const knet_buffer frame_0[] = {
+    {&knet_model::x, 0, 784},
+    {&knet_model::a_tmp2, 0, 11520},
+    {&knet_model::a, 0, 2880},
+    {&knet_model::b_tmp2, 0, 3200},
+    {&knet_model::b, 0, 800},
+    {&knet_model::c, 0, 500},
+    {&knet_model::return_, 0, 10},
+    {nullptr, 0, 0},
+};
+const knet_buffer* const frames[] = {frame_0};
 
 // An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
 struct knet_array {
@@ -898,6 +934,9 @@ const knet_array gradients[] = {
     {"wbf/b", &knet_model::d_wbf_b, 1, {10}},
     {nullptr, nullptr, 0, {}},
 };
+const knet_array states[] = {
+    {nullptr, nullptr, 0, {}},
+};
 const knet_array inputs[] = {
     {"x", &knet_model::x, 4, {28, 28, 1, -1}},
     {nullptr, nullptr, 0, {}},
@@ -921,10 +960,10 @@ const knet_array values_0[] = {
 };
 const knet_array* const values[] = {values_0};
 
-// The elements of an array.
-size_t elements(const knet_model* m, const knet_array& a) {
+// The elements of an array with so many columns.
+size_t elements(const knet_array& a, int batch) {
   size_t n = 1;
-  for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? m->batch : a.dims[i];
+  for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
   return n;
 }
 // The array of that name, NULL where there is none.
@@ -1100,7 +1139,7 @@ int update(knet_model* m, double gclip, double gscale) {
   bool clip = gclip > 0;
   for (int i = 0; i < PARAMETERS; i++) {
     if (!gradients[i].place) continue;
-    TRY(keep_averages(m, &m->training[i], elements(m, parameters[i])));
+    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
     clip = clip || m->training[i].gclip > 0;
   }
   if (clip) {
@@ -1122,6 +1161,25 @@ int update(knet_model* m, double gclip, double gscale) {
   TRY(update_parameter(m, &m->training[5], m->c_b, m->d_c_b, 500, gclip, gscale));
   TRY(update_parameter(m, &m->training[6], m->wbf_w, m->d_wbf_w, 5000, gclip, gscale));
   TRY(update_parameter(m, &m->training[7], m->wbf_b, m->d_wbf_b, 10, gclip, gscale));
+  return 0;
+}
+
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+int set_gradients_aside(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place && !m->sums[i])
+      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  return 0;
+}
+// Adds what that pass computed to them.
+int add_gradients(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    std::swap(m->*gradients[i].place, m->sums[i]);
+    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+  }
   return 0;
 }
 
@@ -1170,40 +1228,89 @@ int allocate(float** place, size_t elements) {
   TRY(cudaMalloc((void**)place, elements * sizeof(float)));
   return 0;
 }
-void release_columns(knet_model* m, int* code) {
-  for (const knet_buffer* b = buffers; b->place; b++) {
-    if (!b->column) continue;
-    const int failed = knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__);
-    if (failed) *code = failed;
-    m->*b->place = nullptr;
-  }
-  m->capacity = 0;
-  m->variant = -1;
-  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+void release(float** place, int* code) {
+  const int failed = knet_check(cudaFree(*place), "cudaFree", __LINE__);
+  if (failed) *code = failed;
+  *place = nullptr;
 }
-// Makes room for `batch` columns and tells cuDNN of them; on failure the model has no room at all, but its parameters.
-int reserve(knet_model* m, int batch) {
-  const int end = sizeof buffers / sizeof *buffers - 1;
-  // Kernels count elements in int, and their strides must not run over.
-  if ((double)batch * (double)buffers[end].column > 2130706432.0)
-    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
-                     batch);
-  if (batch > m->capacity) {
+
+// ---- frames
+void free_frame(knet_model* m, knet_frame* f, int* code) {
+  if (m->last == f) m->last = nullptr;
+  for (float*& value : f->values) release(&value, code);
+  delete f;
+}
+void free_frames(knet_model* m, knet_frame** list, int* code) {
+  while (knet_frame* f = *list) {
+    *list = f->below;
+    free_frame(m, f, code);
+  }
+}
+// A frame for a call of a forward function: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+  knet_frame** place = &m->spare;
+  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  knet_frame* f = *place;
+  if (f) {
+    *place = f->below;
+  } else {
+    f = new (std::nothrow) knet_frame();
+    if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
+    f->variant = variant;
+    f->room = m->capacity;
     int code = 0;
-    release_columns(m, &code);
-    for (const knet_buffer* b = buffers; b->place && !code; b++)
-      if (b->column)
-        code = allocate(&(m->*b->place), batch * b->column);
+    float** value = f->values;
+    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
+      code = allocate(value++, b->fixed + b->column * m->capacity);
     if (code) {
       int ignored = 0;
-      release_columns(m, &ignored);
+      free_frame(m, f, &ignored);
       return code;
     }
-    m->capacity = batch;
   }
-  if (batch == m->batch) return 0;
-  m->batch = 0;  // until cuDNN knows of the new one
-  m->variant = -1;
+  f->below = nullptr;
+  f->batch = batch;
+  *frame = f;
+  return 0;
+}
+// Gives a frame back; it keeps what it holds until the next call takes it.
+void give_frame(knet_model* m, knet_frame* f) {
+  if (f->room < m->capacity) {
+    int ignored = 0;
+    free_frame(m, f, &ignored);
+    return;
+  }
+  f->below = m->spare;
+  m->spare = f;
+}
+void use_frame(knet_model* m, const knet_frame* f) {
+  float* const* value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  m->variant = f->variant;
+  m->batch = f->batch;
+}
+void forget_record(knet_model* m) {
+  if (m->record) give_frame(m, m->record);
+  m->record = nullptr;
+}
+void forget_input_gradients(knet_model* m) {
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+}
+
+// ---- memory that depends on the batch
+void release_columns(knet_model* m, int* code) {
+  forget_record(m);
+  free_frames(m, &m->spare, code);
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->column) release(&(m->*b->place), code);
+  m->capacity = 0;
+  m->last = nullptr;
+  forget_input_gradients(m);
+}
+// Tells cuDNN of a batch.
+int describe(knet_model* m, int batch) {
+  if (batch == m->described) return 0;
+  m->described = 0;
   size_t bytes = 0;
   for (int i = 0; i < 2; i++)
     TRY(knet_conv_prepare(m->dnn, &m->conv[i], conv_shapes[i], batch, CUDNN_DATA_FLOAT, CUDNN_FMA_MATH, &bytes));
@@ -1215,6 +1322,30 @@ int reserve(knet_model* m, int batch) {
     m->workspace_bytes = bytes;
   }
   for (int i = 0; i < 2; i++) TRY(knet_pool_prepare(&m->pool[i], pool_shapes[i], batch, CUDNN_DATA_FLOAT));
+  m->described = batch;
+  return 0;
+}
+// Makes room for `batch` columns; on failure the model has no room for values at all, but its parameters, state and
+// stack.
+int reserve(knet_model* m, int batch) {
+  const int end = sizeof buffers / sizeof *buffers - 1;
+  // Kernels count elements in int, and their strides must not run over.
+  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
+                     batch);
+  if (batch > m->capacity) {
+    int code = 0;
+    release_columns(m, &code);
+    for (const knet_buffer* b = buffers; b->place && !code; b++)
+      if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (code) {
+      int ignored = 0;
+      release_columns(m, &ignored);
+      return code;
+    }
+    m->capacity = batch;
+  }
+  TRY(describe(m, batch));
   return 0;
 }
 
@@ -1244,8 +1375,10 @@ int close_model(knet_model* m) {
   int code = 0;
   const auto check = [&code](int failed) { code = code ? code : failed; };
   if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
+  free_frames(m, &m->stack, &code);
   release_columns(m, &code);
-  for (const knet_buffer* b = buffers; b->place; b++) check(knet_check(cudaFree(m->*b->place), "cudaFree", __LINE__));
+  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), &code);
+  for (float*& sum : m->sums) release(&sum, &code);
   for (knet_options& o : m->training)
     for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
                             o.nesterov_average})
@@ -1271,23 +1404,30 @@ int check_model(const knet_model* m) {
   return 0;
 }
 
-// An array by kind and name, and the pointer to it.
-int find_array(const knet_model* m, int kind, const char* name, const knet_array** array, const float** data) {
+// An array by kind and name, the pointer to it, and the columns that it has.
+int find_array(knet_model* m, int kind, const char* name, const knet_array** array, float** data, int* batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
-  if (kind == KNET_VALUE && m->variant < 0) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
   const knet_array* const table = kind == KNET_PARAM   ? parameters
                                   : kind == KNET_GRAD  ? gradients
-                                  : kind == KNET_VALUE ? values[m->variant]
+                                  : kind == KNET_VALUE ? values[m->last->variant]
+                                  : kind == KNET_STATE ? states
                                   : kind == KNET_INPUT_GRAD ? inputs
                                                             : nullptr;
   if (!table) return knet_fail(KNET_ARGUMENT, "there is no kind %d of arrays", kind);
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  *data = kind == KNET_INPUT_GRAD ? m->input_gradients[*array - inputs] : m->*(*array)->place;
-  if (!*data) return knet_fail(KNET_ORDER, "the last knet_backward did not compute the gradient of input %s", name);
+  if (kind == KNET_VALUE) use_frame(m, m->last);
+  *batch = m->batch;
+  *data = m->*(*array)->place;
+  if (kind == KNET_INPUT_GRAD) {
+    *batch = m->input_batch;
+    *data = const_cast<float*>(m->input_gradients[*array - inputs]);
+    if (!*data) return knet_fail(KNET_ORDER, "the last backward pass did not compute the gradient of input %s", name);
+  }
   return 0;
 }
 
@@ -1318,11 +1458,11 @@ inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
   return sum;
 }
 // The size of the file of a model's parameters.
-inline size_t knet_file_size(const knet_model* m) {
+inline size_t knet_file_size() {
   size_t size = 8 + 3 * sizeof(unsigned long long);
   for (int i = 0; i < PARAMETERS; i++)
     size += strlen(parameters[i].name) + (2 + parameters[i].count) * sizeof(unsigned long long) +
-            elements(m, parameters[i]) * sizeof(knet_real);
+            elements(parameters[i], 1) * sizeof(knet_real);
   return size;
 }
 inline int knet_file_fill(knet_model* m, knet_file* f) {
@@ -1335,7 +1475,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.name, strlen(a.name));
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
-    const size_t size = elements(m, a) * sizeof(knet_real);
+    const size_t size = elements(a, 1) * sizeof(knet_real);
     TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
     f->at += size;
   }
@@ -1376,7 +1516,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       const knet_array& a = parameters[i];
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
-      const size_t size = elements(m, a) * sizeof(knet_real);
+      const size_t size = elements(a, 1) * sizeof(knet_real);
       if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
       f->at += size;
     }
@@ -1385,6 +1525,109 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   }
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
+}
+
+// Runs a forward function in a frame and copies what the model returns.
+int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
+  use_frame(m, f);
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
+  }
+  TRY(run_forward(m, m->variant));
+  if (!output) return 0;
+  const knet_array* value = find(values[m->variant], "return");
+  if (value) {
+    const size_t bytes = elements(*value, m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// knet_forward; with `push`, knet_sforward.
+int forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+            bool push) {
+  // For every setting of the conditions: which forward function it runs.
+  static const unsigned short variant_of[1 << CONDITIONS] = {0};
+  TRY(check_model(m));
+  if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
+  if (variant_of[conditions] >= sizeof values / sizeof *values)
+    return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  for (int i = 0; i < INPUTS; i++)
+    if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
+  TRY(reserve(m, batch));
+  m->last = nullptr;
+  forget_record(m);
+  forget_input_gradients(m);
+  knet_frame* f = nullptr;
+  TRY(take_frame(m, variant_of[conditions], batch, &f));
+  m->call++;
+  const int code = run_in(m, f, arrays, output);
+  if (code) {
+    give_frame(m, f);
+    return code;
+  }
+  m->last = f;
+  if (!push) {
+    m->record = f;
+    return 0;
+  }
+  f->below = m->stack;
+  m->stack = f;
+  return 0;
+}
+
+// Runs the backward function of the frame in use; `add` to the gradients that there are.
+int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
+             bool add) {
+  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+  if (mask) mask = m->mask;
+  if (add) TRY(set_gradients_aside(m));
+  const int code = run_backward(m, loss, gold, mask, input_grads);
+  if (add) TRY(add_gradients(m));
+  return code;
+}
+// knet_backward; with `pop`, knet_sbackward.
+int backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
+             knet_real* loss_value, bool pop) {
+  TRY(check_model(m));
+  knet_frame* const f = pop ? m->stack : m->record;
+  if (!f)
+    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each knet_sbackward goes back through one knet_sforward"
+                                     : "knet_backward comes after knet_forward");
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  for (int i = INPUTS; i < 64; i++)
+    if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  TRY(reserve(m, f->batch));
+  use_frame(m, f);
+  forget_input_gradients(m);
+  const bool add = pop && m->gradients;
+  m->gradients = add;
+  TRY(run_back(m, loss, gold, mask, input_grads, add));
+  m->gradients = true;
+  m->input_batch = f->batch;
+  if (pop) {
+    m->stack = f->below;
+    give_frame(m, f);
+  }
+  if (!loss_value) return 0;
+  *loss_value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+// Empties the stack and forgets the gradients.
+void forget_sequence(knet_model* m) {
+  while (knet_frame* f = m->stack) {
+    m->stack = f->below;
+    give_frame(m, f);
+  }
+  m->gradients = false;
+  forget_input_gradients(m);
 }
 
 // Sets an option if it has that name.
@@ -1425,52 +1668,18 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream) {
 int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
 
 int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
-  // For every setting of the conditions: which forward function it runs.
-  static const unsigned short variant_of[1 << CONDITIONS] = {0};
-  TRY(check_model(m));
-  if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
-  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
-  for (int i = 0; i < INPUTS; i++)
-    if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
-  TRY(reserve(m, batch));
-  m->batch = batch;
-  m->variant = -1;
-  m->call++;
-  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
-  for (int i = 0; i < INPUTS; i++) {
-    const size_t bytes = elements(m, inputs[i]) * sizeof(float);
-    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
-  }
-  const int variant = variant_of[conditions];
-  TRY(run_forward(m, variant));
-  m->variant = variant;
-  if (!output) return 0;
-  const knet_array* value = find(values[variant], "return");
-  if (value)
-    TRY(cudaMemcpyAsync(output, m->*value->place, elements(m, *value) * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  return forward(m, conditions, arrays, batch, output, false);
 }
-
+int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+  return forward(m, conditions, arrays, batch, output, true);
+}
 int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value) {
-  TRY(check_model(m));
-  if (m->variant < 0) return knet_fail(KNET_ORDER, "knet_backward comes after knet_forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
-  for (int i = INPUTS; i < 64; i++)
-    if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
-  m->gradients = false;
-  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
-  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(run_backward(m, loss, gold, mask ? m->mask : nullptr, input_grads));
-  m->gradients = true;
-  if (!loss_value) return 0;
-  *loss_value = 0;
-  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
-    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  return backward(m, loss, gold, mask, input_grads, loss_value, false);
+}
+int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                   unsigned long long input_grads, knet_real* loss_value) {
+  return backward(m, loss, gold, mask, input_grads, loss_value, true);
 }
 
 int knet_update(knet_model* m, double gclip, double gscale) {
@@ -1497,18 +1706,20 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
-int knet_reset(knet_model* m) {
+int knet_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
-  m->gradients = false;
-  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+  forget_sequence(m);
+  (void)keepstate;  // the model has no state
   return 0;
 }
 
 int knet_clean(knet_model* m) {
-  TRY(knet_reset(m));
+  TRY(check_model(m));
+  forget_sequence(m);
   TRY(cudaStreamSynchronize(m->stream));
   int code = 0;
   release_columns(m, &code);
+  for (float*& sum : m->sums) release(&sum, &code);
   return code;
 }
 
@@ -1521,31 +1732,45 @@ int knet_set_seed(knet_model* m, unsigned long long seed) {
 
 int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
   const knet_array* a = nullptr;
-  const float* data = nullptr;
-  TRY(find_array(m, kind, name, &a, &data));
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, kind, name, &a, &data, &batch));
   if (!count || !dims) return knet_fail(KNET_ARGUMENT, "the place for the dimensions is NULL");
   *count = a->count;
-  for (int i = 0; i < a->count; i++) dims[i] = a->dims[i] < 0 ? m->batch : a->dims[i];
+  for (int i = 0; i < a->count; i++) dims[i] = a->dims[i] < 0 ? batch : a->dims[i];
   return 0;
 }
 
 int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   const knet_array* a = nullptr;
-  const float* data = nullptr;
-  TRY(find_array(m, kind, name, &a, &data));
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, kind, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
-  TRY(cudaMemcpyAsync(array, data, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
-int knet_set(knet_model* m, int kind, const char* name, const knet_real* array) {
+int knet_set(knet_model* m, const char* name, const knet_real* array) {
   const knet_array* a = nullptr;
-  const float* data = nullptr;
-  if (kind != KNET_PARAM) return knet_fail(KNET_ARGUMENT, "only parameters can be set");
-  TRY(find_array(m, kind, name, &a, &data));
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(m->*a->place, array, elements(m, *a) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
+  TRY(check_model(m));
+  if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
+  const knet_array* a = find(states, name);
+  if (!a) return knet_fail(KNET_ARGUMENT, "there is no state called %s", name);
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  TRY(cudaMemcpyAsync(m->*a->place, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1553,7 +1778,7 @@ int knet_set(knet_model* m, int kind, const char* name, const knet_real* array) 
 int knet_save(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
-  knet_file f = {nullptr, knet_file_size(m), 0};
+  knet_file f = {nullptr, knet_file_size(), 0};
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_fill(m, &f);
@@ -1565,7 +1790,7 @@ int knet_save(knet_model* m, const char* path) {
 int knet_load(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
-  knet_file f = {nullptr, knet_file_size(m), 0};
+  knet_file f = {nullptr, knet_file_size(), 0};
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);

@@ -22,9 +22,3 @@ def backend(request: pytest.FixtureRequest) -> str:
         except knetc.KnetEnvironmentError as missing:
             pytest.skip(f"back end cpu: {missing}")
     return str(request.param)
-
-
-@pytest.fixture(params=["numpy"])
-def recurrent_backend(request: pytest.FixtureRequest) -> str:
-    """The back ends that run models with state; emitted code for those is a later step."""
-    return str(request.param)

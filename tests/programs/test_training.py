@@ -268,12 +268,12 @@ def test_progress_goes_to_standard_error(backend: str, capsys: pytest.CaptureFix
 TEXT = "to be or not to be that is the question " * 6
 
 
-def test_train_on_time_steps_is_the_manuals_loop(recurrent_backend: str) -> None:
+def test_train_on_time_steps_is_the_manuals_loop(backend: str) -> None:
     """Lesson 10: sforw, sback in reverse, update, reset keeping the state."""
     rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
     data = knetc.seqbatch(TEXT, rows, 4)
     keywords: dict[str, Any] = {"embedding": 5, "hidden": 8, "pdrop": 0.2, "nchar": len(rows)}
-    nets = [knetc.compile(manual.CHARLM, "charlm", backend=recurrent_backend, seed=1, **keywords) for _ in range(2)]
+    nets = [knetc.compile(manual.CHARLM, "charlm", backend=backend, seed=1, **keywords) for _ in range(2)]
     losses = nets[0].train(data, "softloss", gclip=5.0, seqlength=7, progress=False, dropout=True)
 
     net, expected, stack, total = nets[1], [], [], 0.0
@@ -299,20 +299,18 @@ def test_train_on_time_steps_is_the_manuals_loop(recurrent_backend: str) -> None
     assert tested == np.mean([knetc.softloss(net.forw(data[t]), data[t + 1]) for t in range(steps)])
 
 
-def test_a_character_model_learns_its_text(recurrent_backend: str) -> None:
+def test_a_character_model_learns_its_text(backend: str) -> None:
     rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
     data = knetc.seqbatch(TEXT, rows, 2)
-    net = knetc.compile(
-        manual.CHARLM, "charlm", backend=recurrent_backend, seed=1, embedding=8, hidden=24, nchar=len(rows)
-    )
+    net = knetc.compile(manual.CHARLM, "charlm", backend=backend, seed=1, embedding=8, hidden=24, nchar=len(rows))
     net.setp(adam=True, lr=0.02)
     losses = net.train(data, "softloss", epochs=12, gclip=5.0, seqlength=10, progress=False)
     assert losses[0] == pytest.approx(np.log(len(rows)), rel=0.1)
     assert np.mean(losses[-12:]) < 0.25
 
 
-def test_generating_changes_the_batch_after_a_reset(recurrent_backend: str) -> None:
-    net = knetc.compile(manual.RNN1, backend=recurrent_backend, hsize=3, xsize=2)
+def test_generating_changes_the_batch_after_a_reset(backend: str) -> None:
+    net = knetc.compile(manual.RNN1, backend=backend, hsize=3, xsize=2)
     net.forw(np.ones((2, 5)))
     with pytest.raises(knetc.KnetStateError):
         net.forw(np.ones((2, 1)))
@@ -334,9 +332,9 @@ def test_a_result_is_the_users_to_change(backend: str) -> None:
     np.testing.assert_allclose(net.grad("z/b")[:, 0], (kept - np.eye(3)[:, y]).sum(axis=1) / 5, **EXACT)
 
 
-def test_inputs_of_a_sequence_may_be_filled_anew(recurrent_backend: str) -> None:
+def test_inputs_of_a_sequence_may_be_filled_anew(backend: str) -> None:
     """One buffer for the input of every step, as in the manual's generator."""
-    net = knetc.compile(manual.RNN1, backend=recurrent_backend, dtype="f64", hsize=3, xsize=2)
+    net = knetc.compile(manual.RNN1, backend=backend, dtype="f64", hsize=3, xsize=2)
     xs, dy = np.random.default_rng(0).standard_normal((4, 2, 5)), np.ones((3, 5))
     net.forwseq(list(xs))
     net.backseq([dy] * 4)
