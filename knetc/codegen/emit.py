@@ -206,8 +206,12 @@ def _interface_context(module: Module) -> dict[str, Any]:
     }
 
 
-def _listing(texts: list[str], most: int = 8) -> str:
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+def _listing(texts: list[str], width: int = 50) -> str:
+    """The texts as far as they fit into `width`, one of them at least, and how many more there are."""
+    shown = texts[:1]
+    while len(shown) < len(texts) and len(", ".join(texts[: len(shown) + 1])) <= width:
+        shown = texts[: len(shown) + 1]
+    return ", ".join(shown) + (f" and {len(texts) - len(shown)} more" if len(texts) > len(shown) else "")
 
 
 def _dims_text(b: Buffer) -> str:

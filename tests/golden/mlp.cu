@@ -607,8 +607,8 @@ struct knet_model {
   // knet_sforward has pushed, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;  // the columns that the buffers have room for
-  bool gradients = false;  // whether there are gradients
+  int capacity = 0;            // the columns that the buffers have room for
+  bool gradients = false;        // whether there are gradients
   float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -1200,8 +1200,8 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   return 0;
 }
 // knet_forward; with `push`, knet_sforward.
-int forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
-            bool push) {
+int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+                 bool push) {
   // For every setting of the conditions: which forward function it runs.
   static const unsigned short variant_of[1 << CONDITIONS] = {0};
   TRY(check_model(m));
@@ -1244,8 +1244,8 @@ int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* ma
   return code;
 }
 // knet_backward; with `pop`, knet_sbackward.
-int backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
-             knet_real* loss_value, bool pop) {
+int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value, bool pop) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
@@ -1323,18 +1323,18 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream) {
 int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
 
 int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
-  return forward(m, conditions, arrays, batch, output, false);
+  return step_forward(m, conditions, arrays, batch, output, false);
 }
 int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
-  return forward(m, conditions, arrays, batch, output, true);
+  return step_forward(m, conditions, arrays, batch, output, true);
 }
 int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value) {
-  return backward(m, loss, gold, mask, input_grads, loss_value, false);
+  return step_backward(m, loss, gold, mask, input_grads, loss_value, false);
 }
 int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value) {
-  return backward(m, loss, gold, mask, input_grads, loss_value, true);
+  return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
 }
 
 int knet_update(knet_model* m, double gclip, double gscale) {

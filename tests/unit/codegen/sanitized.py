@@ -12,6 +12,8 @@ import numpy as np
 from codegen.cases import ALL
 from codegen.support import NONE, compiled, data_for, program_of
 from codegen.test_models import LENET, MLP, OPTIONS, data, onehot
+from codegen.test_sequences import MODELS, run
+from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.options import Options
 from knetc.runtime.cpu import CpuExecutable
@@ -41,8 +43,22 @@ def training(sanitize: str, source: str, shape: tuple) -> None:
     executable.close()
 
 
+def sequences(sanitize: str) -> None:
+    for name in ("lstm2", "two"):
+        source, shapes, settings = MODELS[name]
+        program, options = compiled(source, inputs=shapes, losses=LOSSES)
+        executable = CpuExecutable(program, options, 1, sanitize)
+        for keep, batch in ((True, 3), (False, 3), (False, 5)):
+            run(executable, shapes, settings, batch, "f32")
+            executable.update(dict.fromkeys(program.params(), OPTIONS[0]), gclip=1.0, gscale=1.0)
+            executable.reset(keep)
+        executable.forward(frozenset(settings[0]), data(shapes, 2, "f32"), push=True)
+        executable.close()  # with a step on the stack
+
+
 if __name__ == "__main__":
     operators(sys.argv[1])
     training(sys.argv[1], MLP, (9, N))
     training(sys.argv[1], LENET, (9, 8, 2, N))
+    sequences(sys.argv[1])
     print("clean")

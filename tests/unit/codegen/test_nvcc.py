@@ -14,6 +14,7 @@ import pytest
 
 from knetc.codegen.emit import emit_cuda
 from knetc.errors import KnetEnvironmentError
+from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.options import Options
 from knetc.runtime import build, cuda, emulation
@@ -21,6 +22,7 @@ from knetc.runtime import build, cuda, emulation
 from .cases import ALL
 from .support import ROOT, compiled, program_of
 from .test_models import LENET, MANY
+from .test_sequences import MODELS
 
 pytestmark = pytest.mark.nvcc
 
@@ -38,13 +40,16 @@ def toolkit():
 def sources():
     lenet, options = compiled(ROOT / "examples" / "lenet_dropout.knet", inputs=((28, 28, 1, N),))
     yield "lenet", emit_cuda(lenet, options)
+    source, shapes, _ = MODELS["lstm2"]
+    lstm, options = compiled(source, inputs=shapes, losses=LOSSES)
+    yield "lstm2", emit_cuda(lstm, options)
     many, options = compiled(MANY, inputs=((4, N), (6, N)), dtype="f64")
     yield "many-f64", emit_cuda(many, options)
     yield "operators-f32", emit_cuda(program_of(ALL, "f32"), Options(math="tf32"))
     yield "operators-f64", emit_cuda(program_of(ALL, "f64"), Options(dtype="f64"))
 
 
-@pytest.fixture(scope="module", params=["lenet", "many-f64", "operators-f32", "operators-f64"])
+@pytest.fixture(scope="module", params=["lenet", "lstm2", "many-f64", "operators-f32", "operators-f64"])
 def file(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("nvcc") / "model.cu"
     path.write_text(dict(sources())[request.param])

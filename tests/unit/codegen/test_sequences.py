@@ -162,6 +162,24 @@ def test_a_feed_forward_model_may_stack_steps_of_different_batches():
         close(emitted.read("grad", param), meaning.read("grad", param), "f64", terms=600)
 
 
+def test_one_library_for_every_batch_size():
+    """Memory grows, shrinks to nothing and grows again; parameters, and the state of an equal batch, stay."""
+    program, options = compiled(GRU, inputs=(ONE,), dtype="f64")
+    emitted, meaning = both(program, options)
+    for batch in (1, 100, 37, 1000, 37):
+        for executable in (emitted, meaning):
+            executable.reset(False)
+        for t in range(2):
+            got, want = (e.forward(NONE, data((ONE,), batch, "f64", t), push=True) for e in (emitted, meaning))
+            close(got, want, "f64", terms=600)
+        for executable in (emitted, meaning):
+            for t in range(2):
+                executable.backward("softloss", data(((3, N),), batch, "f64", t)[0], None, [], pop=True)
+            executable.update(dict.fromkeys(program.params(), TrainingOptions(lr=0.5)), 0.0, 1.0)
+    for param in program.params():
+        close(emitted.read("par", param), meaning.read("par", param), "f64", terms=600)
+
+
 def test_a_frame_holds_only_what_backward_passes_read():
     """Of `h = tanh(w * x); return wb(h)`: x for dw, h for the gradient of tanh and of the second w, the value for the
     loss; no product, no sum."""

@@ -1,0 +1,1595 @@
+// Knet model two, compiled by knetc to CUDA (f32, fp32).
+//
+// Source, two.knet:
+//
+//   # Two inputs, one of them read under a condition only.
+//   # knetc: --input 4,N --input 6,N
+//
+//   @knet function two(x, z)
+//       a = wbf(x; out=8, f=:tanh)
+//       if second
+//           b = a .* wbf(z; out=8, f=:sigm)
+//       else
+//           b = a
+//       end
+//       return wb(b; out=1)
+//   end
+//
+// Peak memory with a batch of 100: 49.2 kB in 34 buffers (lower bound, the largest set live at once: 20.8 kB).
+//   input  x             f32[4,N]  1.6 kB
+//   input  z             f32[6,N]  2.4 kB
+//   param  a/w           f32[8,4]   128 B
+//   param  a/b           f32[8]      32 B
+//   param  wb/w          f32[1,8]    32 B
+//   param  wb/b          f32[1]       4 B
+//   param  wbf/w         f32[8,6]   192 B
+//   param  wbf/b         f32[8]      32 B
+//   value  a/tmp1        f32[8,N]  3.2 kB
+//   value  a/tmp2        f32[8,N]  3.2 kB
+//   value  a             f32[8,N]  3.2 kB
+//   value  wb/tmp1       f32[1,N]   400 B
+//   value  return        f32[1,N]   400 B
+//   gold   @gold         f32[1,N]   400 B
+//   mask   @mask         f32[N]     400 B
+//   loss   @loss         f32[]        4 B
+//   value  d:return      f32[1,N]   400 B
+//   grad   d:wb/b        f32[1]       4 B
+//   grad   d:wb/w        f32[1,8]    32 B
+//   value  d:a           f32[8,N]  3.2 kB
+//   value  d:a/tmp2      f32[8,N]  3.2 kB
+//   grad   d:a/b         f32[8]      32 B
+//   grad   d:a/w         f32[8,4]   128 B
+//   value  d:x           f32[4,N]  1.6 kB
+//   value  d:z           f32[6,N]  2.4 kB
+//   value  wbf/tmp1      f32[8,N]  3.2 kB
+//   value  wbf/tmp2      f32[8,N]  3.2 kB
+//   value  wbf/return    f32[8,N]  3.2 kB
+//   value  b             f32[8,N]  3.2 kB
+//   value  d:b           f32[8,N]  3.2 kB
+//   value  d:wbf/return  f32[8,N]  3.2 kB
+//   value  d:wbf/tmp2    f32[8,N]  3.2 kB
+//   grad   d:wbf/b       f32[8]      32 B
+//   grad   d:wbf/w       f32[8,6]   192 B
+// Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
+// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// the kernels run on the processor through knet_device_emu.h.
+#include <cuda_runtime.h>
+#include <math.h>
+
+#if defined(__CUDACC__)
+#define KNET_SHARED(T, name, n) __shared__ T name[n]
+#elif !defined(KNET_HOST_ONLY)
+#include "knet_device_emu.h"
+#define KNET_EMULATED 1
+#endif
+
+// What `update` is told about one parameter; an average that its options do not keep is NULL.
+struct knet_training {
+  double scale, clip;
+  float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
+};
+
+// ------------------------------------------------------------------------------------------------ kernels ----
+#ifndef KNET_HOST_ONLY
+
+// The functions of <math.h> under one name for float and double, and what the activations are made of.
+inline __device__ float knet_exp(float x) { return expf(x); }
+inline __device__ double knet_exp(double x) { return exp(x); }
+inline __device__ float knet_log(float x) { return logf(x); }
+inline __device__ double knet_log(double x) { return log(x); }
+inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
+inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
+inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
+inline __device__ double knet_sqrt(double x) { return sqrt(x); }
+inline __device__ float knet_tanh(float x) { return tanhf(x); }
+inline __device__ double knet_tanh(double x) { return tanh(x); }
+// The larger; a NaN wins, as it does in the reference interpreter.
+template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+template <class T> static inline __device__ T knet_warp_sum(T v) {
+  for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
+  return v;
+}
+template <class T> static inline __device__ T knet_warp_max(T v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+template <class T> static inline __device__ T knet_block_sum(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_sum(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T total = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
+  __syncthreads();  // part is free for the next call
+  return total;
+}
+// The largest value of the block, in every thread; as above.
+template <class T> static inline __device__ T knet_block_max(T v) {
+  KNET_SHARED(T, part, 32);
+  v = knet_warp_max(v);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+  __syncthreads();
+  T top = part[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
+  __syncthreads();
+  return top;
+}
+
+// Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
+// that (seed, stream, call) name. Philox 4x32-10 (Salmon et al., SC11), then float64 by operations that IEEE 754 rounds
+// exactly, never fused, so that every machine draws the same bits.
+static inline __device__ unsigned knet_random_word(unsigned long long seed, unsigned i, unsigned call,
+                                                   unsigned stream) {
+  unsigned c0 = i / 4, c1 = 0, c2 = call, c3 = stream;
+  unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    const unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+    const unsigned high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
+}
+
+// In [0, 1): the upper 24 bits of a word.
+static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
+
+extern "C" {
+
+// y = add(a, b)
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) add_8xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i % 8];
+  }
+}
+
+// y = tanh(x)
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+__global__ void __launch_bounds__(256) tanh_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = knet_tanh(x[i]);
+  }
+}
+
+// y = add(a, b)
+//   two.knet:11: return wb(b; out=1)
+__global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[0];
+  }
+}
+
+// y = sigm(x)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) sigm_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = 1.0f / (1.0f + knet_exp(-x[i]));
+  }
+}
+
+// y = mul(a, b)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) mul_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] * b[i];
+  }
+}
+
+// partial sums of mask * (p - gold)^2 / 2
+//   two.knet:11: return wb(b; out=1)
+__global__ void __launch_bounds__(256) quadloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
+    if (weight != 0) sum += 0.5 * (d * d) * weight;
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// y = factor * the sum of the partial sums
+//   two.knet:11: return wb(b; out=1)
+__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
+    int blocks, double factor) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *y = (float)(sum * factor);
+}
+
+// dp = mask * (p - gold) / columns
+//   two.knet:11: return wb(b; out=1)
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
+  const float share = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float weight = mask ? mask[i / rows] * share : share;
+    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+  }
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   two.knet:11: return wb(b; out=1)
+__global__ void __launch_bounds__(256) sumto_sumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int summed) {
+  const int o = blockIdx.x;
+  const int base = 0;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// dx = tanh_back(dy, y)
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+__global__ void __launch_bounds__(256) tanh_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
+    const float* __restrict__ y, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    dx[i] = dy[i] * ((1.0f - y[i]) * (1.0f + y[i]));
+  }
+}
+
+// y = sumto(dy): the sum over dimensions along which a value was repeated
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) sumto_8xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int summed) {
+  const int o = blockIdx.x;
+  const int base = o;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 8];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// dx = sigm_back(dy, y)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) sigm_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
+    const float* __restrict__ y, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
+  }
+}
+
+// y = uniform in [low, high)
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+//   two.knet:11: return wb(b; out=1)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
+    unsigned call, unsigned stream, double low, double high, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const double u = knet_uniform(knet_random_word(seed, i, call, stream));
+    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+  }
+}
+
+// y = value
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+//   two.knet:11: return wb(b; out=1)
+//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+}
+
+// w -= lr * dw, where dw goes through the training options that t has
+__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, knet_training t, int n) {
+  double factor = t.scale;
+  if (t.clip > 0) {
+    const double norm = sqrt(*squares);
+    if (norm > t.clip) factor *= t.clip / norm;
+  }
+  const float scale = (float)factor;
+  const float epsilon = (float)1e-8;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    float g = scale * dw[i];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
+    if (t.l2reg != 0) g += t.l2reg * w[i];
+    if (t.adagrad) {
+      t.adagrad[i] += g * g;
+      g /= epsilon + knet_sqrt(t.adagrad[i]);
+    }
+    if (t.rmsprop) {
+      t.rmsprop[i] = (float)0.9 * t.rmsprop[i] + (float)(1 - 0.9) * (g * g);
+      g /= epsilon + knet_sqrt(t.rmsprop[i]);
+    }
+    if (t.adam_mean) {
+      t.adam_mean[i] = (float)0.9 * t.adam_mean[i] + (float)(1 - 0.9) * g;
+      t.adam_square[i] = (float)0.999 * t.adam_square[i] + (float)(1 - 0.999) * (g * g);
+      g = t.adam_mean[i] / t.mean_bias / (knet_sqrt(t.adam_square[i] / t.square_bias) + epsilon);
+    }
+    if (t.momentum) {
+      g += t.momentum_rate * t.momentum[i];
+      t.momentum[i] = g;
+    }
+    if (t.nesterov) {
+      t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
+      g += t.nesterov_rate * t.nesterov[i];
+    }
+    w[i] -= t.lr * g;
+  }
+}
+
+// partial sums of dw^2
+__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+    const float* __restrict__ dw, int n) {
+  double sum = 0;
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    sum += (double)dw[i] * (double)dw[i];
+  }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// squares += the sum of the partial sums
+__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+    const double* __restrict__ partials, int blocks) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) *squares += sum;
+}
+
+// sum += dw
+__global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
+    int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
+}
+
+}  // extern "C"
+#endif  // KNET_HOST_ONLY
+
+// ------------------------------------------------------------------------------------------------ the host half ----
+#ifndef KNET_DEVICE_ONLY
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <new>
+#include <utility>
+#include <cublas_v2.h>
+
+// The interface; `knetc --emit header` writes it for C and C++.
+extern "C" {
+typedef struct knet_model knet_model;
+typedef float knet_real; /* the element type of every array */
+
+/* What every function but knet_last_error returns. */
+enum {
+  KNET_OK = 0,
+  KNET_ARGUMENT = 1, /* an argument that does not fit */
+  KNET_ORDER = 2,    /* a call out of order */
+  KNET_MEMORY = 3,   /* no memory left, on the device or the host */
+  KNET_CUDA = 4,
+  KNET_CUBLAS = 5,
+  KNET_CUDNN = 6
+};
+/* The reason for this thread's last error. */
+const char* knet_last_error(void);
+
+/* Conditions, to be added up; what is not named is false. */
+enum {
+  KNET_NO_CONDITION = 0,
+  KNET_SECOND = 1 /* second */
+};
+/* Which arrays knet_get and knet_dims are about. */
+enum {
+  KNET_PARAM = 0, /* a parameter: "a/w", "a/b", "wb/w", "wb/b", "wbf/w", "wbf/b" */
+  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
+  KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
+  KNET_STATE = 4 /* what a static variable holds for the next call: there is none */
+};
+/* Where a backward pass starts. */
+enum {
+  KNET_ZERO = 0,     /* no gradient from the output at all */
+  KNET_GRADIENT = 1, /* gold is the gradient of the output itself */
+  KNET_QUADLOSS = 2,
+  KNET_SOFTLOSS = 3
+};
+
+/* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
+   a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
+int knet_create(knet_model** model, unsigned long long seed, void* stream);
+/* Frees everything; NULL is fine. */
+int knet_destroy(knet_model* model);
+
+/* Runs the model over `batch` columns. inputs: x [4,N], z [6,N]; each column-major, the batch last,
+   in host or device memory. output: where the value is copied ([1,N]), or NULL. Waits for the device only
+   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
+   read from device memory must be ready on the model's stream, which does not wait for the default one. */
+int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
+/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
+   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
+   NULL, and then as above for gold and mask. */
+int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value);
+/* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
+   gclip, where that is over 0, and by gscale. */
+int knet_update(knet_model* model, double gclip, double gscale);
+/* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
+   nesterov, gclip, gscale. */
+int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
+/* As knet_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
+int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
+/* As knet_backward, for the newest step on the stack, which it takes off; adds to the gradients that there are. The
+   state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
+int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
+                   unsigned long long input_grads, knet_real* loss_value);
+/* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
+int knet_reset(knet_model* model, int keepstate);
+/* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
+int knet_clean(knet_model* model);
+/* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
+int knet_set_seed(knet_model* model, unsigned long long seed);
+
+/* The dimensions of an array, slowest last; `dims` has room for 8. */
+int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Copies an array to host or device memory. */
+int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+/* Overwrites a parameter. */
+int knet_set(knet_model* model, const char* name, const knet_real* array);
+/* Overwrites a static variable for `batch` columns. */
+int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+/* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
+int knet_save(knet_model* model, const char* path);
+int knet_load(knet_model* model, const char* path);
+/* Waits for everything that was asked for. */
+int knet_synchronize(knet_model* model);
+}
+
+// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const float* a, const float* b, float* c) {
+  const float one = 1, zero = 0;
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                                       int k, const double* a, const double* b, double* c) {
+  const double one = 1, zero = 0;
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
+                     c, m);
+}
+
+namespace {
+
+// Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
+static thread_local char knet_error_text[512];
+
+static int knet_fail(int code, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(knet_error_text, sizeof knet_error_text, format, arguments);
+  va_end(arguments);
+  return code;
+}
+static inline int knet_check(int code, const char*, int) { return code; }  // the text is already set
+static inline int knet_check(cudaError_t status, const char* call, int line) {
+  if (status == cudaSuccess) return 0;
+  cudaGetLastError();  // an error that can be cleared must not come back at the next call
+  return knet_fail(status == cudaErrorMemoryAllocation ? KNET_MEMORY : KNET_CUDA, "%s: %s (line %d: %s)",
+                   cudaGetErrorName(status), cudaGetErrorString(status), line, call);
+}
+// Returns from the enclosing function where the call fails.
+#define TRY(...)                                                        \
+  do {                                                                  \
+    int code_ = knet_check((__VA_ARGS__), #__VA_ARGS__, __LINE__);      \
+    if (code_) return code_;                                            \
+  } while (0)
+
+// A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
+struct knet_entry {
+  const char* name;
+  const void* address;
+};
+template <class Signature> struct knet_kernel : knet_entry {};
+#ifdef KNET_HOST_ONLY
+#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#else
+#define KNET_MEMBER(name, signature) \
+  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#endif
+#define KNET_ENTRY(name, signature) &kernels.name,
+#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+
+template <class T> struct knet_identity { typedef T type; };
+// Launches a kernel; the arguments are converted to its parameters' types.
+template <class... P>
+static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
+                               cudaStream_t stream, typename knet_identity<P>::type... arguments) {
+#ifdef KNET_EMULATED
+  knetemu::reg((void (*)(P...))kernel.address);
+#endif
+  void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+  return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
+}
+// Launches a kernel over n elements, which it takes as its last parameter; its threads stride over them.
+template <class... P, class... A>
+static cudaError_t knet_launch_each(const knet_kernel<void(P...)>& kernel, int n, cudaStream_t stream, A... arguments) {
+  const int blocks = (n + 255) / 256;
+  return knet_launch(kernel, blocks < 65536 ? blocks : 65536, 256, 0, stream, arguments..., n);
+}
+
+// The blocks of a kernel that sums over n elements, each block to a partial sum.
+enum { KNET_BLOCKS = 256 };
+static inline int knet_blocks(int n) { return n < 256 * KNET_BLOCKS ? (n + 255) / 256 : (int)KNET_BLOCKS; }
+
+static inline int knet_check(cublasStatus_t status, const char* call, int line) {
+  if (status == CUBLAS_STATUS_SUCCESS) return 0;
+  return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
+                   cublasGetStatusString(status), line, call);
+}
+
+// Every kernel with its signature.
+#define KNET_KERNELS(K) \
+  K(add_8xN, (float* y, const float* a, const float* b, int n)) \
+  K(tanh, (float* y, const float* x, int n)) \
+  K(add_N, (float* y, const float* a, const float* b, int n)) \
+  K(sigm, (float* y, const float* x, int n)) \
+  K(mul, (float* y, const float* a, const float* b, int n)) \
+  K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
+  K(total, (float* y, const double* partials, int blocks, double factor)) \
+  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
+    int n)) \
+  K(sumto_sumN, (float* y, const float* dy, int summed)) \
+  K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
+  K(sigm_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
+    int n)) \
+  K(fill_constant, (float* y, double value, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(square_sum, (double* partials, const float* dw, int n)) \
+  K(add_total, (double* squares, const double* partials, int blocks)) \
+  K(accumulate, (float* sum, const float* dw, int n))
+
+struct knet_kernels {
+  KNET_KERNELS(KNET_MEMBER)
+} kernels;
+#ifdef KNET_HOST_ONLY
+knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#endif
+
+enum { PARAMETERS = 6, INPUTS = 2, CONDITIONS = 1 };
+
+// The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
+// which are allocated when an option first needs them.
+struct knet_options {
+  double lr = 1, l1reg = 0, l2reg = 0, momentum = 0, nesterov = 0, gclip = 0, gscale = 1;
+  bool adagrad = false, rmsprop = false, adam = false;
+  int adam_steps = 0;
+  float *adagrad_squares = nullptr, *rmsprop_squares = nullptr, *adam_mean = nullptr, *adam_square = nullptr;
+  float *momentum_average = nullptr, *nesterov_average = nullptr;
+};
+
+}  // namespace
+
+// What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
+// `room` columns. `below` is the step before on the stack, or the next one that waits to be used again.
+struct knet_frame {
+  knet_frame* below;
+  int variant, batch, room;
+  float* values[6];
+};
+
+// A model: its settings, then a buffer for every value, by Knet's name.
+struct knet_model {
+  cudaStream_t stream = nullptr;
+  bool own_stream = false;
+  int device = 0;
+  cublasHandle_t blas = nullptr;
+  unsigned long long seed = 0;
+  unsigned call = 0;  // the number of the last forward call
+  // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
+  // knet_sforward has pushed, the newest first; and those that wait to be used again.
+  knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
+  int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
+  int capacity = 0;            // the columns that the buffers have room for
+  bool gradients = false;        // whether there are gradients
+  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  const float* input_gradients[INPUTS + 1] = {};
+  int input_batch = 0;  // the columns of those
+  knet_options training[PARAMETERS + 1];
+  double* partials = nullptr;  // sums of blocks, on their way to one total
+  double* squares = nullptr;  // the sum of all gradients' squares
+
+  // parameters
+  float* a_w = nullptr;  // a/w f32[8,4]
+  float* a_b = nullptr;  // a/b f32[8]
+  float* wb_w = nullptr;  // wb/w f32[1,8]
+  float* wb_b = nullptr;  // wb/b f32[1]
+  float* wbf_w = nullptr;  // wbf/w f32[8,6]
+  float* wbf_b = nullptr;  // wbf/b f32[8]
+
+  // their gradients
+  float* d_wb_b = nullptr;  // f32[1]
+  float* d_wb_w = nullptr;  // f32[1,8]
+  float* d_a_b = nullptr;  // f32[8]
+  float* d_a_w = nullptr;  // f32[8,4]
+  float* d_wbf_b = nullptr;  // f32[8]
+  float* d_wbf_w = nullptr;  // f32[8,6]
+
+  // inputs
+  float* x = nullptr;  // x f32[4,N]
+  float* z = nullptr;  // z f32[6,N]
+
+  // values, forward and backward
+  float* a_tmp1 = nullptr;  // a/tmp1 f32[8,N]
+  float* a_tmp2 = nullptr;  // a/tmp2 f32[8,N]
+  float* a = nullptr;  // a f32[8,N]
+  float* wb_tmp1 = nullptr;  // wb/tmp1 f32[1,N]
+  float* return_ = nullptr;  // return f32[1,N]
+  float* d_return = nullptr;  // d:return f32[1,N]
+  float* d_a = nullptr;  // d:a f32[8,N]
+  float* d_a_tmp2 = nullptr;  // d:a/tmp2 f32[8,N]
+  float* d_x = nullptr;  // d:x f32[4,N]
+  float* d_z = nullptr;  // d:z f32[6,N]
+  float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[8,N]
+  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[8,N]
+  float* wbf_return = nullptr;  // wbf/return f32[8,N]
+  float* b = nullptr;  // b f32[8,N]
+  float* d_b = nullptr;  // d:b f32[8,N]
+  float* d_wbf_return = nullptr;  // d:wbf/return f32[8,N]
+  float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[8,N]
+
+  // the desired output, the mask, the loss
+  float* gold = nullptr;  // f32[1,N]
+  float* mask = nullptr;  // f32[N]
+  float* loss = nullptr;  // f32[]
+};
+
+namespace {
+
+using knet_place = float* knet_model::*;
+// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+struct knet_buffer {
+  knet_place place;
+  size_t fixed, column;
+};
+const knet_buffer buffers[] = {
+    {&knet_model::a_w, 32, 0},
+    {&knet_model::a_b, 8, 0},
+    {&knet_model::wb_w, 8, 0},
+    {&knet_model::wb_b, 1, 0},
+    {&knet_model::wbf_w, 48, 0},
+    {&knet_model::wbf_b, 8, 0},
+    {&knet_model::a_tmp1, 0, 8},
+    {&knet_model::a_tmp2, 0, 8},
+    {&knet_model::wb_tmp1, 0, 1},
+    {&knet_model::gold, 0, 1},
+    {&knet_model::mask, 0, 1},
+    {&knet_model::loss, 1, 0},
+    {&knet_model::d_return, 0, 1},
+    {&knet_model::d_wb_b, 1, 0},
+    {&knet_model::d_wb_w, 8, 0},
+    {&knet_model::d_a, 0, 8},
+    {&knet_model::d_a_tmp2, 0, 8},
+    {&knet_model::d_a_b, 8, 0},
+    {&knet_model::d_a_w, 32, 0},
+    {&knet_model::d_x, 0, 4},
+    {&knet_model::d_z, 0, 6},
+    {&knet_model::wbf_tmp1, 0, 8},
+    {&knet_model::wbf_tmp2, 0, 8},
+    {&knet_model::d_b, 0, 8},
+    {&knet_model::d_wbf_return, 0, 8},
+    {&knet_model::d_wbf_tmp2, 0, 8},
+    {&knet_model::d_wbf_b, 8, 0},
+    {&knet_model::d_wbf_w, 48, 0},
+    {nullptr, 0, 8},  // the end, and the elements a column of the largest buffer
+};
+
+// What the frame of each forward function holds, in order.
+const knet_buffer frame_0[] = {
+    {&knet_model::x, 0, 4},
+    {&knet_model::z, 0, 6},
+    {&knet_model::a, 0, 8},
+    {&knet_model::return_, 0, 1},
+    {nullptr, 0, 0},
+};
+const knet_buffer frame_1[] = {
+    {&knet_model::x, 0, 4},
+    {&knet_model::z, 0, 6},
+    {&knet_model::a, 0, 8},
+    {&knet_model::wbf_return, 0, 8},
+    {&knet_model::b, 0, 8},
+    {&knet_model::return_, 0, 1},
+    {nullptr, 0, 0},
+};
+const knet_buffer* const frames[] = {frame_0, frame_1};
+
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+struct knet_array {
+  const char* name;
+  knet_place place;
+  int count, dims[8];
+};
+const knet_array parameters[] = {
+    {"a/w", &knet_model::a_w, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 1, {8}},
+    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 1, {1}},
+    {"wbf/w", &knet_model::wbf_w, 2, {8, 6}},
+    {"wbf/b", &knet_model::wbf_b, 1, {8}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array gradients[] = {
+    {"a/w", &knet_model::d_a_w, 2, {8, 4}},
+    {"a/b", &knet_model::d_a_b, 1, {8}},
+    {"wb/w", &knet_model::d_wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::d_wb_b, 1, {1}},
+    {"wbf/w", &knet_model::d_wbf_w, 2, {8, 6}},
+    {"wbf/b", &knet_model::d_wbf_b, 1, {8}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array states[] = {
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array inputs[] = {
+    {"x", &knet_model::x, 2, {4, -1}},
+    {"z", &knet_model::z, 2, {6, -1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array values_0[] = {
+    {"return", &knet_model::return_, 2, {1, -1}},
+    {"a/w", &knet_model::a_w, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 1, {8}},
+    {"a", &knet_model::a, 2, {8, -1}},
+    {"b", &knet_model::a, 2, {8, -1}},
+    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 1, {1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array values_1[] = {
+    {"return", &knet_model::return_, 2, {1, -1}},
+    {"a/w", &knet_model::a_w, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 1, {8}},
+    {"a", &knet_model::a, 2, {8, -1}},
+    {"wbf/w", &knet_model::wbf_w, 2, {8, 6}},
+    {"wbf/b", &knet_model::wbf_b, 1, {8}},
+    {"b", &knet_model::b, 2, {8, -1}},
+    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 1, {1}},
+    {nullptr, nullptr, 0, {}},
+};
+const knet_array* const values[] = {values_0, values_1};
+
+// The elements of an array with so many columns.
+size_t elements(const knet_array& a, int batch) {
+  size_t n = 1;
+  for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
+  return n;
+}
+// The array of that name, NULL where there is none.
+const knet_array* find(const knet_array* table, const char* name) {
+  for (; table->name; table++)
+    if (!strcmp(table->name, name)) return table;
+  return nullptr;
+}
+
+// The forward pass where no condition holds.
+int forward(knet_model* m) {
+  const int N = m->batch;
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
+  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->a_tmp2, m->a_tmp1, m->a_b));  // a/tmp2 f32[8,N]
+  TRY(knet_launch_each(kernels.tanh, 8 * N, m->stream, m->a, m->a_tmp2));  // a f32[8,N]
+  // two.knet:11: return wb(b; out=1)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->a, m->wb_tmp1));  // wb/tmp1 f32[1,N]
+  TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
+  return 0;
+}
+
+// The forward pass where second.
+int forward_second(knet_model* m) {
+  const int N = m->batch;
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
+  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->a_tmp2, m->a_tmp1, m->a_b));  // a/tmp2 f32[8,N]
+  TRY(knet_launch_each(kernels.tanh, 8 * N, m->stream, m->a, m->a_tmp2));  // a f32[8,N]
+  // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, m->z, m->wbf_tmp1));  // wbf/tmp1 f32[8,N]
+  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));  // wbf/tmp2 f32[8,N]
+  TRY(knet_launch_each(kernels.sigm, 8 * N, m->stream, m->wbf_return, m->wbf_tmp2));  // wbf/return f32[8,N]
+  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->b, m->a, m->wbf_return));  // b f32[8,N]
+  // two.knet:11: return wb(b; out=1)
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->b, m->wb_tmp1));  // wb/tmp1 f32[1,N]
+  TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
+  return 0;
+}
+
+// The backward pass from quadloss where no condition holds.
+int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+  const int N = m->batch;
+  TRY(cudaMemcpyAsync(m->gold, gold, N * sizeof(float), cudaMemcpyDefault, m->stream));
+  // two.knet:11: return wb(b; out=1)
+  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
+      N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // d:return f32[1,N]
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->a, m->d_wb_w));  // d:wb/w f32[1,8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_a));  // d:a f32[8,N]
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  TRY(knet_launch_each(kernels.tanh_back, 8 * N, m->stream, m->d_a_tmp2, m->d_a, m->a));  // d:a/tmp2 f32[8,N]
+  TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, m->x, m->d_a_w));  // d:a/w f32[8,4]
+  if (want & 1) {
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, m->d_a_tmp2, m->d_x));  // d:x f32[4,N]
+  }
+  // two.knet:4: @knet function two(x, z)
+  if (want & 2) {
+    TRY(cudaMemsetAsync(m->d_z, 0, 6 * N * sizeof(float), m->stream));  // d:z f32[6,N]
+  }
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  if (want & 2) m->input_gradients[1] = m->d_z;
+  TRY(cudaMemsetAsync(m->d_wbf_w, 0, 48 * sizeof(float), m->stream));  // not reached
+  TRY(cudaMemsetAsync(m->d_wbf_b, 0, 8 * sizeof(float), m->stream));  // not reached
+  return 0;
+}
+
+// The backward pass from quadloss where second.
+int backward_quadloss_second(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+  const int N = m->batch;
+  TRY(cudaMemcpyAsync(m->gold, gold, N * sizeof(float), cudaMemcpyDefault, m->stream));
+  // two.knet:11: return wb(b; out=1)
+  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
+      N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // d:return f32[1,N]
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->b, m->d_wb_w));  // d:wb/w f32[1,8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_b));  // d:b f32[8,N]
+  // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->d_a, m->d_b, m->wbf_return));  // d:a f32[8,N]
+  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->d_wbf_return, m->d_b, m->a));  // d:wbf/return f32[8,N]
+  // d:wbf/tmp2 f32[8,N]
+  TRY(knet_launch_each(kernels.sigm_back, 8 * N, m->stream, m->d_wbf_tmp2, m->d_wbf_return, m->wbf_return));
+  TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, m->z, m->d_wbf_w));  // d:wbf/w f32[8,6]
+  if (want & 2) {
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, m->d_wbf_tmp2, m->d_z));  // d:z f32[6,N]
+  }
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  TRY(knet_launch_each(kernels.tanh_back, 8 * N, m->stream, m->d_a_tmp2, m->d_a, m->a));  // d:a/tmp2 f32[8,N]
+  TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, m->x, m->d_a_w));  // d:a/w f32[8,4]
+  if (want & 1) {
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, m->d_a_tmp2, m->d_x));  // d:x f32[4,N]
+  }
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  if (want & 2) m->input_gradients[1] = m->d_z;
+  return 0;
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
+int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
+                     double gscale) {
+  knet_training t = {};
+  t.scale = gscale * o->gscale;
+  t.clip = gclip > 0 ? gclip : o->gclip;
+  t.lr = (float)o->lr;
+  t.l1reg = (float)o->l1reg;
+  t.l2reg = (float)o->l2reg;
+  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
+  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
+  if (o->adam) {
+    o->adam_steps++;
+    t.adam_mean = o->adam_mean;
+    t.adam_square = o->adam_square;
+    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
+    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
+  }
+  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
+  t.momentum_rate = (float)o->momentum;
+  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
+  t.nesterov_rate = (float)o->nesterov;
+  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
+  return 0;
+}
+
+// Changes every parameter that has a gradient.
+int update(knet_model* m, double gclip, double gscale) {
+  bool clip = gclip > 0;
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
+    clip = clip || m->training[i].gclip > 0;
+  }
+  if (clip) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_a_w, 32));
+    TRY(add_squares(m, m->d_a_b, 8));
+    TRY(add_squares(m, m->d_wb_w, 8));
+    TRY(add_squares(m, m->d_wb_b, 1));
+    TRY(add_squares(m, m->d_wbf_w, 48));
+    TRY(add_squares(m, m->d_wbf_b, 8));
+  }
+  TRY(update_parameter(m, &m->training[0], m->a_w, m->d_a_w, 32, gclip, gscale));
+  TRY(update_parameter(m, &m->training[1], m->a_b, m->d_a_b, 8, gclip, gscale));
+  TRY(update_parameter(m, &m->training[2], m->wb_w, m->d_wb_w, 8, gclip, gscale));
+  TRY(update_parameter(m, &m->training[3], m->wb_b, m->d_wb_b, 1, gclip, gscale));
+  TRY(update_parameter(m, &m->training[4], m->wbf_w, m->d_wbf_w, 48, gclip, gscale));
+  TRY(update_parameter(m, &m->training[5], m->wbf_b, m->d_wbf_b, 8, gclip, gscale));
+  return 0;
+}
+
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+int set_gradients_aside(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place && !m->sums[i])
+      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  return 0;
+}
+// Adds what that pass computed to them.
+int add_gradients(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    std::swap(m->*gradients[i].place, m->sums[i]);
+    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+  }
+  return 0;
+}
+
+// Parameters and constants as they are at the start.
+int initialize(knet_model* m) {
+  // a/w f32[8,4], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->seed, 0u, 0u, (-0.6123724356957945),
+      0.6123724356957945));
+  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0));  // a/b f32[8], Constant(0.0)
+  // wb/w f32[1,8], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->seed, 0u, 4u, (-1.7320508075688772),
+      1.7320508075688772));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
+  // wbf/w f32[8,6], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->seed, 0u, 2u, (-0.6123724356957945),
+      0.6123724356957945));
+  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0));  // wbf/b f32[8], Constant(0.0)
+  (void)m;
+  return 0;
+}
+
+int run_forward(knet_model* m, int variant) {
+  switch (variant) {
+    case 0: return forward(m);
+    case 1: return forward_second(m);
+  }
+  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
+}
+
+int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
+  switch (4 * m->variant + loss) {
+    case 2: return backward_quadloss(m, gold, mask, want);
+    case 6: return backward_quadloss_second(m, gold, mask, want);
+  }
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------------------ the interface ----
+namespace {
+
+int allocate(float** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
+  return 0;
+}
+void release(float** place, int* code) {
+  const int failed = knet_check(cudaFree(*place), "cudaFree", __LINE__);
+  if (failed) *code = failed;
+  *place = nullptr;
+}
+
+// ---- frames
+void free_frame(knet_model* m, knet_frame* f, int* code) {
+  if (m->last == f) m->last = nullptr;
+  for (float*& value : f->values) release(&value, code);
+  delete f;
+}
+void free_frames(knet_model* m, knet_frame** list, int* code) {
+  while (knet_frame* f = *list) {
+    *list = f->below;
+    free_frame(m, f, code);
+  }
+}
+// A frame for a call of a forward function: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+  knet_frame** place = &m->spare;
+  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  knet_frame* f = *place;
+  if (f) {
+    *place = f->below;
+  } else {
+    f = new (std::nothrow) knet_frame();
+    if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
+    f->variant = variant;
+    f->room = m->capacity;
+    int code = 0;
+    float** value = f->values;
+    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
+      code = allocate(value++, b->fixed + b->column * m->capacity);
+    if (code) {
+      int ignored = 0;
+      free_frame(m, f, &ignored);
+      return code;
+    }
+  }
+  f->below = nullptr;
+  f->batch = batch;
+  *frame = f;
+  return 0;
+}
+// Gives a frame back; it keeps what it holds until the next call takes it.
+void give_frame(knet_model* m, knet_frame* f) {
+  if (f->room < m->capacity) {
+    int ignored = 0;
+    free_frame(m, f, &ignored);
+    return;
+  }
+  f->below = m->spare;
+  m->spare = f;
+}
+void use_frame(knet_model* m, const knet_frame* f) {
+  float* const* value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  m->variant = f->variant;
+  m->batch = f->batch;
+}
+void forget_record(knet_model* m) {
+  if (m->record) give_frame(m, m->record);
+  m->record = nullptr;
+}
+void forget_input_gradients(knet_model* m) {
+  for (int i = 0; i <= INPUTS; i++) m->input_gradients[i] = nullptr;
+}
+
+// ---- memory that depends on the batch
+void release_columns(knet_model* m, int* code) {
+  forget_record(m);
+  free_frames(m, &m->spare, code);
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->column) release(&(m->*b->place), code);
+  m->capacity = 0;
+  m->last = nullptr;
+  forget_input_gradients(m);
+}
+// Makes room for `batch` columns; on failure the model has no room for values at all, but its parameters, state and
+// stack.
+int reserve(knet_model* m, int batch) {
+  const int end = sizeof buffers / sizeof *buffers - 1;
+  // Kernels count elements in int, and their strides must not run over.
+  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+    return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
+                     batch);
+  if (batch > m->capacity) {
+    int code = 0;
+    release_columns(m, &code);
+    for (const knet_buffer* b = buffers; b->place && !code; b++)
+      if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (code) {
+      int ignored = 0;
+      release_columns(m, &ignored);
+      return code;
+    }
+    m->capacity = batch;
+  }
+  return 0;
+}
+
+int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
+  m->seed = seed;
+  TRY(cudaGetDevice(&m->device));
+  m->stream = stream;
+  if (!stream) {
+    TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
+    m->own_stream = true;
+  }
+  TRY(cublasCreate(&m->blas));
+  TRY(cublasSetStream(m->blas, m->stream));
+  TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
+  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
+  TRY(initialize(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// Frees everything that there is, past failures; the first failure's code.
+int close_model(knet_model* m) {
+  int code = 0;
+  const auto check = [&code](int failed) { code = code ? code : failed; };
+  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
+  free_frames(m, &m->stack, &code);
+  release_columns(m, &code);
+  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), &code);
+  for (float*& sum : m->sums) release(&sum, &code);
+  for (knet_options& o : m->training)
+    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
+                            o.nesterov_average})
+      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  delete m;
+  return code;
+}
+
+int check_model(const knet_model* m) {
+  if (!m) return knet_fail(KNET_ARGUMENT, "the model is NULL");
+  int device = 0;
+  TRY(cudaGetDevice(&device));
+  if (device != m->device)
+    return knet_fail(KNET_ARGUMENT, "the model was made on device %d, and device %d is current", m->device, device);
+  return 0;
+}
+
+// An array by kind and name, the pointer to it, and the columns that it has.
+int find_array(knet_model* m, int kind, const char* name, const knet_array** array, float** data, int* batch) {
+  TRY(check_model(m));
+  if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
+  if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
+  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  const knet_array* const table = kind == KNET_PARAM   ? parameters
+                                  : kind == KNET_GRAD  ? gradients
+                                  : kind == KNET_VALUE ? values[m->last->variant]
+                                  : kind == KNET_STATE ? states
+                                  : kind == KNET_INPUT_GRAD ? inputs
+                                                            : nullptr;
+  if (!table) return knet_fail(KNET_ARGUMENT, "there is no kind %d of arrays", kind);
+  *array = find(table, name);
+  if (!*array || !(*array)->place)
+    return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
+  if (kind == KNET_VALUE) use_frame(m, m->last);
+  *batch = m->batch;
+  *data = m->*(*array)->place;
+  if (kind == KNET_INPUT_GRAD) {
+    *batch = m->input_batch;
+    *data = const_cast<float*>(m->input_gradients[*array - inputs]);
+    if (!*data) return knet_fail(KNET_ORDER, "the last backward pass did not compute the gradient of input %s", name);
+  }
+  return 0;
+}
+
+// A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
+// name, the name, the number of its dimensions, the dimensions, its elements; at the end a checksum of what stands
+// before (FNV-1a, 64 bits). Numbers are unsigned 64-bit, in the machine's order.
+static const char knet_file_mark[9] = "knetpar1";
+
+struct knet_file {
+  char* data;
+  size_t size, at;
+};
+inline void knet_file_put(knet_file* f, const void* from, size_t size) {
+  memcpy(f->data + f->at, from, size);
+  f->at += size;
+}
+inline void knet_file_put(knet_file* f, unsigned long long number) { knet_file_put(f, &number, sizeof number); }
+// Whether the next bytes of the file are these; steps over them.
+inline bool knet_file_has(knet_file* f, const void* wanted, size_t size) {
+  if (f->size - f->at < size || memcmp(f->data + f->at, wanted, size)) return false;
+  f->at += size;
+  return true;
+}
+inline bool knet_file_has(knet_file* f, unsigned long long number) { return knet_file_has(f, &number, sizeof number); }
+inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
+  unsigned long long sum = 14695981039346656037ull;
+  for (size_t i = 0; i < size; i++) sum = (sum ^ (unsigned char)f->data[i]) * 1099511628211ull;
+  return sum;
+}
+// The size of the file of a model's parameters.
+inline size_t knet_file_size() {
+  size_t size = 8 + 3 * sizeof(unsigned long long);
+  for (int i = 0; i < PARAMETERS; i++)
+    size += strlen(parameters[i].name) + (2 + parameters[i].count) * sizeof(unsigned long long) +
+            elements(parameters[i], 1) * sizeof(knet_real);
+  return size;
+}
+inline int knet_file_fill(knet_model* m, knet_file* f) {
+  knet_file_put(f, knet_file_mark, 8);
+  knet_file_put(f, sizeof(knet_real));
+  knet_file_put(f, PARAMETERS);
+  for (int i = 0; i < PARAMETERS; i++) {
+    const knet_array& a = parameters[i];
+    knet_file_put(f, strlen(a.name));
+    knet_file_put(f, a.name, strlen(a.name));
+    knet_file_put(f, a.count);
+    for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
+    const size_t size = elements(a, 1) * sizeof(knet_real);
+    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    f->at += size;
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  knet_file_put(f, knet_file_sum(f, f->at));
+  return 0;
+}
+// Writes beside the place and renames, so that a file is whole or not there.
+inline int knet_file_write(const knet_file* f, const char* path) {
+  char beside[4096];
+  if ((size_t)snprintf(beside, sizeof beside, "%s.part", path) >= sizeof beside)
+    return knet_fail(KNET_ARGUMENT, "the path is too long: %s", path);
+  FILE* file = fopen(beside, "wb");
+  if (!file) return knet_fail(KNET_ARGUMENT, "cannot write %s: %s", beside, strerror(errno));
+  const bool written = fwrite(f->data, 1, f->size, file) == f->size;
+  const bool closed = fclose(file) == 0;
+  if (written && closed && rename(beside, path) == 0) return 0;
+  const int code = knet_fail(KNET_ARGUMENT, "cannot write %s: %s", path, strerror(errno));
+  remove(beside);
+  return code;
+}
+inline int knet_file_read(knet_file* f, const char* path) {
+  FILE* file = fopen(path, "rb");
+  if (!file) return knet_fail(KNET_ARGUMENT, "cannot read %s: %s", path, strerror(errno));
+  const size_t got = fread(f->data, 1, f->size, file);
+  const bool more = fgetc(file) != EOF;
+  fclose(file);
+  return got == f->size && !more ? 0 : knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters", path);
+}
+// Checks a whole file before anything is taken from it; then copies its parameters.
+inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
+  const size_t body = f->size - sizeof(unsigned long long);
+  for (int copying = 0; copying < 2; copying++) {
+    f->at = 0;
+    bool fits = knet_file_has(f, knet_file_mark, 8);
+    fits = fits && knet_file_has(f, sizeof(knet_real)) && knet_file_has(f, PARAMETERS);
+    for (int i = 0; i < PARAMETERS && fits; i++) {
+      const knet_array& a = parameters[i];
+      fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
+      for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
+      const size_t size = elements(a, 1) * sizeof(knet_real);
+      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      f->at += size;
+    }
+    fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
+    if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+// Runs a forward function in a frame and copies what the model returns.
+int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
+  use_frame(m, f);
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
+  }
+  TRY(run_forward(m, m->variant));
+  if (!output) return 0;
+  const knet_array* value = find(values[m->variant], "return");
+  if (value) {
+    const size_t bytes = elements(*value, m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
+  }
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// knet_forward; with `push`, knet_sforward.
+int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+                 bool push) {
+  // For every setting of the conditions: which forward function it runs.
+  static const unsigned short variant_of[1 << CONDITIONS] = {0, 1};
+  TRY(check_model(m));
+  if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
+  if (variant_of[conditions] >= sizeof values / sizeof *values)
+    return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  for (int i = 0; i < INPUTS; i++)
+    if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
+  TRY(reserve(m, batch));
+  m->last = nullptr;
+  forget_record(m);
+  forget_input_gradients(m);
+  knet_frame* f = nullptr;
+  TRY(take_frame(m, variant_of[conditions], batch, &f));
+  m->call++;
+  const int code = run_in(m, f, arrays, output);
+  if (code) {
+    give_frame(m, f);
+    return code;
+  }
+  m->last = f;
+  if (!push) {
+    m->record = f;
+    return 0;
+  }
+  f->below = m->stack;
+  m->stack = f;
+  return 0;
+}
+
+// Runs the backward function of the frame in use; `add` to the gradients that there are.
+int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
+             bool add) {
+  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+  if (mask) mask = m->mask;
+  if (add) TRY(set_gradients_aside(m));
+  const int code = run_backward(m, loss, gold, mask, input_grads);
+  if (add) TRY(add_gradients(m));
+  return code;
+}
+// knet_backward; with `pop`, knet_sbackward.
+int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value, bool pop) {
+  TRY(check_model(m));
+  knet_frame* const f = pop ? m->stack : m->record;
+  if (!f)
+    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each knet_sbackward goes back through one knet_sforward"
+                                     : "knet_backward comes after knet_forward");
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  for (int i = INPUTS; i < 64; i++)
+    if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  TRY(reserve(m, f->batch));
+  use_frame(m, f);
+  forget_input_gradients(m);
+  const bool add = pop && m->gradients;
+  m->gradients = add;
+  TRY(run_back(m, loss, gold, mask, input_grads, add));
+  m->gradients = true;
+  m->input_batch = f->batch;
+  if (pop) {
+    m->stack = f->below;
+    give_frame(m, f);
+  }
+  if (!loss_value) return 0;
+  *loss_value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+// Empties the stack and forgets the gradients.
+void forget_sequence(knet_model* m) {
+  while (knet_frame* f = m->stack) {
+    m->stack = f->below;
+    give_frame(m, f);
+  }
+  m->gradients = false;
+  forget_input_gradients(m);
+}
+
+// Sets an option if it has that name.
+bool set_number(const char* option, const char* name, double value, double* place) {
+  if (strcmp(option, name)) return false;
+  *place = value;
+  return true;
+}
+bool set_switch(const char* option, const char* name, double value, bool* place) {
+  if (strcmp(option, name)) return false;
+  *place = value != 0;
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* knet_last_error(void) { return knet_error_text; }
+
+int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+  if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
+  *model = nullptr;
+  knet_model* m = new (std::nothrow) knet_model();
+  if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
+  const int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code) {
+    char reason[sizeof knet_error_text];
+    memcpy(reason, knet_error_text, sizeof reason);
+    close_model(m);
+    memcpy(knet_error_text, reason, sizeof reason);
+    return code;
+  }
+  *model = m;
+  return 0;
+}
+
+int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+
+int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+  return step_forward(m, conditions, arrays, batch, output, false);
+}
+int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+  return step_forward(m, conditions, arrays, batch, output, true);
+}
+int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                  unsigned long long input_grads, knet_real* loss_value) {
+  return step_backward(m, loss, gold, mask, input_grads, loss_value, false);
+}
+int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+                   unsigned long long input_grads, knet_real* loss_value) {
+  return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
+}
+
+int knet_update(knet_model* m, double gclip, double gscale) {
+  TRY(check_model(m));
+  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  TRY(update(m, gclip, gscale));
+  return 0;
+}
+
+int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+  TRY(check_model(m));
+  if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
+  if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  bool known = false;
+  for (int i = 0; i <= PARAMETERS; i++) {
+    if (parameter && (i == PARAMETERS || strcmp(parameter, parameters[i].name))) continue;
+    knet_options& o = m->training[i];
+    known = set_number(option, "lr", value, &o.lr) || set_number(option, "l1reg", value, &o.l1reg) ||
+            set_number(option, "l2reg", value, &o.l2reg) || set_number(option, "momentum", value, &o.momentum) ||
+            set_number(option, "nesterov", value, &o.nesterov) || set_number(option, "gclip", value, &o.gclip) ||
+            set_number(option, "gscale", value, &o.gscale) || set_switch(option, "adagrad", value, &o.adagrad) ||
+            set_switch(option, "rmsprop", value, &o.rmsprop) || set_switch(option, "adam", value, &o.adam);
+  }
+  return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
+}
+
+int knet_reset(knet_model* m, int keepstate) {
+  TRY(check_model(m));
+  forget_sequence(m);
+  (void)keepstate;  // the model has no state
+  return 0;
+}
+
+int knet_clean(knet_model* m) {
+  TRY(check_model(m));
+  forget_sequence(m);
+  TRY(cudaStreamSynchronize(m->stream));
+  int code = 0;
+  release_columns(m, &code);
+  for (float*& sum : m->sums) release(&sum, &code);
+  return code;
+}
+
+int knet_set_seed(knet_model* m, unsigned long long seed) {
+  TRY(check_model(m));
+  m->seed = seed;
+  m->call = 0;
+  return 0;
+}
+
+int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+  const knet_array* a = nullptr;
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, kind, name, &a, &data, &batch));
+  if (!count || !dims) return knet_fail(KNET_ARGUMENT, "the place for the dimensions is NULL");
+  *count = a->count;
+  for (int i = 0; i < a->count; i++) dims[i] = a->dims[i] < 0 ? batch : a->dims[i];
+  return 0;
+}
+
+int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+  const knet_array* a = nullptr;
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, kind, name, &a, &data, &batch));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set(knet_model* m, const char* name, const knet_real* array) {
+  const knet_array* a = nullptr;
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
+  TRY(check_model(m));
+  if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
+  const knet_array* a = find(states, name);
+  if (!a) return knet_fail(KNET_ARGUMENT, "there is no state called %s", name);
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
+  TRY(cudaMemcpyAsync(m->*a->place, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_save(knet_model* m, const char* path) {
+  TRY(check_model(m));
+  if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
+  knet_file f = {nullptr, knet_file_size(), 0};
+  f.data = new (std::nothrow) char[f.size];
+  if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
+  int code = knet_file_fill(m, &f);
+  if (!code) code = knet_file_write(&f, path);
+  delete[] f.data;
+  return code;
+}
+
+int knet_load(knet_model* m, const char* path) {
+  TRY(check_model(m));
+  if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
+  knet_file f = {nullptr, knet_file_size(), 0};
+  f.data = new (std::nothrow) char[f.size];
+  if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
+  int code = knet_file_read(&f, path);
+  if (!code) code = knet_file_take(m, &f, path);
+  delete[] f.data;
+  return code;
+}
+
+int knet_synchronize(knet_model* m) {
+  TRY(check_model(m));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+#ifdef KNET_HOST_ONLY
+int knet_use_cubin(const void* image) {
+  static cudaLibrary_t library = nullptr;
+  if (library) return 0;
+  cudaLibrary_t loaded = nullptr;
+  TRY(cudaLibraryLoadData(&loaded, image, nullptr, nullptr, 0, nullptr, nullptr, 0));
+  for (knet_entry* entry : kernel_entries) {
+    cudaKernel_t kernel = nullptr;
+    const int code = knet_check(cudaLibraryGetKernel(&kernel, loaded, entry->name), entry->name, __LINE__);
+    if (code) {
+      cudaLibraryUnload(loaded);
+      return code;
+    }
+    entry->address = (const void*)kernel;
+  }
+  library = loaded;
+  return 0;
+}
+#endif
+#ifdef KNET_EMULATED
+void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
+#endif
+
+}  // extern "C"
+#endif  // KNET_DEVICE_ONLY
