@@ -69,7 +69,7 @@ def run(executable, shapes, settings, batch, dtype, losses=LOSSES):
     met = []
     for t, setting in enumerate(settings):
         value = executable.forward(frozenset(setting), data(shapes, batch, dtype, t), push=True)
-        met += [] if value is None else [value]
+        met += [] if value is None else [value.copy()]  # as it is when the call returns
         met += [executable.read("state", name) for name in executable.program.states()]
     assert executable.stack_depth() == len(settings)
     for t in reversed(range(len(settings))):

@@ -1,0 +1,141 @@
+"""Faults planted in emitted files, one at a time: the way of running that is meant to catch each does catch it.
+
+What shows that the tests of the emitted code would see a fault of the generator. A fault is a pattern in the file,
+which must be there, and what takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codegen import faulty
+from knetc.codegen.emit import emit_cuda
+from knetc.errors import KnetEnvironmentError
+from knetc.runtime import emulation
+
+pytestmark = pytest.mark.deep
+SCRIPT = Path(__file__).with_name("faulty.py")
+ADDRESS, THREAD = "address,undefined", "thread"
+LAZY = {"KNETEMU_ASYNC": "lazy"}
+NAN = {"KNETEMU_FILL": "0xff"}
+
+# fault: model, pattern, what takes its place. Caught by numbers other than the interpreter's, or by a refused call.
+VALUES = {
+    "broadcast_along_too_few": ("lstm2", r"b\[i % 5\]", "b[i % 4]"),
+    "sigm_back_wrong_sign": ("lstm2", r"\(y\[i\] \* \(1\.0f - y\[i\]\)\)", "(y[i] * (1.0f + y[i]))"),
+    "tanh_back_half": ("lstm2", r"\(\(1\.0f - y\[i\]\) \* \(1\.0f \+ y\[i\]\)\)", "(1.0f - y[i])"),
+    "soft_not_divided": ("lstm2", r"  for \(.*\) y\[i\] /= sum;\n", ""),
+    "soft_top_of_one_thread": ("lstm2", r"  top = knet_block_max\(top\);\n", ""),
+    "sumto_of_one_thread": ("lstm2", r"(dy\[base \+ .*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
+    "last_block_missing": ("lstm2", r"\(n \+ 255\) / 256;", "n / 256;"),
+    "state_gradient_not_taken": ("lstm2", r"if \(m->unwinding && m->later\)", "if (false)"),
+    "state_gradient_not_handed": ("lstm2", r"if \(m->unwinding\) TRY", "if (false) TRY"),
+    "state_gradient_of_the_last_sequence": ("lstm2", r"if \(!m->stack\) m->later = false;", ""),
+    "state_not_kept": ("lstm2", r"  TRY\(cudaMemcpyAsync\(m->\w+_state, m->.*\n(?:      .*\n)?", ""),
+    "state_not_reset": ("lstm2", r"  m->state_batch = 0;\n", ""),
+    "state_reset_though_kept": ("lstm2", r"  if \(keepstate\) return 0;\n", "  (void)keepstate;\n"),
+    "gradients_replaced": ("lstm2", r"sum\[i\] \+= dw\[i\];", "sum[i] = dw[i];"),
+    "gradients_not_set_aside": ("lstm2", r"add = pop && m->gradients;", "add = false;"),
+    "call_not_counted": ("lstm2", r"m->call\+\+;", ""),
+    "random_words_repeat": ("lstm2", r"c0 = i / 4,", "c0 = i / 8,"),
+    "norm_of_one_parameter": ("lstm2", r"\*squares \+= sum;", "*squares = sum;"),
+    "momentum_forgotten": ("lstm2", r"      t\.momentum\[i\] = g;\n", ""),
+    "adam_bias_of_another_step": ("lstm2", r"o->adam_steps\+\+;", "o->adam_steps += 2;"),
+    "loss_over_elements": ("lstm2", r"\(1\.0 / columns\)", "(1.0 / n)"),
+    "frame_of_the_wrong_step": (
+        "lstm2",
+        r"m->\*b->place = \*value\+\+;",
+        "m->*b->place = m->stack ? m->stack->values[value++ - f->values] : *value++;",
+    ),
+    "stack_as_a_queue": (
+        "lstm2",
+        r"(f->below = )m->stack;\n  m->stack = f;",
+        r"\1nullptr;\n  knet_frame** e = &m->stack;\n  while (*e) e = &(*e)->below;\n  *e = f;",
+    ),
+    "columns_too_few": ("lstm2", r"batch \* b->column\)", "(batch - 1) * b->column)"),
+    "frame_too_small": ("lstm2", r"b->column \* m->capacity\)", "b->column * (m->capacity - 1))"),
+    "gold_too_long": ("lstm2", r"(gold, 3 \* N \* sizeof\()float", r"\1double"),
+    "warp_sum_stops_early": ("lstm2", r"step = 16; step > 0;", "step = 16; step > 1;"),
+    "lanes_left_out": ("lstm2", r"__shfl_xor_sync\(0xffffffffu", "__shfl_xor_sync(0x0000ffffu"),
+    "freed_twice": (
+        "lstm2",
+        r"  \*place = nullptr;\n\}",
+        '  knet_check(cudaFree(*place), "", 0) ? *code = 1 : 0;\n  *place = nullptr;\n}',
+    ),
+    "transposed": ("lenet", r"CUBLAS_OP_N, CUBLAS_OP_T", "CUBLAS_OP_T, CUBLAS_OP_N"),
+    "filters_not_turned": ("lenet", r"CUDNN_CONVOLUTION\}", "CUDNN_CROSS_CORRELATION}"),
+    "last_for_maximum": ("lenet", r"top = knet_max\(top, (image\[.*\])\);", r"top = \1;"),
+    "average_not_divided": ("lenet", r"(sum \+= dys\[.*\]) / .*;", r"\1;"),
+    "pooling_window_too_short": ("lenet", r"min\((.*) \+ 2, (\d+)\)", r"min(\1 + 1, \2)"),
+    "convolution_adds_to_what_is_there": ("lenet", r"one = 1, zero = 0;", "one = 1, zero = 1;"),
+}
+# Those that the numbers alone may not show: the way of running that does.
+SANITIZED = {
+    "one_too_many": ("lstm2", r"(sigm_kernel\(.*\) \{\n.*) i < n;", r"\1 i <= n;", ADDRESS),
+    "no_barrier_before_the_parts": ("lstm2", r"  __syncthreads\(\);\n  T total", "  T total", THREAD),
+}
+RUN_SO = {
+    "state_not_zeroed": ("lstm2", r"  TRY\(zero_state\(m, batch\)\);\n", "", NAN),
+    "state_gradient_not_zeroed": ("lstm2", r"  else\n    TRY\(cudaMemsetAsync\(to.*\n", "", NAN),
+    "averages_not_zeroed": ("lstm2", r"  TRY\(cudaMemsetAsync\(fresh, 0.*\n", "", NAN),
+    "value_not_waited_for": (
+        "lstm2",
+        r"(cudaMemcpyDefault, m->stream\)\);\n  \}\n)  TRY\(cudaStreamSynchronize.*\n",
+        r"\1",
+        LAZY,
+    ),
+    "another_stream": ("lstm2", r"(add_total, 1, 256, 0, )m->stream", r"\1nullptr", LAZY),
+}
+
+
+def run(folder: Path, name: str, pattern: str, instead: str, sanitize: str = "", **environment: str):
+    """The process that ran the model with the fault in its emitted file."""
+    text = emit_cuda(*faulty.model(name))
+    changed, count = re.subn(pattern, instead, text) if pattern else (text, 1)
+    assert count, f"nothing in the file fits {pattern}"
+    try:
+        needed = emulation.sanitizer_environment(sanitize or None)
+    except KnetEnvironmentError as error:
+        pytest.skip(str(error))
+    (folder / "model.cu").write_text(changed)
+    emulation.compile_shared(folder / "model.cu", folder / "model.so", sanitize=sanitize or None)
+    env = {**os.environ, **needed, **environment}
+    command = [sys.executable, str(SCRIPT), name, str(folder / "model.so")]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def caught(done: subprocess.CompletedProcess[str]) -> None:
+    """Other numbers, a call that was refused, or the process ended by a check of the emulation or by the system."""
+    told = done.stdout == "different\n" or done.stdout.startswith("refused: ") or done.returncode < 0
+    assert told and "Traceback" not in done.stderr, done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["lstm2", "lenet"])
+@pytest.mark.parametrize("way", [{}, LAZY, NAN, {"sanitize": ADDRESS}, {"sanitize": THREAD}], ids=str)
+def test_without_a_fault_nothing_is_found(tmp_path, name, way):
+    done = run(tmp_path, name, "", "", **way)
+    assert done.returncode == 0 and done.stdout == "same\n", done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("fault", VALUES)
+def test_caught_by_the_numbers(tmp_path, fault):
+    caught(run(tmp_path, *VALUES[fault]))
+
+
+@pytest.mark.parametrize("fault", SANITIZED)
+def test_caught_by_a_sanitizer(tmp_path, fault):
+    name, pattern, instead, sanitize = SANITIZED[fault]
+    done = run(tmp_path, name, pattern, instead, sanitize)
+    assert done.returncode != 0 and "Sanitizer" in done.stderr, done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("fault", RUN_SO)
+def test_caught_by_another_way_of_running(tmp_path, fault):
+    name, pattern, instead, environment = RUN_SO[fault]
+    caught(run(tmp_path, name, pattern, instead, **environment))
