@@ -116,6 +116,8 @@ def memory_lines(plan: Plan) -> list[str]:
     ]
     if more > 0:
         lines.append(f"  and {more} more")
+    if plan.states:
+        lines.append(f"Each step on the stack but the first takes {size_text(plan.step_bytes(REPORT_BATCH))} more.")
     return lines
 
 

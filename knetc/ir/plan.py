@@ -116,6 +116,10 @@ class Plan(Record):
         """Memory of all buffers for `batch` columns, without running averages and library workspaces."""
         return sum(b.bytes(batch) for b in self.buffers)
 
+    def step_bytes(self, batch: int) -> int:
+        """What each step on the stack holds for `batch` columns: the largest frame of any variant."""
+        return max((sum(b.bytes(batch) for b in v.frame) for v in self.variants), default=0)
+
     def bound_bytes(self, batch: int) -> int:
         """The largest set of buffers that are live at once: no sharing of buffers could need less."""
         always = sum(b.bytes(batch) for b in self.buffers if b.kept)

@@ -45,6 +45,7 @@
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
 //   value   d:h/h#2     f32[100,N]    40.0 kB
+// Each step on the stack but the first takes 81.2 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
