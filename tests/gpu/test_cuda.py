@@ -54,6 +54,38 @@ def test_training_agrees_with_the_interpreter(dtype):
         np.testing.assert_allclose(*(net.get(name) for net in nets), **tight)
 
 
+LSTM = """
+@knet function charlm(x)
+    h = drop(lstm(wdot(x; out=8); out=12); pdrop=0.3)
+    if predict
+        return wbf(h; out=5, f=:soft)
+    end
+end
+"""
+
+
+def test_sequences_agree_with_the_interpreter():
+    r = np.random.default_rng(1)
+    nets = [knetc.compile(LSTM, "charlm", backend=b, seed=3) for b in ("cuda", "numpy")]
+    tight = {"rtol": 2e-4, "atol": 2e-5}
+    for batch, keep in ((4, True), (4, False), (33, False)):
+        xs = [np.asfortranarray(np.eye(5, dtype=np.float32)[:, r.integers(0, 5, batch)]) for _ in range(6)]
+        for t, x in enumerate(xs):
+            setting = {"dropout": t % 2 == 0, "predict": t > 2}
+            values = [net.sforw(x, **setting) for net in nets]
+            if t > 2:
+                np.testing.assert_allclose(*values, **tight)
+        for t in reversed(range(6)):
+            for net in nets:
+                net.sback(xs[t] if t > 2 else None, knetc.softloss if t > 2 else None)
+        for net in nets:
+            net.setp(adam=True, lr=0.01)
+            net.update(gclip=1.0)
+            net.reset(keepstate=keep)
+        for name in nets[0].params():
+            np.testing.assert_allclose(*(net.get(name) for net in nets), **tight)
+
+
 def test_random_numbers_are_equal_to_the_bit():
     nets = [knetc.compile(RANDOM, "f", backend=b, seed=9) for b in ("cuda", "numpy")]
     x = np.ones((100, 7), np.float32, order="F")
