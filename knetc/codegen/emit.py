@@ -117,6 +117,7 @@ def _module_context(module: Module) -> dict[str, Any]:
     training = trained(module)
     kernels = [_kernel(module, use) for use in module.kernels.values()]
     features = module.features
+    framed = plan.framed
     return {
         **_interface_context(module),
         **training,
@@ -134,7 +135,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         "buffers": [
             buffer_row(module, b)
             for b in plan.buffers
-            if b not in plan.framed and not (b.kind == "state" and b.type.batched)
+            if b not in framed and not (b.kind == "state" and b.type.batched)
         ],
         "states": plan.states,
         "frames": [
