@@ -2262,6 +2262,8 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   TRY(check_model(m));
   if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
   if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  if (!isfinite(value) || (value < 0 && strcmp(option, "lr") && strcmp(option, "gscale")))
+    return knet_fail(KNET_ARGUMENT, "option %s cannot be %g", option, value);
   bool known = false;
   for (int i = 0; i <= PARAMETERS; i++) {
     if (parameter && (i == PARAMETERS || strcmp(parameter, parameters[i].name))) continue;

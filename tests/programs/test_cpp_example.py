@@ -1,0 +1,191 @@
+"""The C++ example, built against the emulation: its losses are Python's, its file holds its parameters, and two models
+in one program do not disturb each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import knetc
+from knetc.runtime import build, emulation
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRAIN, TEST, BATCH, STEPS = 40, 30, 16, 3
+
+# Trains a model on each of `argc - 2` streams in turns, one minibatch a step, and prints the losses of each on a line.
+STREAMS = r"""
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+#include <cuda_runtime.h>
+#include "idx.h"
+#define CHECK(call) if (call) { std::printf("line %d: %s\n", __LINE__, knet_last_error()); return 1; }
+int main(int argc, char** argv) {
+  const idx::Data data = idx::read_file(argv[1]);
+  const int models = argc - 2;
+  std::vector<knet_model*> model(models);
+  std::vector<cudaStream_t> stream(models);
+  std::vector<std::vector<knet_real>> losses(models);
+  for (int i = 0; i < models; i++) {
+    if (cudaStreamCreateWithFlags(&stream[i], cudaStreamNonBlocking)) return 2;
+    CHECK(knet_create(&model[i], std::strtoull(argv[2 + i], nullptr, 10), stream[i]))
+    CHECK(knet_set_option(model[i], nullptr, "lr", 0.1))
+    CHECK(knet_set_option(model[i], nullptr, "momentum", 0.5))
+    losses[i].resize(3);
+  }
+  std::vector<knet_real> x[3], gold[3];
+  for (int step = 0; step < 3; step++) {
+    idx::take_batch(data.train, 8 * step, 8, x[step], gold[step]);
+    const knet_real* inputs[] = {x[step].data()};
+    // each call of one model lies between those of the other, and nothing waits in between
+    for (int i = 0; i < models; i++) CHECK(knet_forward(model[i], 0, inputs, 8, nullptr))
+    for (int i = 0; i < models; i++)
+      CHECK(knet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, nullptr))
+    for (int i = 0; i < models; i++) CHECK(knet_update(model[i], 0, 1))
+    for (int i = 0; i < models; i++) CHECK(knet_forward(model[i], 0, inputs, 8, nullptr))
+    for (int i = 0; i < models; i++)
+      CHECK(knet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, &losses[i][step]))
+  }
+  for (int i = 0; i < models; i++) {
+    for (knet_real loss : losses[i]) std::printf("%.9g ", (double)loss);
+    std::printf("\n");
+    CHECK(knet_destroy(model[i]))
+    if (cudaStreamDestroy(stream[i])) return 2;
+  }
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with lenet.cu, lenet.h and lenet.so, both programs, and a few digits."""
+    try:
+        emulation.find_compiler()
+    except knetc.KnetEnvironmentError as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("cpp")
+    for options in (["-o", "lenet.cu"], ["--emit", "header", "-o", "lenet.h"]):
+        command = [sys.executable, "-m", "knetc.cli", str(EXAMPLES / "lenet.knet"), *options]
+        subprocess.run(command, cwd=folder, check=True)
+    emulation.compile_shared(folder / "lenet.cu", folder / "lenet.so")
+    (folder / "streams.cpp").write_text(STREAMS)
+    compile_program(folder, EXAMPLES / "cpp" / "lenet_mnist.cpp", "lenet_mnist")
+    compile_program(folder, folder / "streams.cpp", "streams")
+    (folder / "digits").write_bytes(b"".join(idx(*part) for part in digits()))
+    return folder
+
+
+def compile_program(folder: Path, source: Path, name: str) -> None:
+    """Compiles one program and links it with the model and the emulation."""
+    includes = [f"-I{path}" for path in (folder, EXAMPLES / "cpp", *emulation.include_dirs())]
+    command = [build.cxx(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", *includes, str(source)]
+    command += ["-o", name, "./lenet.so", str(emulation.build_library())]
+    subprocess.run(command, cwd=folder, check=True)
+
+
+def digits() -> list[tuple[np.ndarray, np.ndarray]]:
+    """A few training and test digits, (pixels, labels)."""
+    with np.load(EXAMPLES / "data" / "digits.npz") as f:
+        return [(f["xtrn"][:TRAIN], f["ytrn"][:TRAIN]), (f["xtst"][:TEST], f["ytst"][:TEST])]
+
+
+def idx(pixels: np.ndarray, labels: np.ndarray) -> bytes:
+    """The bytes of an IDX file of images, and of one of labels behind it."""
+    head = struct.pack(">IIII", 0x803, len(pixels), 28, 28)
+    return head + pixels.astype(np.uint8).tobytes() + struct.pack(">II", 0x801, len(labels)) + bytes(labels.tolist())
+
+
+def run(folder: Path, program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "KNETC_DATA"} | variables
+    command = [f"./{program}", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def losses(text: str) -> list[float]:
+    return [float(v) for v in re.findall(r"^step \d+ loss (.*)$", text, re.M)]
+
+
+def test_the_losses_are_those_of_python(folder: Path, backend: str) -> None:
+    options = ["--batch", str(BATCH), "--every", "1", "--seed", "7", "--momentum", "0.5", "--save", f"{backend}.par"]
+    done = run(folder, "lenet_mnist", "--digits", "digits", "--epochs", "1", *options)
+    assert done.returncode == 0, done.stderr
+    (pixels, labels), (test_pixels, test_labels) = digits()
+    # the layout of examples/datasets.py, written out: the first axis runs along an image's rows
+    x, xtst = (np.transpose(p[:, None].astype(np.float32) / 255, (3, 2, 1, 0)) for p in (pixels, test_pixels))
+    gold, ytst = (np.eye(10, dtype=np.float32)[y].T for y in (labels, test_labels))
+    net = knetc.compile(EXAMPLES / "lenet.knet", "lenet", backend=backend, seed=7)
+    net.setp(lr=0.1, momentum=0.5)
+    wanted = net.train(knetc.minibatch(x, gold, BATCH), knetc.softloss, progress=False)
+    assert len(wanted) == STEPS
+    np.testing.assert_allclose(losses(done.stdout), wanted, rtol=2e-5)
+    error = float(np.mean(net.forw(xtst).argmax(axis=0) != ytst.argmax(axis=0)))
+    assert f"epoch 1 test error {error:.6f}\n" in done.stdout
+
+
+def test_a_file_holds_the_parameters(folder: Path) -> None:
+    options = ["--digits", "digits", "--batch", str(BATCH), "--steps", "2"]
+    done = [run(folder, "lenet_mnist", *options, "--save", name, KNETEMU_ASYNC=a) for name, a in
+            (("a.par", "eager"), ("b.par", "lazy"))]  # fmt: skip
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
+    found = re.search(r"test error (\S+), loaded: test error (\S+)\n", done[0].stdout)
+    assert found and found[1] == found[2]
+    assert (folder / "a.par").read_bytes() == (folder / "b.par").read_bytes()
+
+
+@pytest.mark.parametrize("waiting", ["eager", "lazy"])
+def test_two_models_on_two_streams(folder: Path, waiting: str) -> None:
+    both, first, second = (
+        run(folder, "streams", "digits", *seeds, KNETEMU_ASYNC=waiting) for seeds in (("3", "4"), ("3",), ("4",))
+    )
+    assert both.returncode == first.returncode == second.returncode == 0, both.stdout + both.stderr
+    assert both.stdout == first.stdout + second.stdout
+    assert first.stdout != second.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ([], 2, "no data"),
+        (["--digits"], 2, "--digits needs a value"),
+        (["--digits", "digits", "--steps", "-1"], 2, "--steps needs a whole number, not -1"),
+        (["--digits", "digits", "--batch", "0"], 2, "--batch needs at least 1"),
+        (["--digits", "digits", "--fast", "1"], 2, "there is no option --fast"),
+        (["--digits", "nothing"], 1, "cannot read nothing"),
+        (["nowhere"], 1, "cannot read nowhere/train-images-idx3-ubyte"),
+        (["--digits", "lenet.cu"], 1, "lenet.cu is not an unpacked IDX file"),
+        (["--digits", "digits", "--momentum", "-1"], 1, "option momentum cannot be -1"),
+        (["--digits", "digits", "--steps", "1", "--save", "no/folder"], 1, "knet_save: error 1, cannot write"),
+    ],
+)
+def test_faults_have_a_text_and_an_exit_code(folder: Path, arguments: list[str], code: int, text: str) -> None:
+    done = run(folder, "lenet_mnist", *arguments)
+    assert (done.returncode, text in done.stderr) == (code, True), done.stderr
+
+
+def test_a_folder_of_packed_files(folder: Path) -> None:
+    (folder / "mnist").mkdir()
+    (folder / "mnist" / "t10k-labels-idx1-ubyte.gz").touch()
+    (folder / "mnist" / "train-images-idx3-ubyte.gz").touch()
+    done = run(folder, "lenet_mnist", ".")
+    assert done.returncode == 1 and "is still packed: gunzip -k ./mnist/train-images-idx3-ubyte.gz" in done.stderr
+
+
+def test_a_folder_and_one_file_are_the_same(folder: Path) -> None:
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
+    for prefix, (pixels, labels) in zip(("train", "t10k"), digits(), strict=True):
+        data, split = idx(pixels, labels), 16 + pixels.size
+        (unpacked / f"{prefix}-images-idx3-ubyte").write_bytes(data[:split])
+        (unpacked / f"{prefix}-labels-idx1-ubyte").write_bytes(data[split:])
+    options = ["--batch", "8", "--steps", "1", "--epochs", "1"]
+    one, four = run(folder, "lenet_mnist", "--digits", "digits", *options), None
+    four = run(folder, "lenet_mnist", *options, KNETC_DATA=str(unpacked))
+    assert one.returncode == 0 and one.stdout == four.stdout, one.stderr + four.stderr
