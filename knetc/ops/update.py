@@ -36,10 +36,13 @@ def gradient_scale(norm: float, gclip: float, gscale: float) -> float:
     return gscale * gclip / norm if 0 < gclip < norm else gscale
 
 
-def apply_update(options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, scale: float) -> None:
+def apply_update(
+    options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, scale: float, scratch: Tensor | None = None
+) -> None:
     """Changes w in place by its gradient dw, which stays as it is; `slots` is read, filled and changed in place.
 
-    `scale` comes from `gradient_scale`. All arithmetic is in w's element type.
+    `scale` comes from `gradient_scale`. All arithmetic is in w's element type. `scratch`, of w's shape and type, is
+    overwritten where it is given; it saves making an array for the last product.
     """
     real = w.dtype.type
     step = np.multiply(dw, real(scale)) if scale != 1 else dw
@@ -57,7 +60,7 @@ def apply_update(options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, 
         step = _momentum(step, slots, real(options.momentum))
     if options.nesterov:
         step = _nesterov(step, slots, real(options.nesterov))
-    w -= step if options.lr == 1 else np.multiply(step, real(options.lr))
+    w -= step if options.lr == 1 else np.multiply(step, real(options.lr), out=scratch)
 
 
 def _slot(slots: Slots, name: str, like: Tensor) -> Tensor:

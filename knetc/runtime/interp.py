@@ -50,6 +50,7 @@ class Interpreter:
         self._params = {name: self._held[stream(i)] for name, i in program.params().items()}
         self._trained = tuple(str(i.attr("param")) for i in program.update)
         self._slots: dict[str, Slots] = {name: {} for name in self._trained}
+        self._scratch: dict[str, Tensor] = {}  # what an update overwrites, by parameter; made by the first update
         self._prepared: dict[tuple[frozenset[str], int], Prepared] = {}
         self._state: dict[str, Tensor] = {}
         self._dstate: dict[str, Tensor] = {}
@@ -127,7 +128,10 @@ class Interpreter:
             for name in self._trained:
                 o = options[name]
                 scale = gradient_scale(norm, gclip or o.gclip, gscale * o.gscale)
-                apply_update(o, self._params[name], self._grads[name], self._slots[name], scale)
+                w = self._params[name]
+                if name not in self._scratch:
+                    self._scratch[name] = np.empty_like(w)
+                apply_update(o, w, self._grads[name], self._slots[name], scale, self._scratch[name])
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""
