@@ -66,10 +66,16 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   TRY(knet_conv_choose(back_w, &c->back_w, workspace));
   return 0;
 }
+// Destroys all descriptors, past failures; the last failure's code.
 static inline int knet_conv_release(knet_conv* c) {
-  if (c->x) TRY(cudnnDestroyTensorDescriptor(c->x));
-  if (c->y) TRY(cudnnDestroyTensorDescriptor(c->y));
-  if (c->w) TRY(cudnnDestroyFilterDescriptor(c->w));
-  if (c->conv) TRY(cudnnDestroyConvolutionDescriptor(c->conv));
-  return 0;
+  int code = 0;
+  const auto check = [&code](cudnnStatus_t status) {
+    const int failed = knet_check(status, "releasing a convolution", __LINE__);
+    if (failed) code = failed;
+  };
+  if (c->x) check(cudnnDestroyTensorDescriptor(c->x));
+  if (c->y) check(cudnnDestroyTensorDescriptor(c->y));
+  if (c->w) check(cudnnDestroyFilterDescriptor(c->w));
+  if (c->conv) check(cudnnDestroyConvolutionDescriptor(c->conv));
+  return code;
 }

@@ -677,12 +677,18 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   TRY(knet_conv_choose(back_w, &c->back_w, workspace));
   return 0;
 }
+// Destroys all descriptors, past failures; the last failure's code.
 static inline int knet_conv_release(knet_conv* c) {
-  if (c->x) TRY(cudnnDestroyTensorDescriptor(c->x));
-  if (c->y) TRY(cudnnDestroyTensorDescriptor(c->y));
-  if (c->w) TRY(cudnnDestroyFilterDescriptor(c->w));
-  if (c->conv) TRY(cudnnDestroyConvolutionDescriptor(c->conv));
-  return 0;
+  int code = 0;
+  const auto check = [&code](cudnnStatus_t status) {
+    const int failed = knet_check(status, "releasing a convolution", __LINE__);
+    if (failed) code = failed;
+  };
+  if (c->x) check(cudnnDestroyTensorDescriptor(c->x));
+  if (c->y) check(cudnnDestroyTensorDescriptor(c->y));
+  if (c->w) check(cudnnDestroyFilterDescriptor(c->w));
+  if (c->conv) check(cudnnDestroyConvolutionDescriptor(c->conv));
+  return code;
 }
 
 // A pooling's sizes, slowest first; x and y (batch, channels, spatial).
@@ -703,11 +709,17 @@ static inline int knet_pool_prepare(knet_pool* p, const knet_pool_shape& s, int 
   TRY(cudnnSetPoolingNdDescriptor(p->pool, s.mode, CUDNN_PROPAGATE_NAN, s.nd - 2, s.window, s.padding, s.stride));
   return 0;
 }
+// Destroys all descriptors, past failures; the last failure's code.
 static inline int knet_pool_release(knet_pool* p) {
-  if (p->x) TRY(cudnnDestroyTensorDescriptor(p->x));
-  if (p->y) TRY(cudnnDestroyTensorDescriptor(p->y));
-  if (p->pool) TRY(cudnnDestroyPoolingDescriptor(p->pool));
-  return 0;
+  int code = 0;
+  const auto check = [&code](cudnnStatus_t status) {
+    const int failed = knet_check(status, "releasing a pooling", __LINE__);
+    if (failed) code = failed;
+  };
+  if (p->x) check(cudnnDestroyTensorDescriptor(p->x));
+  if (p->y) check(cudnnDestroyTensorDescriptor(p->y));
+  if (p->pool) check(cudnnDestroyPoolingDescriptor(p->pool));
+  return code;
 }
 
 // Every kernel with its signature.
