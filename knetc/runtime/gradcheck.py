@@ -17,8 +17,8 @@ from knetc.runtime.losses import Loss, loss_function, loss_name
 if TYPE_CHECKING:
     from knetc.runtime.model import Model
 
-STEP = 1e-6
-"""Relative size of a change of a parameter: near the cube root of the rounding error, where differences are best."""
+STEP = 6e-6
+"""Relative size of a change of a parameter: the cube root of the rounding error, where differences are best."""
 
 SAMPLES = 60
 """How many elements of a large parameter are looked at."""
