@@ -7,12 +7,13 @@ the file was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 
 from knetc.codegen.spec import Module
 from knetc.errors import Span
-from knetc.ir.plan import Plan, Step
+from knetc.ir.plan import Plan, Unit, flat
 from knetc.ir.program import Instr
 
 REPORT_BATCH = 100
@@ -61,26 +62,22 @@ def where(instrs: Iterable[Instr]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def step_lines(steps: tuple[Step, ...]) -> Iterator[tuple[str, frozenset[int] | None, list[Step]]]:
-    """Steps in groups of one Knet line and one condition on the wanted input gradients: comment, condition, steps.
+def step_lines(units: Sequence[Unit]) -> Iterator[tuple[list[str], frozenset[int] | None, list[Unit]]]:
+    """Units in groups of the same Knet lines and one condition on the wanted input gradients.
 
-    The comment is empty where the line goes on.
+    Yields the comment (a line each; none where the lines go on), the condition and the units.
     """
-    shown = ""
-    group: list[Step] = []
-    head: tuple[str, frozenset[int] | None] = ("", None)
-    for step in steps:
-        span = outermost(step.instr.span)
-        text = f"// {place_text(span)}" if span is not None else shown
-        key = (text, step.wanted)
-        if group and key != head:
-            yield (head[0] if head[0] != shown else ""), head[1], group
-            shown = head[0]
-            group = []
-        head = key
-        group.append(step)
-    if group:
-        yield (head[0] if head[0] != shown else ""), head[1], group
+    shown: list[str] = []
+    for (lines, wanted), group in groupby(units, key=lambda u: (_unit_places(u), u.wanted)):
+        comment = [line for line in lines if line not in shown]
+        yield [f"// {line}" for line in comment], wanted, list(group)
+        shown = lines or shown
+
+
+def _unit_places(unit: Unit) -> list[str]:
+    """The Knet lines that a unit runs for."""
+    spans = [outermost(s.instr.span) for s in flat([unit])]
+    return list(dict.fromkeys(place_text(span) for span in spans if span is not None))
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------

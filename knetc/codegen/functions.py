@@ -12,11 +12,11 @@ from typing import Any
 from knetc.codegen.describe import step_lines
 from knetc.codegen.fill import fill
 from knetc.codegen.index import count
-from knetc.codegen.kernels import lower_step
+from knetc.codegen.kernels import lower_unit
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelSpec, Module, Statement
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, Plan, Step, VariantPlan
+from knetc.ir.plan import BackwardPlan, Plan, Unit, VariantPlan, flat
 from knetc.ir.program import LOSSES
 
 WIDTH = 120
@@ -71,7 +71,7 @@ def _forward(module: Module, v: VariantPlan) -> dict[str, Any]:
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]:
     lines = []
-    gold = next((a for s in b.steps for a in s.args if a.kind == "gold"), None)
+    gold = next((a for s in flat(b.steps) for a in s.args if a.kind == "gold"), None)
     gold = gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
     if gold is not None:
         size = f"{count(gold.type.dims)} * sizeof({module.real})"
@@ -126,17 +126,16 @@ def _mentions_batch(line: str) -> bool:
     return not line.startswith("//") and _BATCH.search(line.split("  //")[0]) is not None
 
 
-def _lines(module: Module, steps: tuple[Step, ...]) -> Iterator[str]:
+def _lines(module: Module, steps: tuple[Unit, ...]) -> Iterator[str]:
     """A function's statements under the Knet lines that they compute, those for input gradients alone under an if."""
-    for text, wanted, group in step_lines(steps):
-        if text:
-            yield text
+    for comment, wanted, group in step_lines(steps):
+        yield from comment
         indent = ""
         if wanted is not None:
             yield f"if (want & {_bits(wanted)}) {{"
             indent = "  "
-        for step in group:
-            for statement in lower_step(module, step):
+        for unit in group:
+            for statement in lower_unit(module, unit):
                 yield from _statement(module, statement, indent)
         if wanted is not None:
             yield "}"

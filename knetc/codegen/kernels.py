@@ -9,27 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import knetc.ops  # noqa: F401  (fills the registry)
+from knetc.codegen.elementwise import elementwise
 from knetc.codegen.fill import fill
-from knetc.codegen.index import collapse, count, operand_index, part_count, part_index
+from knetc.codegen.index import collapse, count, part_count, part_index
 from knetc.codegen.library import LIBRARY, pool_kernel
-from knetc.codegen.spec import KernelSpec, Module, Statement, number, spell_type, statement
+from knetc.codegen.spec import KernelSpec, Module, Statement, describe, number, statement
 from knetc.errors import KnetInternalError
-from knetc.ir.plan import Step
+from knetc.ir.plan import Kernel, Step, Unit
 from knetc.ir.types import BatchDim, Dims
-from knetc.ops.base import Elementwise, Kernel, Library, NoCode, registry
+from knetc.ops import base
+from knetc.ops.base import Elementwise, Library, NoCode, registry
 
 Build = Callable[[Module, Step], "list[Statement]"]
 MAX_THREADS = 256
 
 
-def lower_step(module: Module, step: Step) -> list[Statement]:
-    """The statements that run one step."""
+def lower_unit(module: Module, unit: Unit) -> list[Statement]:
+    """The statements that run one step, or several as one kernel."""
+    if isinstance(unit, Kernel):
+        return elementwise(module, unit)
+    return _lower_step(module, unit)
+
+
+def _lower_step(module: Module, step: Step) -> list[Statement]:
     cuda = registry()[step.instr.op].cuda
     if isinstance(cuda, Elementwise):
-        return elementwise(module, step, cuda)
+        return elementwise(module, Kernel((step,)))
     if isinstance(cuda, Library):
         return LIBRARY[cuda.call](module, step) or [pool_kernel(module, step)]
-    if isinstance(cuda, Kernel):
+    if isinstance(cuda, base.Kernel):
         if cuda.template not in KERNELS:
             raise KnetInternalError(f"no kernel is known for {cuda.template}", step.instr.span)
         return KERNELS[cuda.template](module, step)
@@ -61,62 +69,6 @@ def launch(
         arguments=", ".join(arguments),
         value=describe(step) if value is None else value,
     )
-
-
-def describe(step: Step) -> str:
-    """The value that a step computes, for the comment after the statement."""
-    return f"{step.instr.out} {step.out.type}"
-
-
-# --- elementwise ------------------------------------------------------------------------------------------------------
-
-
-def elementwise(module: Module, step: Step, cuda: Elementwise) -> list[Statement]:
-    """One thread an element; broadcast arguments by index arithmetic."""
-    key = (step.instr.op, step.instr.attrs, step.out.type, *(b.type for b in step.args))
-    found = module.elementwise.get(key)
-    if found is None:
-        found = module.elementwise[key] = _elementwise_spec(module, step, cuda)
-    spec, read = found
-    refs = [module.ref(step.out), *(module.ref(step.args[k]) for k in read)]
-    return [launch_each(module, step, spec, count(step.out.type.dims), *refs)]
-
-
-def _elementwise_spec(module: Module, step: Step, cuda: Elementwise) -> tuple[KernelSpec, tuple[int, ...]]:
-    """The kernel of such an operator on operands of these types, and which of the arguments it reads."""
-    op = registry()[step.instr.op]
-    attrs = dict(step.instr.attrs)
-    expr = spell_type(cuda.expr(attrs) if callable(cuda.expr) else cuda.expr, module.dtype)
-    if "knet_" in expr:
-        module.features.add("math")
-    # An argument that the expression does not read (x in 0·x^p) is no parameter of the kernel.
-    read = tuple(k for k in range(len(step.args)) if f"{{{op.args[k]}}}" in expr)
-    names = [op.args[k] for k in read]
-    buffers = [step.args[k] for k in read]
-    out = next(n for n in ("y", "dx", "out", "result") if n not in names)
-    groups = collapse(step.out.type.dims, [b.type.dims for b in buffers])
-    elements = {name: f"{name}[{operand_index(groups, k, 'i')}]" for k, name in enumerate(names)}
-    plain = all(all(g.kept) for g in groups)
-    real = module.real
-    spec = KernelSpec(
-        template="elementwise",
-        stem=step.instr.op if plain else f"{step.instr.op}_{'x'.join(map(str, groups))}",
-        signature=(f"{real}* {out}", *(f"const {real}* {n}" for n in names), "int n"),
-        formula=f"{out} = {call_text(step)}",
-        fields=(("out", out), ("expr", expr.format_map(elements))),
-    )
-    return spec, read
-
-
-def call_text(step: Step) -> str:
-    """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
-    op = registry()[step.instr.op]
-    attrs = [
-        f"{key}={value!r}"
-        for key, value in step.instr.attrs
-        if key in op.keywords and value != op.keywords[key].default
-    ]
-    return f"{step.instr.op}({', '.join(op.args[: len(step.args)])}{'; ' if attrs else ''}{', '.join(attrs)})"
 
 
 # --- sums over dimensions ---------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ Before: a `training` program. After: the command, which prints them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from knetc.codegen.describe import REPORT_BATCH, memory_lines, size_text
 from knetc.codegen.functions import functions, initial, trained
 from knetc.codegen.spec import Module
-from knetc.ir.plan import Plan, Step, make_plan
+from knetc.ir.plan import Kernel, Plan, Step, Unit, make_plan
 from knetc.ir.program import Program
 from knetc.options import Options
 
@@ -43,17 +44,24 @@ def show_plan(program: Program, options: Options) -> str:
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
         label = " ".join(v.label) or "no condition"
-        lines += ["", f"forward ({label})", *map(_step, v.forward)]
+        lines += ["", f"forward ({label})", *chain(*map(_unit, v.forward))]
         for b in v.backward:
-            lines += ["", f"backward from {b.loss} ({label})", *map(_step, b.steps)]
+            lines += ["", f"backward from {b.loss} ({label})", *chain(*map(_unit, b.steps))]
             lines += [f"  gradient of input {index}: {at.name}" for index, at in b.inputs]
     lines += ["", *_sizes(plan)]
     return "\n".join(lines) + "\n"
 
 
+def _unit(unit: Unit) -> list[str]:
+    if isinstance(unit, Kernel):
+        return ["  kernel {", *(f"  {_step(s)}" for s in unit.steps), "  }"]
+    return [_step(unit)]
+
+
 def _step(step: Step) -> str:
     wanted = "" if step.wanted is None else f"  for input {', '.join(map(str, sorted(step.wanted)))}"
-    return f"  {step.out.name} = {step.instr.op}({', '.join(b.name for b in step.args)}){wanted}"
+    mark = " (register)" if step.out.kind == "register" else ""
+    return f"  {step.out.name}{mark} = {step.instr.op}({', '.join(b.name for b in step.args)}){wanted}"
 
 
 def _sizes(plan: Plan) -> list[str]:

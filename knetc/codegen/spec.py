@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from knetc.codegen.names import Names
-from knetc.ir.plan import Buffer, Plan
+from knetc.ir.plan import Buffer, Plan, Step
 from knetc.ir.program import Instr
 from knetc.options import Options
 from knetc.record import Record
@@ -73,6 +73,11 @@ class LibraryShape(Record):
 def statement(template: str, **fields: FieldValue) -> Statement:
     """A statement of the host code."""
     return Statement(template, tuple(fields.items()))
+
+
+def describe(step: Step) -> str:
+    """The value that a step computes, for the comment after the statement."""
+    return f"{step.instr.out} {step.out.type}"
 
 
 def number(value: float, dtype: str) -> str:

@@ -1,20 +1,26 @@
 """The plan: which buffer holds each value, in which order the instructions run, and what memory that takes.
 
 Before: a `training` program. After: `codegen.kernels`, which turns each step into a kernel launch or a library call.
-Every value has a buffer of its own for now; a value that becomes a parameter's gradient is written straight into it.
+Every value that does not stay within its kernel has a buffer of its own for now; a value that becomes a parameter's
+gradient is written straight into it.
 A buffer's size is fixed or so many elements a column, so memory is known for every batch size before anything runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeAlias
 
 from knetc.errors import KnetInternalError, KnetLimitation
+from knetc.ir import uses
 from knetc.ir.program import GOLD, MASK, Backward, Instr, Program, Variant
 from knetc.ir.types import BatchDim, N, Type
+from knetc.ir.uses import LOSS
 from knetc.record import Record, replace
 
-LOSS = "@loss"
 # Kernels count elements in 32 bits, and their last stride (2^24 threads) must not run over.
 MOST_ELEMENTS = 2**31 - 2**24
 _ELEMENT_BYTES = {"f32": 4, "f64": 8}
@@ -22,7 +28,8 @@ _ELEMENT_BYTES = {"f32": 4, "f64": 8}
 
 class Buffer(Record):
     """Memory of one value. `kind`: `param`, `grad`, `const` (arr), `input`, `value`, `gold`, `mask`, `loss`, `state`
-    (what a static variable holds between calls) or `dstate` (its gradient, between the steps of a backward pass).
+    (what a static variable holds between calls), `dstate` (its gradient, between the steps of a backward pass), or
+    `register` (a variable of the kernel that computes it, without memory).
 
     `name` is the Knet name of the value; that of a parameter's or state's gradient is `d:` and its name.
     """
@@ -57,6 +64,36 @@ class Step(Record):
     wanted: frozenset[int] | None = None
 
 
+class Kernel(Record):
+    """Steps that run as one kernel, element by element, in order. A buffer of kind `register` is a variable of it."""
+
+    steps: tuple[Step, ...]
+    wanted: frozenset[int] | None = None
+
+    @property
+    def outputs(self) -> tuple[Buffer, ...]:
+        """What the kernel leaves in memory, in order."""
+        return tuple(s.out for s in self.steps if s.out.kind != "register")
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """What the kernel reads from memory and does not compute itself, in order."""
+        own = {s.out for s in self.steps}
+        return tuple(dict.fromkeys(a for s in self.steps for a in s.args if a not in own))
+
+
+Unit: TypeAlias = Step | Kernel
+
+
+def flat(units: Iterable[Unit]) -> Iterator[Step]:
+    """Every step of the units, in order."""
+    for unit in units:
+        if isinstance(unit, Kernel):
+            yield from unit.steps
+        else:
+            yield unit
+
+
 class BackwardPlan(Record):
     """A backward program in order.
 
@@ -65,7 +102,7 @@ class BackwardPlan(Record):
     """
 
     loss: str
-    steps: tuple[Step, ...]
+    steps: tuple[Unit, ...]
     inputs: tuple[tuple[int, Buffer], ...]
     params: tuple[str, ...]
     loss_value: Buffer | None
@@ -81,7 +118,7 @@ class VariantPlan(Record):
 
     variant: Variant
     label: tuple[str, ...]
-    forward: tuple[Step, ...]
+    forward: tuple[Unit, ...]
     backward: tuple[BackwardPlan, ...]
     result: Buffer | None
     names: tuple[tuple[str, Buffer], ...]
@@ -126,7 +163,7 @@ class Plan(Record):
         runs = [(v.forward, b.steps) for v in self.variants for b in v.backward] or [
             (v.forward, ()) for v in self.variants
         ]
-        return always + max((_peak((*f, *b), batch) for f, b in runs), default=0)
+        return always + max((_peak((*flat(f), *flat(b)), batch) for f, b in runs), default=0)
 
 
 def _peak(steps: tuple[Step, ...], batch: int) -> int:
@@ -140,7 +177,7 @@ def _peak(steps: tuple[Step, ...], batch: int) -> int:
             dies[b] = at
     change = [0] * (len(steps) + 1)
     for b, at in born.items():
-        if not b.kept:
+        if not b.kept and b.kind != "register":
             change[at] += b.bytes(batch)
             change[dies[b] + 1] -= b.bytes(batch)
     live = peak = 0
@@ -198,7 +235,8 @@ class _Planner:
                 f"emitted code for {name} with its {type.column} elements; the most is {MOST_ELEMENTS}"
             )
         buffer = Buffer(name, kind, type)
-        self.buffers.setdefault(buffer)
+        if kind != "register":
+            self.buffers.setdefault(buffer)
         return buffer
 
     def _input(self, name: str, dims: object) -> Buffer:
@@ -208,29 +246,42 @@ class _Planner:
 
     def _variant(self, variant: Variant, known: dict[str, Buffer]) -> VariantPlan:
         scope = dict(known)
-        forward: list[Step] = []
-        for instr in variant.forward:
-            if instr.op == "par":
-                continue
-            if instr.op == "keep":
-                forward.append(Step(instr, self.states[_var(instr)], (scope[instr.args[0]],)))
-                continue
-            if instr.op == "arr":
-                scope[instr.out] = self._buffer(instr.out, "const", instr.type)
-                self.constants.setdefault(instr.out, (instr, scope[instr.out]))
-                continue
-            args = (self.states[_var(instr)],) if instr.op == "state" else tuple(scope[a] for a in instr.args)
-            scope[instr.out] = self._buffer(instr.out, "value", instr.type)
-            forward.append(Step(instr, scope[instr.out], args))
+        named = {value for name, value in variant.names if not _nested(name)} | {variant.result}
+        registers = _registers(variant.forward, named | uses.read_back(variant))
+        forward = tuple(self._units(variant.forward, lambda i: self._forward(i, scope, registers)))
+        names = tuple((n, scope[v]) for n, v in variant.names if scope[v].kind != "register")
         return VariantPlan(
             variant=variant,
             label=min((tuple(sorted(s)) for s in variant.settings), key=lambda s: (len(s), s)),
-            forward=tuple(forward),
+            forward=forward,
             backward=tuple(self._backward(b, variant, scope) for b in variant.backward),
             result=scope[variant.result] if variant.result is not None else None,
-            names=tuple((name, scope[value]) for name, value in variant.names),
+            names=names,
             frame=(),
         )
+
+    def _units(self, body: Iterable[Instr], plan: Callable[[Instr], Step | None]) -> Iterator[Unit]:
+        """The steps that `plan` makes of the instructions, those of a kernel together."""
+        for kernel, group in groupby(body, key=attrgetter("kernel")):
+            steps = [step for step in map(plan, group) if step]
+            if kernel and steps:
+                yield Kernel(tuple(steps), steps[0].wanted)
+            else:
+                yield from steps
+
+    def _forward(self, instr: Instr, scope: dict[str, Buffer], registers: AbstractSet[str]) -> Step | None:
+        """The step of a forward instruction; None where nothing runs. Adds its result to `scope`."""
+        if instr.op == "par":
+            return None
+        if instr.op == "keep":
+            return Step(instr, self.states[_var(instr)], (scope[instr.args[0]],))
+        if instr.op == "arr":
+            scope[instr.out] = self._buffer(instr.out, "const", instr.type)
+            self.constants.setdefault(instr.out, (instr, scope[instr.out]))
+            return None
+        args = (self.states[_var(instr)],) if instr.op == "state" else tuple(scope[a] for a in instr.args)
+        scope[instr.out] = self._buffer(instr.out, "register" if instr.out in registers else "value", instr.type)
+        return Step(instr, scope[instr.out], args)
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
@@ -240,25 +291,31 @@ class _Planner:
             scope[GOLD] = self._buffer(GOLD, "gold", forward[variant.result].type)
         scope[MASK] = self._buffer(MASK, "mask", Type(self.program.dtype, (N,)))
         places = self._places(backward.body)
-        wanted = _wanted(backward.body)
-        steps: list[Step] = []
+        needs = dict(zip(map(id, backward.body), uses.wanted(backward.body), strict=True))
+        registers = _registers(backward.body, {LOSS})
         inputs: list[tuple[int, Buffer]] = []
         params: list[str] = []
-        for instr, need in zip(backward.body, wanted, strict=True):
+
+        def plan(instr: Instr) -> Step | None:
+            need = needs[id(instr)]
             if instr.op == "dpar":
                 name = str(instr.attr("param"))
                 params.append(name)
-                if places.get(instr.args[0]) != name:
-                    steps.append(self._copy(instr, scope[instr.args[0]], self._grad(name)))
-            elif instr.op == "dinput":
-                inputs.append((_index(instr), scope[instr.args[0]]))
-            elif instr.op == "dkeep":
-                steps.append(Step(instr, self._dstate(_var(instr)), (scope[instr.args[0]],)))
-            elif need is None or need:
-                scope[instr.out] = self._place(instr, places)
-                args = (self._dstate(_var(instr)),) if instr.op == "dstate" else tuple(scope[a] for a in instr.args)
-                steps.append(Step(instr, scope[instr.out], args, need))
-        return BackwardPlan(backward.loss, tuple(steps), tuple(inputs), tuple(params), scope.get(LOSS))
+                placed = places.get(instr.args[0]) == name
+                return None if placed else self._copy(instr, scope[instr.args[0]], self._grad(name))
+            if instr.op == "dinput":
+                inputs.append((uses.input_index(instr), scope[instr.args[0]]))
+                return None
+            if instr.op == "dkeep":
+                return Step(instr, self._dstate(_var(instr)), (scope[instr.args[0]],))
+            if need is not None and not need:
+                return None
+            scope[instr.out] = self._place(instr, places, registers)
+            args = (self._dstate(_var(instr)),) if instr.op == "dstate" else tuple(scope[a] for a in instr.args)
+            return Step(instr, scope[instr.out], args, need)
+
+        steps = tuple(self._units(backward.body, plan))
+        return BackwardPlan(backward.loss, steps, tuple(inputs), tuple(params), scope.get(LOSS))
 
     def _places(self, body: Iterable[Instr]) -> dict[str, str]:
         """Values of the body that can be written straight into a parameter's gradient, with that parameter."""
@@ -271,10 +328,11 @@ class _Planner:
                 places.setdefault(instr.args[0], str(instr.attr("param")))
         return places
 
-    def _place(self, instr: Instr, places: Mapping[str, str]) -> Buffer:
+    def _place(self, instr: Instr, places: Mapping[str, str], registers: AbstractSet[str]) -> Buffer:
         if instr.out in places:
             return self._grad(places[instr.out])
-        return self._buffer(instr.out, "loss" if instr.out == LOSS else "value", instr.type)
+        kind = "loss" if instr.out == LOSS else "register" if instr.out in registers else "value"
+        return self._buffer(instr.out, kind, instr.type)
 
     def _grad(self, param: str) -> Buffer:
         if param not in self.grads:
@@ -288,11 +346,19 @@ class _Planner:
         return Step(Instr(grad.name, "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
 
 
-def _index(instr: Instr) -> int:
-    index = instr.attr("index")
-    if not isinstance(index, int):
-        raise KnetInternalError(f"dinput of index {index!r}")
-    return index
+def _registers(body: Iterable[Instr], outside: AbstractSet[str | None]) -> set[str]:
+    """The values that only their own kernel reads; `outside` are read by others than this list."""
+    kernels = {i.out: i.kernel for i in body if i.kernel and i.out not in outside}
+    for i in body:
+        for a in i.args:
+            if kernels.get(a, i.kernel) != i.kernel:
+                del kernels[a]
+    return set(kernels)
+
+
+def _nested(name: str) -> bool:
+    """Whether a variable belongs to a definition that the model calls: it may then have no memory of its own."""
+    return "/" in name
 
 
 def _var(instr: Instr) -> str:
@@ -302,32 +368,12 @@ def _var(instr: Instr) -> str:
 
 def _framed(variants: tuple[VariantPlan, ...], inputs: tuple[Buffer, ...]) -> tuple[VariantPlan, ...]:
     """The variants with their frames."""
-    made = [dict.fromkeys((*inputs, *(s.out for s in v.forward if s.out.kind == "value"))) for v in variants]
+    made = [dict.fromkeys((*inputs, *(s.out for s in flat(v.forward) if s.out.kind == "value"))) for v in variants]
     read = {
         b
         for v, own in zip(variants, made, strict=True)
         for back in v.backward
-        for b in (*(a for s in back.steps for a in s.args), *(at for _, at in back.inputs))
+        for b in (*(a for s in flat(back.steps) for a in s.args), *(at for _, at in back.inputs))
         if b in own
     }
     return tuple(replace(v, frame=tuple(b for b in own if b in read)) for v, own in zip(variants, made, strict=True))
-
-
-def _wanted(body: tuple[Instr, ...]) -> list[frozenset[int] | None]:
-    """For each instruction, the inputs whose gradients alone it serves: none where it serves nothing at all.
-
-    None where it serves a parameter's gradient or the loss's value.
-    """
-    serves: dict[str, frozenset[int] | None] = {}
-    found: list[frozenset[int] | None] = []
-    for instr in reversed(body):
-        need = serves.get(instr.out, frozenset())
-        if instr.op == "dinput":
-            need = frozenset({_index(instr)})
-        elif not instr.out or instr.out == LOSS:
-            need = None
-        found.append(need)
-        for a in instr.args:
-            before = serves.get(a, frozenset())
-            serves[a] = None if need is None or before is None else before | need
-    return found[::-1]

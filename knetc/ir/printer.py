@@ -18,6 +18,10 @@ of the passes. Grammar, by example:
       result %h
       name %h = %h#2
     backward softloss
+      kernel {
+        %d:tmp1 = relu_back(%d:h, %h) : f32[10,N]
+        %d:c1/w = mul(%d:tmp1, %c1/c) : f32[10,N]
+      }
       dpar(%d:c1/w; param="c1/w")
 
     update
@@ -121,7 +125,14 @@ def _variant(variant: Variant) -> list[str]:
 
 
 def _body(instrs: Iterable[Instr]) -> list[str]:
-    return ["  " + print_instr(i) for i in instrs]
+    lines: list[str] = []
+    inside = 0
+    for i in instrs:
+        if i.kernel != inside:
+            lines += ["  }"] * (inside > 0) + ["  kernel {"] * (i.kernel > 0)
+            inside = i.kernel
+        lines.append(f"{'    ' if inside else '  '}{print_instr(i)}")
+    return lines + ["  }"] * (inside > 0)
 
 
 def _plain(text: str, marks: str) -> bool:

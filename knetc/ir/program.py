@@ -87,7 +87,8 @@ class Instr(Record):
 
     `op` names an `OpDef` of the registry, or `let` (lowered stages only: `out` becomes another name of `args[0]`).
     `out` is the value's name, empty for an instruction run for its effect alone. `attrs` are sorted by name.
-    `type` is None before the `typed` stage and for effects.
+    `type` is None before the `typed` stage and for effects. `kernel`: instructions of one list with the same number over
+    0 stand together and run as one kernel (`passes.fuse`); it changes no value.
     """
 
     out: str
@@ -97,6 +98,7 @@ class Instr(Record):
     type: Type | None = None
     guard: Guard = ALWAYS
     span: Span | None = None
+    kernel: int = 0
 
     def attr(self, name: str) -> Value:
         """The attribute's value; KeyError where the instruction has none of that name."""

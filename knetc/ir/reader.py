@@ -209,12 +209,22 @@ class _Reader:
 
     def body(self) -> tuple[Instr, ...]:
         found = []
+        inside = kernels = 0
         while self.index < len(self.lines):
             line = self.lines[self.index]
             if not line.text.startswith(" ") or re.match(r"\s+(result|name)\s+%", line.text):
                 break
             self.index += 1
-            found.append(self.instr(line))
+            if inside and line.take("}"):
+                inside = 0
+                line.end()
+            elif not inside and line.take("kernel {"):
+                inside = kernels = kernels + 1
+                line.end()
+            else:
+                found.append(self.instr(line, inside))
+        if inside:
+            self.lines[self.index - 1].fail("the kernel is not closed after this line")
         return tuple(found)
 
     def result(self) -> str | None:
@@ -237,7 +247,7 @@ class _Reader:
             line.end()
         return tuple(found)
 
-    def instr(self, line: _Line) -> Instr:
+    def instr(self, line: _Line, kernel: int) -> Instr:
         out = ""
         if line.peek(_NAME):
             out = line.name()
@@ -246,7 +256,7 @@ class _Reader:
         args, attrs = self.inside(line)
         guard = _guard(line) if line.take("if ") else ALWAYS
         of_type = _type(line) if line.take(":") else None
-        instr = Instr(out, op, args, attrs, of_type, guard, self.span(line))
+        instr = Instr(out, op, args, attrs, of_type, guard, self.span(line), kernel)
         line.end()
         return instr
 

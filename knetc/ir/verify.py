@@ -6,6 +6,8 @@ length of the program.
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from typing import NoReturn
 
 from knetc import ops
@@ -13,7 +15,7 @@ from knetc.errors import KnetInternalError
 from knetc.ir.printer import print_instr
 from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Program, Variant
 from knetc.ir.types import UNKNOWN, N, Partial, Type
-from knetc.ops.base import OpDef, ShapeMismatch
+from knetc.ops.base import Elementwise, OpDef, ShapeMismatch
 
 RULES = {
     "program": "stage and element type are known, inputs have distinct names",
@@ -30,6 +32,7 @@ RULES = {
     "types": "every value is typed, in the program's element type, batch last, dims complete",
     "shape rule": "the operator's shape rule agrees with the types",
     "gradients": "an effect of a backward program names a parameter, input or state, once, with its type",
+    "kernels": "the members of a kernel stand together, numbered in order; several elementwise values of one shape",
     "losses": "a variant has one backward program a loss; one without a result only 'zero'",
     "update": "one update for each parameter that has a gradient",
 }
@@ -127,6 +130,7 @@ class _Verifier:
             if self.level and instr.guard is not ALWAYS and instr.guard != ALWAYS:
                 self.fail("guards", "a guard is left", instr)
         self.once(variant)
+        self.kernels(variant.forward)
         if self.ssa:
             self.outcome(variant, types)
         elif variant.result is not None or variant.names:
@@ -199,6 +203,7 @@ class _Verifier:
             self.instr(instr, op, types)
             if op.effect or op.name == "dstate":
                 self.gradient(instr, forward, types, seen)
+        self.kernels(backward.body)
 
     def gradient(
         self,
@@ -223,6 +228,21 @@ class _Verifier:
             of = self.states.get(str(key))
         if of is None or of != (types[instr.args[0]] if instr.args else instr.type):
             self.fail("gradients", f"{key!r} is of type {of}", instr)
+
+    # --- kernels ------------------------------------------------------------------------------------------------------
+
+    def kernels(self, body: tuple[Instr, ...]) -> None:
+        """The rule `kernels`."""
+        number = 0
+        for kernel, group in groupby(body, key=attrgetter("kernel")):
+            members = list(group)
+            if not kernel:
+                continue
+            number += 1
+            alike = len({i.type.dims for i in members if i.type}) == 1
+            whole = all(i.type and isinstance(self.ops[i.op].cuda, Elementwise) for i in members)
+            if kernel != number or len(members) == 1 or not alike or not whole or not self.training:
+                self.fail("kernels", f"kernel {kernel} of {', '.join(i.out for i in members)}", members[0])
 
     # --- an instruction -----------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from knetc.ir.passes.gradient import without_inputs
 from knetc.ir.program import Instr, Program, Variant
+from knetc.ir.uses import read_back, without_inputs
 from knetc.ops import registry
 from knetc.ops.base import AttrMap, Meaning
 from knetc.ops.fillers import fill
@@ -111,7 +111,7 @@ class Prepared:
             clock,
             {i.out: held[stream(i)] for i in variant.forward if i.op in HELD},
             dict(variant.names),
-            frozenset(made & {arg for b in variant.backward for i in b.body for arg in i.args}),
+            frozenset(made & read_back(variant)),
             _code(variant.forward, batch, dtype, clock, keep=True),
         )
 

@@ -13,7 +13,7 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 606.8 kB in 31 buffers (lower bound, the largest set live at once: 364.0 kB).
+// Peak memory with a batch of 100: 486.8 kB in 28 buffers (lower bound, the largest set live at once: 324.4 kB).
 //   state   h/h         f32[100,N]    40.0 kB
 //   input   x           f32[2,N]        800 B
 //   param   h/w         f32[100,2]      800 B
@@ -24,8 +24,6 @@
 //   value   h/h@prev    f32[100,N]    40.0 kB
 //   value   h/tmp1      f32[100,N]    40.0 kB
 //   value   h/tmp2      f32[100,N]    40.0 kB
-//   value   h/tmp3      f32[100,N]    40.0 kB
-//   value   h/tmp4      f32[100,N]    40.0 kB
 //   value   h/h         f32[100,N]    40.0 kB
 //   mask    @mask       f32[N]          400 B
 //   value   @dh/h       f32[100,N]    40.0 kB
@@ -44,7 +42,6 @@
 //   grad    d:wb/b      f32[1]            4 B
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
-//   value   d:h/h#2     f32[100,N]    40.0 kB
 // Each step on the stack but the first takes 81.2 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -140,29 +137,14 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// add, add, relu, element by element
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ h, const float* __restrict__ tmp1,
+    const float* __restrict__ tmp2, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i];
-  }
-}
-
-// y = add(a, b)
-//   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) add_100xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 100];
-  }
-}
-
-// y = relu(x)
-//   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = x[i] < 0.0f ? 0.0f : x[i];
+    const float tmp3 = tmp1[i] + tmp2[i];
+    const float tmp4 = tmp3 + b[i % 100];
+    h[i] = tmp4 < 0.0f ? 0.0f : tmp4;
   }
 }
 
@@ -240,6 +222,16 @@ __global__ void __launch_bounds__(256) sumto_sumN_kernel(float* __restrict__ y, 
   for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
+}
+
+// add, relu_back, element by element
+//   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+__global__ void __launch_bounds__(256) add_relu_back_kernel(float* __restrict__ d_tmp4,
+    const float* __restrict__ d_h_next, const float* __restrict__ d_h, const float* __restrict__ h, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_h_2 = d_h_next[i] + d_h[i];
+    d_tmp4[i] = h[i] > 0.0f ? d_h_2 : 0.0f;
+  }
 }
 
 // y = uniform in [low, high)
@@ -520,9 +512,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add, (float* y, const float* a, const float* b, int n)) \
-  K(add_100xN, (float* y, const float* a, const float* b, int n)) \
-  K(relu, (float* y, const float* x, int n)) \
+  K(add_relu_100xN, (float* h, const float* tmp1, const float* tmp2, const float* b, int n)) \
   K(add_N, (float* y, const float* a, const float* b, int n)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
@@ -531,6 +521,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
     int n)) \
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
+  K(add_relu_back, (float* d_tmp4, const float* d_h_next, const float* d_h, const float* h, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_identity, (float* y, double scale, int rows, int n)) \
@@ -618,8 +609,6 @@ struct knet_model {
   float* h_h_prev = nullptr;  // h/h@prev f32[100,N]
   float* h_tmp1 = nullptr;  // h/tmp1 f32[100,N]
   float* h_tmp2 = nullptr;  // h/tmp2 f32[100,N]
-  float* h_tmp3 = nullptr;  // h/tmp3 f32[100,N]
-  float* h_tmp4 = nullptr;  // h/tmp4 f32[100,N]
   float* h_h = nullptr;  // h/h f32[100,N]
   float* dh_h = nullptr;  // @dh/h f32[100,N]
   float* d_h_tmp4 = nullptr;  // d:h/tmp4 f32[100,N]
@@ -629,7 +618,6 @@ struct knet_model {
   float* return_ = nullptr;  // return f32[1,N]
   float* d_return = nullptr;  // d:return f32[1,N]
   float* d_h_h = nullptr;  // d:h/h f32[100,N]
-  float* d_h_h_2 = nullptr;  // d:h/h#2 f32[100,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[1,N]
@@ -653,8 +641,6 @@ const knet_buffer buffers[] = {
     {&knet_model::wb_b, 1, 0},
     {&knet_model::h_tmp1, 0, 100},
     {&knet_model::h_tmp2, 0, 100},
-    {&knet_model::h_tmp3, 0, 100},
-    {&knet_model::h_tmp4, 0, 100},
     {&knet_model::mask, 0, 1},
     {&knet_model::dh_h, 0, 100},
     {&knet_model::d_h_h_state, 0, 100},
@@ -671,7 +657,6 @@ const knet_buffer buffers[] = {
     {&knet_model::d_wb_b, 1, 0},
     {&knet_model::d_wb_w, 100, 0},
     {&knet_model::d_h_h, 0, 100},
-    {&knet_model::d_h_h_2, 0, 100},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -779,9 +764,8 @@ int forward(knet_model* m) {
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, m->x, m->h_tmp1));  // h/tmp1 f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, m->h_h_prev, m->h_tmp2));  // h/tmp2 f32[100,N]
-  TRY(knet_launch_each(kernels.add, 100 * N, m->stream, m->h_tmp3, m->h_tmp1, m->h_tmp2));  // h/tmp3 f32[100,N]
-  TRY(knet_launch_each(kernels.add_100xN, 100 * N, m->stream, m->h_tmp4, m->h_tmp3, m->h_b));  // h/tmp4 f32[100,N]
-  TRY(knet_launch_each(kernels.relu, 100 * N, m->stream, m->h_h, m->h_tmp4));  // h/h f32[100,N]
+  // h/h f32[100,N]
+  TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // h/h f32[100,N], for the next call
   TRY(cudaMemcpyAsync(m->h_h_state, m->h_h, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   return 0;
@@ -795,9 +779,8 @@ int forward_predict(knet_model* m) {
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, m->x, m->h_tmp1));  // h/tmp1 f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, m->h_h_prev, m->h_tmp2));  // h/tmp2 f32[100,N]
-  TRY(knet_launch_each(kernels.add, 100 * N, m->stream, m->h_tmp3, m->h_tmp1, m->h_tmp2));  // h/tmp3 f32[100,N]
-  TRY(knet_launch_each(kernels.add_100xN, 100 * N, m->stream, m->h_tmp4, m->h_tmp3, m->h_b));  // h/tmp4 f32[100,N]
-  TRY(knet_launch_each(kernels.relu, 100 * N, m->stream, m->h_h, m->h_tmp4));  // h/h f32[100,N]
+  // h/h f32[100,N]
+  TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // adding.knet:8: return wb(h; out=1, winit=Glorot())
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, m->h_h, m->wb_tmp1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
@@ -871,9 +854,8 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, m->h_h, m->d_wb_w));  // d:wb/w f32[1,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, m->d_return, m->d_h_h));  // d:h/h f32[100,N]
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-  TRY(knet_launch_each(kernels.add, 100 * N, m->stream, m->d_h_h_2, m->dh_h, m->d_h_h));  // d:h/h#2 f32[100,N]
   // d:h/tmp4 f32[100,N]
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_2, m->h_h));
+  TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->d_h_h, m->h_h));
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, m->h_h_prev, m->d_h_r));

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 2.0 MB in 104 buffers (lower bound, the largest set live at once: 750.3 kB).
+// Peak memory with a batch of 100: 1.5 MB in 82 buffers (lower bound, the largest set live at once: 750.3 kB).
 //   state  b/h            f32[64,N]   25.6 kB
 //   state  b/cell         f32[64,N]   25.6 kB
 //   input  x              f32[65,N]   26.0 kB
@@ -36,24 +36,24 @@
 //   value  a              f32[32,N]   12.8 kB
 //   value  b/input/tmp1   f32[64,N]   25.6 kB
 //   value  b/input/tmp2   f32[64,N]   25.6 kB
-//   value  b/input/tmp3   f32[64,N]   25.6 kB
-//   value  b/input/tmp4   f32[64,N]   25.6 kB
-//   value  b/input        f32[64,N]   25.6 kB
 //   value  b/forget/tmp1  f32[64,N]   25.6 kB
 //   value  b/forget/tmp2  f32[64,N]   25.6 kB
-//   value  b/forget/tmp3  f32[64,N]   25.6 kB
-//   value  b/forget/tmp4  f32[64,N]   25.6 kB
-//   value  b/forget       f32[64,N]   25.6 kB
 //   value  b/output/tmp1  f32[64,N]   25.6 kB
 //   value  b/output/tmp2  f32[64,N]   25.6 kB
-//   value  b/output/tmp3  f32[64,N]   25.6 kB
-//   value  b/output/tmp4  f32[64,N]   25.6 kB
-//   value  b/output       f32[64,N]   25.6 kB
 //   value  b/newmem/tmp1  f32[64,N]   25.6 kB
 //   value  b/newmem/tmp2  f32[64,N]   25.6 kB
-//   value  b/newmem/tmp3  f32[64,N]   25.6 kB
-//   value  b/newmem/tmp4  f32[64,N]   25.6 kB
-//   and 64 more
+//   value  b/output       f32[64,N]   25.6 kB
+//   value  b/forget       f32[64,N]   25.6 kB
+//   value  b/input        f32[64,N]   25.6 kB
+//   value  b/newmem       f32[64,N]   25.6 kB
+//   value  b/cell         f32[64,N]   25.6 kB
+//   value  b/tmp3         f32[64,N]   25.6 kB
+//   value  b/h            f32[64,N]   25.6 kB
+//   value  wbf/tmp1       f32[65,N]   26.0 kB
+//   value  wbf/tmp2       f32[65,N]   26.0 kB
+//   value  return         f32[65,N]   26.0 kB
+//   gold   @gold          f32[65,N]   26.0 kB
+//   and 42 more
 // Each step on the stack but the first takes 320.8 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -149,48 +149,39 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// 17 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-//   charlm.knet:5: a = wdot(x; out=embedding)
-__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) fused_h_64xN_kernel(float* __restrict__ output, float* __restrict__ forget,
+    float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell, float* __restrict__ tmp3,
+    float* __restrict__ h, const float* __restrict__ output_tmp1, const float* __restrict__ output_tmp2,
+    const float* __restrict__ output_c, const float* __restrict__ forget_tmp1, const float* __restrict__ forget_tmp2,
+    const float* __restrict__ forget_c, const float* __restrict__ input_tmp1, const float* __restrict__ input_tmp2,
+    const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1, const float* __restrict__ newmem_tmp2,
+    const float* __restrict__ newmem_c, const float* __restrict__ cell_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i];
-  }
-}
-
-// y = add(a, b)
-//   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) add_64xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 64];
-  }
-}
-
-// y = sigm(x)
-//   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) sigm_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = 1.0f / (1.0f + knet_exp(-x[i]));
-  }
-}
-
-// y = tanh(x)
-//   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) tanh_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = knet_tanh(x[i]);
-  }
-}
-
-// y = mul(a, b)
-//   charlm.knet:6: b = lstm(a; out=hidden)
-//   charlm.knet:7: c = drop(b; pdrop=pdrop)
-__global__ void __launch_bounds__(256) mul_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] * b[i];
+    const float output_tmp3 = output_tmp1[i] + output_tmp2[i];
+    const float output_tmp4 = output_tmp3 + output_c[i % 64];
+    const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
+    output[i] = output_i;
+    const float forget_tmp3 = forget_tmp1[i] + forget_tmp2[i];
+    const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
+    const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
+    forget[i] = forget_i;
+    const float input_tmp3 = input_tmp1[i] + input_tmp2[i];
+    const float input_tmp4 = input_tmp3 + input_c[i % 64];
+    const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
+    input[i] = input_i;
+    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
+    const float newmem_i = knet_tanh(newmem_tmp4);
+    newmem[i] = newmem_i;
+    const float tmp1 = input_i * newmem_i;
+    const float tmp2 = cell_prev[i] * forget_i;
+    const float cell_i = tmp1 + tmp2;
+    cell[i] = cell_i;
+    const float tmp3_i = knet_tanh(cell_i);
+    tmp3[i] = tmp3_i;
+    h[i] = tmp3_i * output_i;
   }
 }
 
@@ -226,12 +217,72 @@ __global__ void __launch_bounds__(256) fill_bernoulli_kernel(float* __restrict__
   }
 }
 
-// dx = tanh_back(dy, y)
+// 18 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) tanh_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+//   charlm.knet:7: c = drop(b; pdrop=pdrop)
+__global__ void __launch_bounds__(256) fused_return_64xN_kernel(float* __restrict__ output,
+    float* __restrict__ forget, float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell,
+    float* __restrict__ tmp3, float* __restrict__ h, float* __restrict__ return_, const float* __restrict__ output_tmp1,
+    const float* __restrict__ output_tmp2, const float* __restrict__ output_c, const float* __restrict__ forget_tmp1,
+    const float* __restrict__ forget_tmp2, const float* __restrict__ forget_c, const float* __restrict__ input_tmp1,
+    const float* __restrict__ input_tmp2, const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1,
+    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ cell_prev,
+    const float* __restrict__ tmp1, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dx[i] = dy[i] * ((1.0f - y[i]) * (1.0f + y[i]));
+    const float output_tmp3 = output_tmp1[i] + output_tmp2[i];
+    const float output_tmp4 = output_tmp3 + output_c[i % 64];
+    const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
+    output[i] = output_i;
+    const float forget_tmp3 = forget_tmp1[i] + forget_tmp2[i];
+    const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
+    const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
+    forget[i] = forget_i;
+    const float input_tmp3 = input_tmp1[i] + input_tmp2[i];
+    const float input_tmp4 = input_tmp3 + input_c[i % 64];
+    const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
+    input[i] = input_i;
+    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
+    const float newmem_i = knet_tanh(newmem_tmp4);
+    newmem[i] = newmem_i;
+    const float tmp1_2 = input_i * newmem_i;
+    const float tmp2 = cell_prev[i] * forget_i;
+    const float cell_i = tmp1_2 + tmp2;
+    cell[i] = cell_i;
+    const float tmp3_i = knet_tanh(cell_i);
+    tmp3[i] = tmp3_i;
+    const float h_i = tmp3_i * output_i;
+    h[i] = h_i;
+    return_[i] = h_i * tmp1[i];
+  }
+}
+
+// 12 operations, element by element
+//   charlm.knet:6: b = lstm(a; out=hidden)
+__global__ void __launch_bounds__(256) fused_d_input_tmp4_kernel(float* __restrict__ d_cell_prev,
+    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
+    float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ output,
+    const float* __restrict__ tmp3, const float* __restrict__ d_cell_next, const float* __restrict__ forget,
+    const float* __restrict__ cell_prev, const float* __restrict__ newmem, const float* __restrict__ input, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_h_next_i = d_h_next[i];
+    const float output_i = output[i];
+    const float tmp3_i = tmp3[i];
+    const float forget_i = forget[i];
+    const float newmem_i = newmem[i];
+    const float input_i = input[i];
+    const float d_tmp3 = d_h_next_i * output_i;
+    const float d_output = d_h_next_i * tmp3_i;
+    const float d_cell = d_tmp3 * ((1.0f - tmp3_i) * (1.0f + tmp3_i));
+    const float d_cell_2 = d_cell_next[i] + d_cell;
+    d_cell_prev[i] = d_cell_2 * forget_i;
+    const float d_forget = d_cell_2 * cell_prev[i];
+    const float d_input = d_cell_2 * newmem_i;
+    const float d_newmem = d_cell_2 * input_i;
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
@@ -247,12 +298,26 @@ __global__ void __launch_bounds__(256) sumto_64xsumN_kernel(float* __restrict__ 
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// dx = sigm_back(dy, y)
-//   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) sigm_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+// add, add, add, element by element
+//   charlm.knet:5: a = wdot(x; out=embedding)
+__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ d_y_3, const float* __restrict__ d_x,
+    const float* __restrict__ d_x_2, const float* __restrict__ d_x_3, const float* __restrict__ d_x_4, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
+    const float d_y = d_x[i] + d_x_2[i];
+    const float d_y_2 = d_y + d_x_3[i];
+    d_y_3[i] = d_y_2 + d_x_4[i];
+  }
+}
+
+// add, add, add, element by element
+//   charlm.knet:6: b = lstm(a; out=hidden)
+__global__ void __launch_bounds__(256) add_2_kernel(float* __restrict__ d_h_prev_7,
+    const float* __restrict__ d_h_prev, const float* __restrict__ d_h_prev_2, const float* __restrict__ d_h_prev_3,
+    const float* __restrict__ d_h_prev_4, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_h_prev_5 = d_h_prev[i] + d_h_prev_2[i];
+    const float d_h_prev_6 = d_h_prev_5 + d_h_prev_3[i];
+    d_h_prev_7[i] = d_h_prev_6 + d_h_prev_4[i];
   }
 }
 
@@ -301,6 +366,68 @@ __global__ void __launch_bounds__(256) sumto_65xsumN_kernel(float* __restrict__ 
   for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 65];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
+}
+
+// 13 operations, element by element
+//   charlm.knet:6: b = lstm(a; out=hidden)
+__global__ void __launch_bounds__(256) fused_d_input_tmp4_2_kernel(float* __restrict__ d_cell_prev,
+    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
+    float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ d_h,
+    const float* __restrict__ output, const float* __restrict__ tmp3, const float* __restrict__ d_cell_next,
+    const float* __restrict__ forget, const float* __restrict__ cell_prev, const float* __restrict__ newmem,
+    const float* __restrict__ input, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float output_i = output[i];
+    const float tmp3_i = tmp3[i];
+    const float forget_i = forget[i];
+    const float newmem_i = newmem[i];
+    const float input_i = input[i];
+    const float d_h_2 = d_h_next[i] + d_h[i];
+    const float d_tmp3 = d_h_2 * output_i;
+    const float d_output = d_h_2 * tmp3_i;
+    const float d_cell = d_tmp3 * ((1.0f - tmp3_i) * (1.0f + tmp3_i));
+    const float d_cell_2 = d_cell_next[i] + d_cell;
+    d_cell_prev[i] = d_cell_2 * forget_i;
+    const float d_forget = d_cell_2 * cell_prev[i];
+    const float d_input = d_cell_2 * newmem_i;
+    const float d_newmem = d_cell_2 * input_i;
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
+  }
+}
+
+// 14 operations, element by element
+//   charlm.knet:7: c = drop(b; pdrop=pdrop)
+//   charlm.knet:6: b = lstm(a; out=hidden)
+__global__ void __launch_bounds__(256) fused_d_input_tmp4_3_kernel(float* __restrict__ d_cell_prev,
+    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
+    float* __restrict__ d_input_tmp4, const float* __restrict__ d_return, const float* __restrict__ tmp1,
+    const float* __restrict__ d_h_next, const float* __restrict__ output, const float* __restrict__ tmp3,
+    const float* __restrict__ d_cell_next, const float* __restrict__ forget, const float* __restrict__ cell_prev,
+    const float* __restrict__ newmem, const float* __restrict__ input, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float output_i = output[i];
+    const float tmp3_i = tmp3[i];
+    const float forget_i = forget[i];
+    const float newmem_i = newmem[i];
+    const float input_i = input[i];
+    const float d_h = d_return[i] * tmp1[i];
+    const float d_h_2 = d_h_next[i] + d_h;
+    const float d_tmp3 = d_h_2 * output_i;
+    const float d_output = d_h_2 * tmp3_i;
+    const float d_cell = d_tmp3 * ((1.0f - tmp3_i) * (1.0f + tmp3_i));
+    const float d_cell_2 = d_cell_next[i] + d_cell;
+    d_cell_prev[i] = d_cell_2 * forget_i;
+    const float d_forget = d_cell_2 * cell_prev[i];
+    const float d_input = d_cell_2 * newmem_i;
+    const float d_newmem = d_cell_2 * input_i;
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
+  }
 }
 
 // y = uniform in [low, high)
@@ -574,23 +701,40 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add, (float* y, const float* a, const float* b, int n)) \
-  K(add_64xN, (float* y, const float* a, const float* b, int n)) \
-  K(sigm, (float* y, const float* x, int n)) \
-  K(tanh, (float* y, const float* x, int n)) \
-  K(mul, (float* y, const float* a, const float* b, int n)) \
+  K(fused_h_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, float* h, \
+    const float* output_tmp1, const float* output_tmp2, const float* output_c, const float* forget_tmp1, \
+    const float* forget_tmp2, const float* forget_c, const float* input_tmp1, const float* input_tmp2, \
+    const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, \
+    const float* cell_prev, int n)) \
   K(add_65xN, (float* y, const float* a, const float* b, int n)) \
   K(soft, (float* y, const float* x, int rows)) \
   K(fill_bernoulli, (float* y, unsigned long long seed, unsigned call, unsigned stream, double p, double scale, \
     int n)) \
-  K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(fused_return_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, \
+    float* h, float* return_, const float* output_tmp1, const float* output_tmp2, const float* output_c, \
+    const float* forget_tmp1, const float* forget_tmp2, const float* forget_c, const float* input_tmp1, \
+    const float* input_tmp2, const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, \
+    const float* newmem_c, const float* cell_prev, const float* tmp1, int n)) \
+  K(fused_d_input_tmp4, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
+    float* d_input_tmp4, const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, \
+    const float* forget, const float* cell_prev, const float* newmem, const float* input, int n)) \
   K(sumto_64xsumN, (float* y, const float* dy, int summed)) \
-  K(sigm_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(add, (float* d_y_3, const float* d_x, const float* d_x_2, const float* d_x_3, const float* d_x_4, int n)) \
+  K(add_2, (float* d_h_prev_7, const float* d_h_prev, const float* d_h_prev_2, const float* d_h_prev_3, \
+    const float* d_h_prev_4, int n)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, \
     int columns, int n)) \
   K(sumto_65xsumN, (float* y, const float* dy, int summed)) \
+  K(fused_d_input_tmp4_2, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
+    float* d_input_tmp4, const float* d_h_next, const float* d_h, const float* output, const float* tmp3, \
+    const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, const float* input, \
+    int n)) \
+  K(fused_d_input_tmp4_3, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
+    float* d_input_tmp4, const float* d_return, const float* tmp1, const float* d_h_next, const float* output, \
+    const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
+    const float* input, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \
@@ -701,26 +845,16 @@ struct knet_model {
   float* a = nullptr;  // a f32[32,N]
   float* b_input_tmp1 = nullptr;  // b/input/tmp1 f32[64,N]
   float* b_input_tmp2 = nullptr;  // b/input/tmp2 f32[64,N]
-  float* b_input_tmp3 = nullptr;  // b/input/tmp3 f32[64,N]
-  float* b_input_tmp4 = nullptr;  // b/input/tmp4 f32[64,N]
-  float* b_input = nullptr;  // b/input f32[64,N]
   float* b_forget_tmp1 = nullptr;  // b/forget/tmp1 f32[64,N]
   float* b_forget_tmp2 = nullptr;  // b/forget/tmp2 f32[64,N]
-  float* b_forget_tmp3 = nullptr;  // b/forget/tmp3 f32[64,N]
-  float* b_forget_tmp4 = nullptr;  // b/forget/tmp4 f32[64,N]
-  float* b_forget = nullptr;  // b/forget f32[64,N]
   float* b_output_tmp1 = nullptr;  // b/output/tmp1 f32[64,N]
   float* b_output_tmp2 = nullptr;  // b/output/tmp2 f32[64,N]
-  float* b_output_tmp3 = nullptr;  // b/output/tmp3 f32[64,N]
-  float* b_output_tmp4 = nullptr;  // b/output/tmp4 f32[64,N]
-  float* b_output = nullptr;  // b/output f32[64,N]
   float* b_newmem_tmp1 = nullptr;  // b/newmem/tmp1 f32[64,N]
   float* b_newmem_tmp2 = nullptr;  // b/newmem/tmp2 f32[64,N]
-  float* b_newmem_tmp3 = nullptr;  // b/newmem/tmp3 f32[64,N]
-  float* b_newmem_tmp4 = nullptr;  // b/newmem/tmp4 f32[64,N]
+  float* b_output = nullptr;  // b/output f32[64,N]
+  float* b_forget = nullptr;  // b/forget f32[64,N]
+  float* b_input = nullptr;  // b/input f32[64,N]
   float* b_newmem = nullptr;  // b/newmem f32[64,N]
-  float* b_tmp1 = nullptr;  // b/tmp1 f32[64,N]
-  float* b_tmp2 = nullptr;  // b/tmp2 f32[64,N]
   float* b_cell = nullptr;  // b/cell f32[64,N]
   float* b_tmp3 = nullptr;  // b/tmp3 f32[64,N]
   float* b_h = nullptr;  // b/h f32[64,N]
@@ -729,36 +863,24 @@ struct knet_model {
   float* return_ = nullptr;  // return f32[65,N]
   float* db_h = nullptr;  // @db/h f32[64,N]
   float* db_cell = nullptr;  // @db/cell f32[64,N]
-  float* d_b_tmp3 = nullptr;  // d:b/tmp3 f32[64,N]
-  float* d_b_output = nullptr;  // d:b/output f32[64,N]
-  float* d_b_cell = nullptr;  // d:b/cell f32[64,N]
-  float* d_b_cell_2 = nullptr;  // d:b/cell#2 f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
-  float* d_b_forget = nullptr;  // d:b/forget f32[64,N]
-  float* d_b_input = nullptr;  // d:b/input f32[64,N]
-  float* d_b_newmem = nullptr;  // d:b/newmem f32[64,N]
   float* d_b_newmem_tmp4 = nullptr;  // d:b/newmem/tmp4 f32[64,N]
+  float* d_b_output_tmp4 = nullptr;  // d:b/output/tmp4 f32[64,N]
+  float* d_b_forget_tmp4 = nullptr;  // d:b/forget/tmp4 f32[64,N]
+  float* d_b_input_tmp4 = nullptr;  // d:b/input/tmp4 f32[64,N]
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
   float* d_a = nullptr;  // d:a f32[32,N]
-  float* d_b_output_tmp4 = nullptr;  // d:b/output/tmp4 f32[64,N]
   float* d_b_h_prev_2 = nullptr;  // d:b/h@prev#2 f32[64,N]
   float* d_a_2 = nullptr;  // d:a#2 f32[32,N]
-  float* d_b_forget_tmp4 = nullptr;  // d:b/forget/tmp4 f32[64,N]
   float* d_b_h_prev_3 = nullptr;  // d:b/h@prev#3 f32[64,N]
   float* d_a_3 = nullptr;  // d:a#3 f32[32,N]
-  float* d_b_input_tmp4 = nullptr;  // d:b/input/tmp4 f32[64,N]
   float* d_b_h_prev_4 = nullptr;  // d:b/h@prev#4 f32[64,N]
   float* d_a_4 = nullptr;  // d:a#4 f32[32,N]
-  float* d_a_5 = nullptr;  // d:a#5 f32[32,N]
-  float* d_a_6 = nullptr;  // d:a#6 f32[32,N]
   float* d_a_7 = nullptr;  // d:a#7 f32[32,N]
   float* d_x = nullptr;  // d:x f32[65,N]
-  float* d_b_h_prev_5 = nullptr;  // d:b/h@prev#5 f32[64,N]
-  float* d_b_h_prev_6 = nullptr;  // d:b/h@prev#6 f32[64,N]
   float* d_b_h_prev_7 = nullptr;  // d:b/h@prev#7 f32[64,N]
   float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[65,N]
   float* d_b_h = nullptr;  // d:b/h f32[64,N]
-  float* d_b_h_2 = nullptr;  // d:b/h#2 f32[64,N]
   float* c_tmp1 = nullptr;  // c/tmp1 f32[64,N]
   float* c_return = nullptr;  // c/return f32[64,N]
   float* d_c_return = nullptr;  // d:c/return f32[64,N]
@@ -795,22 +917,12 @@ const knet_buffer buffers[] = {
     {&knet_model::wbf_b, 65, 0},
     {&knet_model::b_input_tmp1, 0, 64},
     {&knet_model::b_input_tmp2, 0, 64},
-    {&knet_model::b_input_tmp3, 0, 64},
-    {&knet_model::b_input_tmp4, 0, 64},
     {&knet_model::b_forget_tmp1, 0, 64},
     {&knet_model::b_forget_tmp2, 0, 64},
-    {&knet_model::b_forget_tmp3, 0, 64},
-    {&knet_model::b_forget_tmp4, 0, 64},
     {&knet_model::b_output_tmp1, 0, 64},
     {&knet_model::b_output_tmp2, 0, 64},
-    {&knet_model::b_output_tmp3, 0, 64},
-    {&knet_model::b_output_tmp4, 0, 64},
     {&knet_model::b_newmem_tmp1, 0, 64},
     {&knet_model::b_newmem_tmp2, 0, 64},
-    {&knet_model::b_newmem_tmp3, 0, 64},
-    {&knet_model::b_newmem_tmp4, 0, 64},
-    {&knet_model::b_tmp1, 0, 64},
-    {&knet_model::b_tmp2, 0, 64},
     {&knet_model::b_cell, 0, 64},
     {&knet_model::wbf_tmp1, 0, 65},
     {&knet_model::wbf_tmp2, 0, 65},
@@ -820,52 +932,40 @@ const knet_buffer buffers[] = {
     {&knet_model::d_b_h_state, 0, 64},
     {&knet_model::db_cell, 0, 64},
     {&knet_model::d_b_cell_state, 0, 64},
-    {&knet_model::d_b_tmp3, 0, 64},
-    {&knet_model::d_b_output, 0, 64},
-    {&knet_model::d_b_cell, 0, 64},
-    {&knet_model::d_b_cell_2, 0, 64},
     {&knet_model::d_b_cell_prev, 0, 64},
-    {&knet_model::d_b_forget, 0, 64},
-    {&knet_model::d_b_input, 0, 64},
-    {&knet_model::d_b_newmem, 0, 64},
     {&knet_model::d_b_newmem_tmp4, 0, 64},
+    {&knet_model::d_b_output_tmp4, 0, 64},
+    {&knet_model::d_b_forget_tmp4, 0, 64},
+    {&knet_model::d_b_input_tmp4, 0, 64},
     {&knet_model::d_b_newmem_c, 64, 0},
     {&knet_model::d_b_newmem_b, 4096, 0},
     {&knet_model::d_b_h_prev, 0, 64},
     {&knet_model::d_b_newmem_a, 2048, 0},
     {&knet_model::d_a, 0, 32},
-    {&knet_model::d_b_output_tmp4, 0, 64},
     {&knet_model::d_b_output_c, 64, 0},
     {&knet_model::d_b_output_b, 4096, 0},
     {&knet_model::d_b_h_prev_2, 0, 64},
     {&knet_model::d_b_output_a, 2048, 0},
     {&knet_model::d_a_2, 0, 32},
-    {&knet_model::d_b_forget_tmp4, 0, 64},
     {&knet_model::d_b_forget_c, 64, 0},
     {&knet_model::d_b_forget_b, 4096, 0},
     {&knet_model::d_b_h_prev_3, 0, 64},
     {&knet_model::d_b_forget_a, 2048, 0},
     {&knet_model::d_a_3, 0, 32},
-    {&knet_model::d_b_input_tmp4, 0, 64},
     {&knet_model::d_b_input_c, 64, 0},
     {&knet_model::d_b_input_b, 4096, 0},
     {&knet_model::d_b_h_prev_4, 0, 64},
     {&knet_model::d_b_input_a, 2048, 0},
     {&knet_model::d_a_4, 0, 32},
-    {&knet_model::d_a_5, 0, 32},
-    {&knet_model::d_a_6, 0, 32},
     {&knet_model::d_a_7, 0, 32},
     {&knet_model::d_a_w, 2080, 0},
     {&knet_model::d_x, 0, 65},
-    {&knet_model::d_b_h_prev_5, 0, 64},
-    {&knet_model::d_b_h_prev_6, 0, 64},
     {&knet_model::d_b_h_prev_7, 0, 64},
     {&knet_model::loss, 1, 0},
     {&knet_model::d_wbf_tmp2, 0, 65},
     {&knet_model::d_wbf_b, 65, 0},
     {&knet_model::d_wbf_w, 4160, 0},
     {&knet_model::d_b_h, 0, 64},
-    {&knet_model::d_b_h_2, 0, 64},
     {&knet_model::d_c_return, 0, 64},
     {nullptr, 0, 65},  // the end, and the elements a column of the largest buffer
 };
@@ -876,9 +976,9 @@ const knet_buffer frame_0[] = {
     {&knet_model::b_h_prev, 0, 64},
     {&knet_model::b_cell_prev, 0, 64},
     {&knet_model::a, 0, 32},
-    {&knet_model::b_input, 0, 64},
-    {&knet_model::b_forget, 0, 64},
     {&knet_model::b_output, 0, 64},
+    {&knet_model::b_forget, 0, 64},
+    {&knet_model::b_input, 0, 64},
     {&knet_model::b_newmem, 0, 64},
     {&knet_model::b_tmp3, 0, 64},
     {&knet_model::b_h, 0, 64},
@@ -890,13 +990,13 @@ const knet_buffer frame_1[] = {
     {&knet_model::b_h_prev, 0, 64},
     {&knet_model::b_cell_prev, 0, 64},
     {&knet_model::a, 0, 32},
-    {&knet_model::b_input, 0, 64},
-    {&knet_model::b_forget, 0, 64},
+    {&knet_model::c_tmp1, 0, 64},
     {&knet_model::b_output, 0, 64},
+    {&knet_model::b_forget, 0, 64},
+    {&knet_model::b_input, 0, 64},
     {&knet_model::b_newmem, 0, 64},
     {&knet_model::b_tmp3, 0, 64},
     {&knet_model::b_h, 0, 64},
-    {&knet_model::c_tmp1, 0, 64},
     {&knet_model::c_return, 0, 64},
     {&knet_model::return_, 0, 65},
     {nullptr, 0, 0},
@@ -1057,43 +1157,23 @@ int forward(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_input_a, m->a, m->b_input_tmp1));
   // b/input/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->b_h_prev, m->b_input_tmp2));
-  // b/input/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_input_tmp3, m->b_input_tmp1, m->b_input_tmp2));
-  // b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_input_tmp4, m->b_input_tmp3, m->b_input_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_input, m->b_input_tmp4));  // b/input f32[64,N]
   // b/forget/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_forget_a, m->a, m->b_forget_tmp1));
   // b/forget/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->b_h_prev, m->b_forget_tmp2));
-  // b/forget/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_forget_tmp3, m->b_forget_tmp1, m->b_forget_tmp2));
-  // b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_forget_tmp4, m->b_forget_tmp3, m->b_forget_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_forget, m->b_forget_tmp4));  // b/forget f32[64,N]
   // b/output/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_output_a, m->a, m->b_output_tmp1));
   // b/output/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->b_h_prev, m->b_output_tmp2));
-  // b/output/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_output_tmp3, m->b_output_tmp1, m->b_output_tmp2));
-  // b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_output_tmp4, m->b_output_tmp3, m->b_output_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_output, m->b_output_tmp4));  // b/output f32[64,N]
   // b/newmem/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_newmem_a, m->a, m->b_newmem_tmp1));
   // b/newmem/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->b_h_prev, m->b_newmem_tmp2));
-  // b/newmem/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_newmem_tmp3, m->b_newmem_tmp1, m->b_newmem_tmp2));
-  // b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_newmem_tmp4, m->b_newmem_tmp3, m->b_newmem_c));
-  TRY(knet_launch_each(kernels.tanh, 64 * N, m->stream, m->b_newmem, m->b_newmem_tmp4));  // b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_tmp1, m->b_input, m->b_newmem));  // b/tmp1 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_tmp2, m->b_cell_prev, m->b_forget));  // b/tmp2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_cell, m->b_tmp1, m->b_tmp2));  // b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh, 64 * N, m->stream, m->b_tmp3, m->b_cell));  // b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_h, m->b_tmp3, m->b_output));  // b/h f32[64,N]
+  // b/h f32[64,N]
+  TRY(knet_launch_each(kernels.fused_h_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input, m->b_newmem,
+      m->b_cell, m->b_tmp3, m->b_h, m->b_output_tmp1, m->b_output_tmp2, m->b_output_c, m->b_forget_tmp1,
+      m->b_forget_tmp2, m->b_forget_c, m->b_input_tmp1, m->b_input_tmp2, m->b_input_c, m->b_newmem_tmp1,
+      m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->b_h, m->wbf_tmp1));  // wbf/tmp1 f32[65,N]
   // wbf/tmp2 f32[65,N]
@@ -1123,47 +1203,27 @@ int forward_dropout(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_input_a, m->a, m->b_input_tmp1));
   // b/input/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->b_h_prev, m->b_input_tmp2));
-  // b/input/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_input_tmp3, m->b_input_tmp1, m->b_input_tmp2));
-  // b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_input_tmp4, m->b_input_tmp3, m->b_input_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_input, m->b_input_tmp4));  // b/input f32[64,N]
   // b/forget/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_forget_a, m->a, m->b_forget_tmp1));
   // b/forget/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->b_h_prev, m->b_forget_tmp2));
-  // b/forget/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_forget_tmp3, m->b_forget_tmp1, m->b_forget_tmp2));
-  // b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_forget_tmp4, m->b_forget_tmp3, m->b_forget_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_forget, m->b_forget_tmp4));  // b/forget f32[64,N]
   // b/output/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_output_a, m->a, m->b_output_tmp1));
   // b/output/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->b_h_prev, m->b_output_tmp2));
-  // b/output/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_output_tmp3, m->b_output_tmp1, m->b_output_tmp2));
-  // b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_output_tmp4, m->b_output_tmp3, m->b_output_c));
-  TRY(knet_launch_each(kernels.sigm, 64 * N, m->stream, m->b_output, m->b_output_tmp4));  // b/output f32[64,N]
   // b/newmem/tmp1 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_newmem_a, m->a, m->b_newmem_tmp1));
   // b/newmem/tmp2 f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->b_h_prev, m->b_newmem_tmp2));
-  // b/newmem/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_newmem_tmp3, m->b_newmem_tmp1, m->b_newmem_tmp2));
-  // b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.add_64xN, 64 * N, m->stream, m->b_newmem_tmp4, m->b_newmem_tmp3, m->b_newmem_c));
-  TRY(knet_launch_each(kernels.tanh, 64 * N, m->stream, m->b_newmem, m->b_newmem_tmp4));  // b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_tmp1, m->b_input, m->b_newmem));  // b/tmp1 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_tmp2, m->b_cell_prev, m->b_forget));  // b/tmp2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->b_cell, m->b_tmp1, m->b_tmp2));  // b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh, 64 * N, m->stream, m->b_tmp3, m->b_cell));  // b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->b_h, m->b_tmp3, m->b_output));  // b/h f32[64,N]
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N], Bernoulli(0.8, 1.25)
   TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->seed, m->call, 13u, 0.8, 1.25));
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->c_return, m->b_h, m->c_tmp1));  // c/return f32[64,N]
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // c/return f32[64,N]
+  TRY(knet_launch_each(kernels.fused_return_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input,
+      m->b_newmem, m->b_cell, m->b_tmp3, m->b_h, m->c_return, m->b_output_tmp1, m->b_output_tmp2, m->b_output_c,
+      m->b_forget_tmp1, m->b_forget_tmp2, m->b_forget_c, m->b_input_tmp1, m->b_input_tmp2, m->b_input_c,
+      m->b_newmem_tmp1, m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev, m->c_tmp1));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->c_return, m->wbf_tmp1));
@@ -1186,22 +1246,10 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   // charlm.knet:6: b = lstm(a; out=hidden)
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_tmp3, m->db_h, m->b_output));  // d:b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_output, m->db_h, m->b_tmp3));  // d:b/output f32[64,N]
-  // d:b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_cell, m->d_b_tmp3, m->b_tmp3));
-  // d:b/cell#2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_cell_2, m->db_cell, m->d_b_cell));
-  // d:b/cell@prev f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_cell_2, m->b_forget));
-  // d:b/forget f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_forget, m->d_b_cell_2, m->b_cell_prev));
-  // d:b/input f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_input, m->d_b_cell_2, m->b_newmem));
-  // d:b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_newmem, m->d_b_cell_2, m->b_input));
-  // d:b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_newmem_tmp4, m->d_b_newmem, m->b_newmem));
+  // d:b/input/tmp4 f32[64,N]
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
+      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->b_output, m->b_tmp3, m->db_cell,
+      m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/newmem/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
   // d:b/newmem/b f32[64,64]
@@ -1212,8 +1260,6 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_output_tmp4, m->d_b_output, m->b_output));
   // d:b/output/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
   // d:b/output/b f32[64,64]
@@ -1225,8 +1271,6 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
   // d:a#2 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_forget_tmp4, m->d_b_forget, m->b_forget));
   // d:b/forget/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
   // d:b/forget/b f32[64,64]
@@ -1238,8 +1282,6 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
   // d:a#3 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_input_tmp4, m->d_b_input, m->b_input));
   // d:b/input/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
   // d:b/input/b f32[64,64]
@@ -1251,20 +1293,16 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:a#4 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_5, m->d_a, m->d_a_2));  // d:a#5 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_6, m->d_a_5, m->d_a_3));  // d:a#6 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a_6, m->d_a_4));  // d:a#7 f32[32,N]
+  // d:a#7 f32[32,N]
+  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#5 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_5, m->d_b_h_prev, m->d_b_h_prev_2));
-  // d:b/h@prev#6 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_6, m->d_b_h_prev_5, m->d_b_h_prev_3));
   // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev_6, m->d_b_h_prev_4));
+  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
+      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
@@ -1296,23 +1334,10 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, m->b_h, m->d_wbf_w));
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, m->d_wbf_tmp2, m->d_b_h));  // d:b/h f32[64,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_2, m->db_h, m->d_b_h));  // d:b/h#2 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_tmp3, m->d_b_h_2, m->b_output));  // d:b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_output, m->d_b_h_2, m->b_tmp3));  // d:b/output f32[64,N]
-  // d:b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_cell, m->d_b_tmp3, m->b_tmp3));
-  // d:b/cell#2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_cell_2, m->db_cell, m->d_b_cell));
-  // d:b/cell@prev f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_cell_2, m->b_forget));
-  // d:b/forget f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_forget, m->d_b_cell_2, m->b_cell_prev));
-  // d:b/input f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_input, m->d_b_cell_2, m->b_newmem));
-  // d:b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_newmem, m->d_b_cell_2, m->b_input));
-  // d:b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_newmem_tmp4, m->d_b_newmem, m->b_newmem));
+  // d:b/input/tmp4 f32[64,N]
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
+      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->d_b_h, m->b_output, m->b_tmp3,
+      m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/newmem/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
   // d:b/newmem/b f32[64,64]
@@ -1323,8 +1348,6 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_output_tmp4, m->d_b_output, m->b_output));
   // d:b/output/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
   // d:b/output/b f32[64,64]
@@ -1336,8 +1359,6 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
   // d:a#2 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_forget_tmp4, m->d_b_forget, m->b_forget));
   // d:b/forget/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
   // d:b/forget/b f32[64,64]
@@ -1349,8 +1370,6 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
   // d:a#3 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_input_tmp4, m->d_b_input, m->b_input));
   // d:b/input/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
   // d:b/input/b f32[64,64]
@@ -1362,20 +1381,16 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   // d:a#4 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_5, m->d_a, m->d_a_2));  // d:a#5 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_6, m->d_a_5, m->d_a_3));  // d:a#6 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a_6, m->d_a_4));  // d:a#7 f32[32,N]
+  // d:a#7 f32[32,N]
+  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#5 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_5, m->d_b_h_prev, m->d_b_h_prev_2));
-  // d:b/h@prev#6 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_6, m->d_b_h_prev_5, m->d_b_h_prev_3));
   // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev_6, m->d_b_h_prev_4));
+  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
+      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
@@ -1392,22 +1407,10 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   // charlm.knet:6: b = lstm(a; out=hidden)
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_tmp3, m->db_h, m->b_output));  // d:b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_output, m->db_h, m->b_tmp3));  // d:b/output f32[64,N]
-  // d:b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_cell, m->d_b_tmp3, m->b_tmp3));
-  // d:b/cell#2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_cell_2, m->db_cell, m->d_b_cell));
-  // d:b/cell@prev f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_cell_2, m->b_forget));
-  // d:b/forget f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_forget, m->d_b_cell_2, m->b_cell_prev));
-  // d:b/input f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_input, m->d_b_cell_2, m->b_newmem));
-  // d:b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_newmem, m->d_b_cell_2, m->b_input));
-  // d:b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_newmem_tmp4, m->d_b_newmem, m->b_newmem));
+  // d:b/input/tmp4 f32[64,N]
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
+      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->b_output, m->b_tmp3, m->db_cell,
+      m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/newmem/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
   // d:b/newmem/b f32[64,64]
@@ -1418,8 +1421,6 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_output_tmp4, m->d_b_output, m->b_output));
   // d:b/output/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
   // d:b/output/b f32[64,64]
@@ -1431,8 +1432,6 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
   // d:a#2 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_forget_tmp4, m->d_b_forget, m->b_forget));
   // d:b/forget/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
   // d:b/forget/b f32[64,64]
@@ -1444,8 +1443,6 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
   // d:a#3 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_input_tmp4, m->d_b_input, m->b_input));
   // d:b/input/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
   // d:b/input/b f32[64,64]
@@ -1457,20 +1454,16 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
   // d:a#4 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_5, m->d_a, m->d_a_2));  // d:a#5 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_6, m->d_a_5, m->d_a_3));  // d:a#6 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a_6, m->d_a_4));  // d:a#7 f32[32,N]
+  // d:a#7 f32[32,N]
+  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#5 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_5, m->d_b_h_prev, m->d_b_h_prev_2));
-  // d:b/h@prev#6 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_6, m->d_b_h_prev_5, m->d_b_h_prev_3));
   // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev_6, m->d_b_h_prev_4));
+  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
+      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
@@ -1503,25 +1496,11 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   // d:c/return f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, m->d_wbf_tmp2, m->d_c_return));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_h, m->d_c_return, m->c_tmp1));  // d:b/h f32[64,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_2, m->db_h, m->d_b_h));  // d:b/h#2 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_tmp3, m->d_b_h_2, m->b_output));  // d:b/tmp3 f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_output, m->d_b_h_2, m->b_tmp3));  // d:b/output f32[64,N]
-  // d:b/cell f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_cell, m->d_b_tmp3, m->b_tmp3));
-  // d:b/cell#2 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_cell_2, m->db_cell, m->d_b_cell));
-  // d:b/cell@prev f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_cell_2, m->b_forget));
-  // d:b/forget f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_forget, m->d_b_cell_2, m->b_cell_prev));
-  // d:b/input f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_input, m->d_b_cell_2, m->b_newmem));
-  // d:b/newmem f32[64,N]
-  TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_newmem, m->d_b_cell_2, m->b_input));
-  // d:b/newmem/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.tanh_back, 64 * N, m->stream, m->d_b_newmem_tmp4, m->d_b_newmem, m->b_newmem));
+  // d:b/input/tmp4 f32[64,N]
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4_3, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
+      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->d_c_return, m->c_tmp1, m->db_h, m->b_output,
+      m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/newmem/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
   // d:b/newmem/b f32[64,64]
@@ -1532,8 +1511,6 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_output_tmp4, m->d_b_output, m->b_output));
   // d:b/output/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
   // d:b/output/b f32[64,64]
@@ -1545,8 +1522,6 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
   // d:a#2 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_forget_tmp4, m->d_b_forget, m->b_forget));
   // d:b/forget/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
   // d:b/forget/b f32[64,64]
@@ -1558,8 +1533,6 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
   // d:a#3 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.sigm_back, 64 * N, m->stream, m->d_b_input_tmp4, m->d_b_input, m->b_input));
   // d:b/input/c f32[64]
   TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
   // d:b/input/b f32[64,64]
@@ -1571,20 +1544,16 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   // d:a#4 f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_5, m->d_a, m->d_a_2));  // d:a#5 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_6, m->d_a_5, m->d_a_3));  // d:a#6 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a_6, m->d_a_4));  // d:a#7 f32[32,N]
+  // d:a#7 f32[32,N]
+  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#5 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_5, m->d_b_h_prev, m->d_b_h_prev_2));
-  // d:b/h@prev#6 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_6, m->d_b_h_prev_5, m->d_b_h_prev_3));
   // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev_6, m->d_b_h_prev_4));
+  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
+      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before

@@ -15,7 +15,7 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 787.8 kB in 142 buffers (lower bound, the largest set live at once: 215.4 kB).
+// Peak memory with a batch of 100: 535.8 kB in 110 buffers (lower bound, the largest set live at once: 207.4 kB).
 //   state  h/1/gru/h            f32[20,N]   8.0 kB
 //   state  h/2/gru/h            f32[20,N]   8.0 kB
 //   input  x                    f32[10,N]   4.0 kB
@@ -43,20 +43,20 @@
 //   value  h/2/gru/h@prev       f32[20,N]   8.0 kB
 //   value  h/1/gru/reset/tmp1   f32[20,N]   8.0 kB
 //   value  h/1/gru/reset/tmp2   f32[20,N]   8.0 kB
-//   value  h/1/gru/reset/tmp3   f32[20,N]   8.0 kB
-//   value  h/1/gru/reset/tmp4   f32[20,N]   8.0 kB
-//   value  h/1/gru/reset        f32[20,N]   8.0 kB
 //   value  h/1/gru/update/tmp1  f32[20,N]   8.0 kB
 //   value  h/1/gru/update/tmp2  f32[20,N]   8.0 kB
-//   value  h/1/gru/update/tmp3  f32[20,N]   8.0 kB
-//   value  h/1/gru/update/tmp4  f32[20,N]   8.0 kB
+//   value  h/1/gru/reset        f32[20,N]   8.0 kB
 //   value  h/1/gru/update       f32[20,N]   8.0 kB
 //   value  h/1/gru/tmp1         f32[20,N]   8.0 kB
 //   value  h/1/gru/newmem/tmp1  f32[20,N]   8.0 kB
 //   value  h/1/gru/newmem/tmp2  f32[20,N]   8.0 kB
-//   value  h/1/gru/newmem/tmp3  f32[20,N]   8.0 kB
-//   value  h/1/gru/newmem/tmp4  f32[20,N]   8.0 kB
-//   and 102 more
+//   value  h/1/gru/newmem       f32[20,N]   8.0 kB
+//   value  h/1/gru/tmp3         f32[20,N]   8.0 kB
+//   value  h/1/gru/h            f32[20,N]   8.0 kB
+//   value  h/2/gru/reset/tmp1   f32[20,N]   8.0 kB
+//   value  h/2/gru/reset/tmp2   f32[20,N]   8.0 kB
+//   value  h/2/gru/update/tmp1  f32[20,N]   8.0 kB
+//   and 70 more
 // Each step on the stack but the first takes 118.0 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -152,55 +152,42 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// 7 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-//   gru2.knet:7: @knet function gru2(x; out=5)
-__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_sigm_mul_20xN_kernel(float* __restrict__ reset,
+    float* __restrict__ update, float* __restrict__ gru_tmp1, const float* __restrict__ reset_tmp1,
+    const float* __restrict__ reset_tmp2, const float* __restrict__ reset_c, const float* __restrict__ update_tmp1,
+    const float* __restrict__ update_tmp2, const float* __restrict__ update_c, const float* __restrict__ h_prev,
+    int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i];
+    const float reset_tmp3 = reset_tmp1[i] + reset_tmp2[i];
+    const float reset_tmp4 = reset_tmp3 + reset_c[i % 20];
+    const float reset_i = 1.0f / (1.0f + knet_exp(-reset_tmp4));
+    reset[i] = reset_i;
+    const float update_tmp3 = update_tmp1[i] + update_tmp2[i];
+    const float update_tmp4 = update_tmp3 + update_c[i % 20];
+    update[i] = 1.0f / (1.0f + knet_exp(-update_tmp4));
+    gru_tmp1[i] = reset_i * h_prev[i];
   }
 }
 
-// y = add(a, b)
+// 7 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) add_20xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) fused_gru_h_20xN_kernel(float* __restrict__ newmem,
+    float* __restrict__ gru_tmp3, float* __restrict__ gru_h, const float* __restrict__ newmem_tmp1,
+    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ update,
+    const float* __restrict__ h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 20];
-  }
-}
-
-// y = sigm(x)
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) sigm_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = 1.0f / (1.0f + knet_exp(-x[i]));
-  }
-}
-
-// y = mul(a, b)
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) mul_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] * b[i];
-  }
-}
-
-// y = tanh(x)
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) tanh_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = knet_tanh(x[i]);
-  }
-}
-
-// y = axpb(x; a=-1, b=1)
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) axpb_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = (-1.0f) * (x[i]) + 1.0f;
+    const float update_i = update[i];
+    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 20];
+    const float newmem_i = knet_tanh(newmem_tmp4);
+    newmem[i] = newmem_i;
+    const float gru_tmp2 = update_i * h_prev[i];
+    const float gru_tmp3_i = (-1.0f) * (update_i) + 1.0f;
+    gru_tmp3[i] = gru_tmp3_i;
+    const float gru_tmp4 = gru_tmp3_i * newmem_i;
+    gru_h[i] = gru_tmp2 + gru_tmp4;
   }
 }
 
@@ -213,20 +200,21 @@ __global__ void __launch_bounds__(256) add_5xN_kernel(float* __restrict__ y, con
   }
 }
 
-// y = axpb(x; a=-1.0)
+// 6 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) axpb_2_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+__global__ void __launch_bounds__(256) mul_axpb_tanh_back_kernel(float* __restrict__ d_update,
+    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
+    const float* __restrict__ d_h_next, const float* __restrict__ newmem, const float* __restrict__ gru_tmp3,
+    const float* __restrict__ h_prev, const float* __restrict__ update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = (-1.0f) * (x[i]);
-  }
-}
-
-// dx = tanh_back(dy, y)
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) tanh_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dx[i] = dy[i] * ((1.0f - y[i]) * (1.0f + y[i]));
+    const float d_h_next_i = d_h_next[i];
+    const float newmem_i = newmem[i];
+    const float d_gru_tmp3 = d_h_next_i * newmem_i;
+    const float d_newmem = d_h_next_i * gru_tmp3[i];
+    d_update[i] = (-1.0f) * (d_gru_tmp3);
+    d_update_2[i] = d_h_next_i * h_prev[i];
+    d_h_prev[i] = d_h_next_i * update[i];
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
   }
 }
 
@@ -242,12 +230,87 @@ __global__ void __launch_bounds__(256) sumto_20xsumN_kernel(float* __restrict__ 
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// dx = sigm_back(dy, y)
+// 6 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) sigm_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+__global__ void __launch_bounds__(256) mul_add_sigm_back_kernel(float* __restrict__ d_h_prev,
+    float* __restrict__ d_update_tmp4, float* __restrict__ d_reset_tmp4, float* __restrict__ d_gru_h_2,
+    const float* __restrict__ d_gru_tmp1, const float* __restrict__ h_prev, const float* __restrict__ reset,
+    const float* __restrict__ d_update, const float* __restrict__ d_update_2, const float* __restrict__ update,
+    const float* __restrict__ d_h_next, const float* __restrict__ d_gru_h, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
+    const float d_gru_tmp1_i = d_gru_tmp1[i];
+    const float reset_i = reset[i];
+    const float update_i = update[i];
+    const float d_reset = d_gru_tmp1_i * h_prev[i];
+    d_h_prev[i] = d_gru_tmp1_i * reset_i;
+    const float d_update_3 = d_update[i] + d_update_2[i];
+    d_update_tmp4[i] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[i] = d_reset * (reset_i * (1.0f - reset_i));
+    d_gru_h_2[i] = d_h_next[i] + d_gru_h[i];
+  }
+}
+
+// 8 operations, element by element
+//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
+__global__ void __launch_bounds__(256) fused_d_newmem_tmp4_kernel(float* __restrict__ d_update,
+    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
+    const float* __restrict__ d_gru_h, const float* __restrict__ d_gru_h_2, const float* __restrict__ d_gru_h_3,
+    const float* __restrict__ newmem, const float* __restrict__ gru_tmp3, const float* __restrict__ h_prev,
+    const float* __restrict__ update, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float newmem_i = newmem[i];
+    const float d_gru_h_4 = d_gru_h[i] + d_gru_h_2[i];
+    const float d_gru_h_5 = d_gru_h_4 + d_gru_h_3[i];
+    const float d_gru_tmp3 = d_gru_h_5 * newmem_i;
+    const float d_newmem = d_gru_h_5 * gru_tmp3[i];
+    d_update[i] = (-1.0f) * (d_gru_tmp3);
+    d_update_2[i] = d_gru_h_5 * h_prev[i];
+    d_h_prev[i] = d_gru_h_5 * update[i];
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+  }
+}
+
+// 6 operations, element by element
+//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
+__global__ void __launch_bounds__(256) mul_add_sigm_back_2_kernel(float* __restrict__ d_update_tmp4,
+    float* __restrict__ d_reset_tmp4, float* __restrict__ d_h_prev_3, const float* __restrict__ d_gru_tmp1,
+    const float* __restrict__ h_prev, const float* __restrict__ reset, const float* __restrict__ d_update,
+    const float* __restrict__ d_update_2, const float* __restrict__ update, const float* __restrict__ d_h_prev, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_gru_tmp1_i = d_gru_tmp1[i];
+    const float reset_i = reset[i];
+    const float update_i = update[i];
+    const float d_reset = d_gru_tmp1_i * h_prev[i];
+    const float d_h_prev_2 = d_gru_tmp1_i * reset_i;
+    const float d_update_3 = d_update[i] + d_update_2[i];
+    d_update_tmp4[i] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[i] = d_reset * (reset_i * (1.0f - reset_i));
+    d_h_prev_3[i] = d_h_prev[i] + d_h_prev_2;
+  }
+}
+
+// 5 operations, element by element
+//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
+__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ d_h_prev_9, float* __restrict__ d_h_prev_12,
+    const float* __restrict__ d_h_prev, const float* __restrict__ d_h_prev_2, const float* __restrict__ d_h_prev_3,
+    const float* __restrict__ d_h_prev_4, const float* __restrict__ d_h_prev_5, const float* __restrict__ d_h_prev_6,
+    const float* __restrict__ d_h_prev_7, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_h_prev_8 = d_h_prev[i] + d_h_prev_2[i];
+    d_h_prev_9[i] = d_h_prev_8 + d_h_prev_3[i];
+    const float d_h_prev_10 = d_h_prev_4[i] + d_h_prev_5[i];
+    const float d_h_prev_11 = d_h_prev_10 + d_h_prev_6[i];
+    d_h_prev_12[i] = d_h_prev_11 + d_h_prev_7[i];
+  }
+}
+
+// add, add, element by element
+//   gru2.knet:7: @knet function gru2(x; out=5)
+__global__ void __launch_bounds__(256) add_2_kernel(float* __restrict__ d_y_2, const float* __restrict__ d_x,
+    const float* __restrict__ d_x_2, const float* __restrict__ d_x_3, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_y = d_x[i] + d_x_2[i];
+    d_y_2[i] = d_y + d_x_3[i];
   }
 }
 
@@ -295,6 +358,24 @@ __global__ void __launch_bounds__(256) sumto_5xsumN_kernel(float* __restrict__ y
   for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 5];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
+}
+
+// 7 operations, element by element
+//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
+__global__ void __launch_bounds__(256) fused_d_newmem_tmp4_2_kernel(float* __restrict__ d_update,
+    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
+    const float* __restrict__ d_h_next, const float* __restrict__ d_gru_h, const float* __restrict__ newmem,
+    const float* __restrict__ gru_tmp3, const float* __restrict__ h_prev, const float* __restrict__ update, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float newmem_i = newmem[i];
+    const float d_gru_h_2 = d_h_next[i] + d_gru_h[i];
+    const float d_gru_tmp3 = d_gru_h_2 * newmem_i;
+    const float d_newmem = d_gru_h_2 * gru_tmp3[i];
+    d_update[i] = (-1.0f) * (d_gru_tmp3);
+    d_update_2[i] = d_gru_h_2 * h_prev[i];
+    d_h_prev[i] = d_gru_h_2 * update[i];
+    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+  }
 }
 
 // y = uniform in [low, high)
@@ -567,22 +648,37 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add, (float* y, const float* a, const float* b, int n)) \
-  K(add_20xN, (float* y, const float* a, const float* b, int n)) \
-  K(sigm, (float* y, const float* x, int n)) \
-  K(mul, (float* y, const float* a, const float* b, int n)) \
-  K(tanh, (float* y, const float* x, int n)) \
-  K(axpb, (float* y, const float* x, int n)) \
+  K(add_sigm_mul_20xN, (float* reset, float* update, float* gru_tmp1, const float* reset_tmp1, \
+    const float* reset_tmp2, const float* reset_c, const float* update_tmp1, const float* update_tmp2, \
+    const float* update_c, const float* h_prev, int n)) \
+  K(fused_gru_h_20xN, (float* newmem, float* gru_tmp3, float* gru_h, const float* newmem_tmp1, \
+    const float* newmem_tmp2, const float* newmem_c, const float* update, const float* h_prev, int n)) \
   K(add_5xN, (float* y, const float* a, const float* b, int n)) \
-  K(axpb_2, (float* y, const float* x, int n)) \
-  K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(mul_axpb_tanh_back, (float* d_update, float* d_update_2, float* d_h_prev, float* d_newmem_tmp4, \
+    const float* d_h_next, const float* newmem, const float* gru_tmp3, const float* h_prev, const float* update, \
+    int n)) \
   K(sumto_20xsumN, (float* y, const float* dy, int summed)) \
-  K(sigm_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(mul_add_sigm_back, (float* d_h_prev, float* d_update_tmp4, float* d_reset_tmp4, float* d_gru_h_2, \
+    const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
+    const float* d_update_2, const float* update, const float* d_h_next, const float* d_gru_h, int n)) \
+  K(fused_d_newmem_tmp4, (float* d_update, float* d_update_2, float* d_h_prev, float* d_newmem_tmp4, \
+    const float* d_gru_h, const float* d_gru_h_2, const float* d_gru_h_3, const float* newmem, \
+    const float* gru_tmp3, const float* h_prev, const float* update, int n)) \
+  K(mul_add_sigm_back_2, (float* d_update_tmp4, float* d_reset_tmp4, float* d_h_prev_3, const float* d_gru_tmp1, \
+    const float* h_prev, const float* reset, const float* d_update, const float* d_update_2, const float* update, \
+    const float* d_h_prev, int n)) \
+  K(add, (float* d_h_prev_9, float* d_h_prev_12, const float* d_h_prev, const float* d_h_prev_2, \
+    const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, const float* d_h_prev_6, \
+    const float* d_h_prev_7, int n)) \
+  K(add_2, (float* d_y_2, const float* d_x, const float* d_x_2, const float* d_x_3, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
     int n)) \
   K(sumto_5xsumN, (float* y, const float* dy, int summed)) \
+  K(fused_d_newmem_tmp4_2, (float* d_update, float* d_update_2, float* d_h_prev, float* d_newmem_tmp4, \
+    const float* d_h_next, const float* d_gru_h, const float* newmem, const float* gru_tmp3, const float* h_prev, \
+    const float* update, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \
@@ -702,96 +798,64 @@ struct knet_model {
   float* h_2_gru_h_prev = nullptr;  // h/2/gru/h@prev f32[20,N]
   float* h_1_gru_reset_tmp1 = nullptr;  // h/1/gru/reset/tmp1 f32[20,N]
   float* h_1_gru_reset_tmp2 = nullptr;  // h/1/gru/reset/tmp2 f32[20,N]
-  float* h_1_gru_reset_tmp3 = nullptr;  // h/1/gru/reset/tmp3 f32[20,N]
-  float* h_1_gru_reset_tmp4 = nullptr;  // h/1/gru/reset/tmp4 f32[20,N]
-  float* h_1_gru_reset = nullptr;  // h/1/gru/reset f32[20,N]
   float* h_1_gru_update_tmp1 = nullptr;  // h/1/gru/update/tmp1 f32[20,N]
   float* h_1_gru_update_tmp2 = nullptr;  // h/1/gru/update/tmp2 f32[20,N]
-  float* h_1_gru_update_tmp3 = nullptr;  // h/1/gru/update/tmp3 f32[20,N]
-  float* h_1_gru_update_tmp4 = nullptr;  // h/1/gru/update/tmp4 f32[20,N]
+  float* h_1_gru_reset = nullptr;  // h/1/gru/reset f32[20,N]
   float* h_1_gru_update = nullptr;  // h/1/gru/update f32[20,N]
   float* h_1_gru_tmp1 = nullptr;  // h/1/gru/tmp1 f32[20,N]
   float* h_1_gru_newmem_tmp1 = nullptr;  // h/1/gru/newmem/tmp1 f32[20,N]
   float* h_1_gru_newmem_tmp2 = nullptr;  // h/1/gru/newmem/tmp2 f32[20,N]
-  float* h_1_gru_newmem_tmp3 = nullptr;  // h/1/gru/newmem/tmp3 f32[20,N]
-  float* h_1_gru_newmem_tmp4 = nullptr;  // h/1/gru/newmem/tmp4 f32[20,N]
   float* h_1_gru_newmem = nullptr;  // h/1/gru/newmem f32[20,N]
-  float* h_1_gru_tmp2 = nullptr;  // h/1/gru/tmp2 f32[20,N]
   float* h_1_gru_tmp3 = nullptr;  // h/1/gru/tmp3 f32[20,N]
-  float* h_1_gru_tmp4 = nullptr;  // h/1/gru/tmp4 f32[20,N]
   float* h_1_gru_h = nullptr;  // h/1/gru/h f32[20,N]
   float* h_2_gru_reset_tmp1 = nullptr;  // h/2/gru/reset/tmp1 f32[20,N]
   float* h_2_gru_reset_tmp2 = nullptr;  // h/2/gru/reset/tmp2 f32[20,N]
-  float* h_2_gru_reset_tmp3 = nullptr;  // h/2/gru/reset/tmp3 f32[20,N]
-  float* h_2_gru_reset_tmp4 = nullptr;  // h/2/gru/reset/tmp4 f32[20,N]
-  float* h_2_gru_reset = nullptr;  // h/2/gru/reset f32[20,N]
   float* h_2_gru_update_tmp1 = nullptr;  // h/2/gru/update/tmp1 f32[20,N]
   float* h_2_gru_update_tmp2 = nullptr;  // h/2/gru/update/tmp2 f32[20,N]
-  float* h_2_gru_update_tmp3 = nullptr;  // h/2/gru/update/tmp3 f32[20,N]
-  float* h_2_gru_update_tmp4 = nullptr;  // h/2/gru/update/tmp4 f32[20,N]
+  float* h_2_gru_reset = nullptr;  // h/2/gru/reset f32[20,N]
   float* h_2_gru_update = nullptr;  // h/2/gru/update f32[20,N]
   float* h_2_gru_tmp1 = nullptr;  // h/2/gru/tmp1 f32[20,N]
   float* h_2_gru_newmem_tmp1 = nullptr;  // h/2/gru/newmem/tmp1 f32[20,N]
   float* h_2_gru_newmem_tmp2 = nullptr;  // h/2/gru/newmem/tmp2 f32[20,N]
-  float* h_2_gru_newmem_tmp3 = nullptr;  // h/2/gru/newmem/tmp3 f32[20,N]
-  float* h_2_gru_newmem_tmp4 = nullptr;  // h/2/gru/newmem/tmp4 f32[20,N]
   float* h_2_gru_newmem = nullptr;  // h/2/gru/newmem f32[20,N]
-  float* h_2_gru_tmp2 = nullptr;  // h/2/gru/tmp2 f32[20,N]
   float* h_2_gru_tmp3 = nullptr;  // h/2/gru/tmp3 f32[20,N]
-  float* h_2_gru_tmp4 = nullptr;  // h/2/gru/tmp4 f32[20,N]
   float* h_2_gru_h = nullptr;  // h/2/gru/h f32[20,N]
   float* dh_1_gru_h = nullptr;  // @dh/1/gru/h f32[20,N]
   float* dh_2_gru_h = nullptr;  // @dh/2/gru/h f32[20,N]
-  float* d_h_2_gru_tmp3 = nullptr;  // d:h/2/gru/tmp3 f32[20,N]
-  float* d_h_2_gru_newmem = nullptr;  // d:h/2/gru/newmem f32[20,N]
   float* d_h_2_gru_update = nullptr;  // d:h/2/gru/update f32[20,N]
   float* d_h_2_gru_update_2 = nullptr;  // d:h/2/gru/update#2 f32[20,N]
   float* d_h_2_gru_h_prev = nullptr;  // d:h/2/gru/h@prev f32[20,N]
   float* d_h_2_gru_newmem_tmp4 = nullptr;  // d:h/2/gru/newmem/tmp4 f32[20,N]
   float* d_h_2_gru_tmp1 = nullptr;  // d:h/2/gru/tmp1 f32[20,N]
   float* d_h_1_gru_h = nullptr;  // d:h/1/gru/h f32[20,N]
-  float* d_h_2_gru_reset = nullptr;  // d:h/2/gru/reset f32[20,N]
   float* d_h_2_gru_h_prev_2 = nullptr;  // d:h/2/gru/h@prev#2 f32[20,N]
-  float* d_h_2_gru_update_3 = nullptr;  // d:h/2/gru/update#3 f32[20,N]
   float* d_h_2_gru_update_tmp4 = nullptr;  // d:h/2/gru/update/tmp4 f32[20,N]
+  float* d_h_2_gru_reset_tmp4 = nullptr;  // d:h/2/gru/reset/tmp4 f32[20,N]
+  float* d_h_1_gru_h_4 = nullptr;  // d:h/1/gru/h#4 f32[20,N]
   float* d_h_2_gru_h_prev_3 = nullptr;  // d:h/2/gru/h@prev#3 f32[20,N]
   float* d_h_1_gru_h_2 = nullptr;  // d:h/1/gru/h#2 f32[20,N]
-  float* d_h_2_gru_reset_tmp4 = nullptr;  // d:h/2/gru/reset/tmp4 f32[20,N]
   float* d_h_2_gru_h_prev_4 = nullptr;  // d:h/2/gru/h@prev#4 f32[20,N]
   float* d_h_1_gru_h_3 = nullptr;  // d:h/1/gru/h#3 f32[20,N]
-  float* d_h_1_gru_h_4 = nullptr;  // d:h/1/gru/h#4 f32[20,N]
-  float* d_h_1_gru_h_5 = nullptr;  // d:h/1/gru/h#5 f32[20,N]
-  float* d_h_1_gru_h_6 = nullptr;  // d:h/1/gru/h#6 f32[20,N]
-  float* d_h_1_gru_tmp3 = nullptr;  // d:h/1/gru/tmp3 f32[20,N]
-  float* d_h_1_gru_newmem = nullptr;  // d:h/1/gru/newmem f32[20,N]
   float* d_h_1_gru_update = nullptr;  // d:h/1/gru/update f32[20,N]
   float* d_h_1_gru_update_2 = nullptr;  // d:h/1/gru/update#2 f32[20,N]
   float* d_h_1_gru_h_prev = nullptr;  // d:h/1/gru/h@prev f32[20,N]
   float* d_h_1_gru_newmem_tmp4 = nullptr;  // d:h/1/gru/newmem/tmp4 f32[20,N]
   float* d_h_1_gru_tmp1 = nullptr;  // d:h/1/gru/tmp1 f32[20,N]
   float* d_x = nullptr;  // d:x f32[10,N]
-  float* d_h_1_gru_reset = nullptr;  // d:h/1/gru/reset f32[20,N]
-  float* d_h_1_gru_h_prev_2 = nullptr;  // d:h/1/gru/h@prev#2 f32[20,N]
-  float* d_h_1_gru_update_3 = nullptr;  // d:h/1/gru/update#3 f32[20,N]
   float* d_h_1_gru_update_tmp4 = nullptr;  // d:h/1/gru/update/tmp4 f32[20,N]
+  float* d_h_1_gru_reset_tmp4 = nullptr;  // d:h/1/gru/reset/tmp4 f32[20,N]
+  float* d_h_1_gru_h_prev_5 = nullptr;  // d:h/1/gru/h@prev#5 f32[20,N]
   float* d_h_1_gru_h_prev_3 = nullptr;  // d:h/1/gru/h@prev#3 f32[20,N]
   float* d_x_2 = nullptr;  // d:x#2 f32[10,N]
-  float* d_h_1_gru_reset_tmp4 = nullptr;  // d:h/1/gru/reset/tmp4 f32[20,N]
   float* d_h_1_gru_h_prev_4 = nullptr;  // d:h/1/gru/h@prev#4 f32[20,N]
   float* d_x_3 = nullptr;  // d:x#3 f32[10,N]
-  float* d_h_1_gru_h_prev_5 = nullptr;  // d:h/1/gru/h@prev#5 f32[20,N]
-  float* d_h_1_gru_h_prev_6 = nullptr;  // d:h/1/gru/h@prev#6 f32[20,N]
   float* d_h_1_gru_h_prev_7 = nullptr;  // d:h/1/gru/h@prev#7 f32[20,N]
-  float* d_h_2_gru_h_prev_5 = nullptr;  // d:h/2/gru/h@prev#5 f32[20,N]
-  float* d_h_2_gru_h_prev_6 = nullptr;  // d:h/2/gru/h@prev#6 f32[20,N]
   float* d_h_2_gru_h_prev_7 = nullptr;  // d:h/2/gru/h@prev#7 f32[20,N]
-  float* d_x_4 = nullptr;  // d:x#4 f32[10,N]
   float* d_x_5 = nullptr;  // d:x#5 f32[10,N]
   float* wb_tmp1 = nullptr;  // wb/tmp1 f32[5,N]
   float* return_ = nullptr;  // return f32[5,N]
   float* d_return = nullptr;  // d:return f32[5,N]
   float* d_h_2_gru_h = nullptr;  // d:h/2/gru/h f32[20,N]
-  float* d_h_2_gru_h_2 = nullptr;  // d:h/2/gru/h#2 f32[20,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[5,N]
@@ -830,39 +894,21 @@ const knet_buffer buffers[] = {
     {&knet_model::wb_b, 5, 0},
     {&knet_model::h_1_gru_reset_tmp1, 0, 20},
     {&knet_model::h_1_gru_reset_tmp2, 0, 20},
-    {&knet_model::h_1_gru_reset_tmp3, 0, 20},
-    {&knet_model::h_1_gru_reset_tmp4, 0, 20},
     {&knet_model::h_1_gru_update_tmp1, 0, 20},
     {&knet_model::h_1_gru_update_tmp2, 0, 20},
-    {&knet_model::h_1_gru_update_tmp3, 0, 20},
-    {&knet_model::h_1_gru_update_tmp4, 0, 20},
     {&knet_model::h_1_gru_newmem_tmp1, 0, 20},
     {&knet_model::h_1_gru_newmem_tmp2, 0, 20},
-    {&knet_model::h_1_gru_newmem_tmp3, 0, 20},
-    {&knet_model::h_1_gru_newmem_tmp4, 0, 20},
-    {&knet_model::h_1_gru_tmp2, 0, 20},
-    {&knet_model::h_1_gru_tmp4, 0, 20},
     {&knet_model::h_2_gru_reset_tmp1, 0, 20},
     {&knet_model::h_2_gru_reset_tmp2, 0, 20},
-    {&knet_model::h_2_gru_reset_tmp3, 0, 20},
-    {&knet_model::h_2_gru_reset_tmp4, 0, 20},
     {&knet_model::h_2_gru_update_tmp1, 0, 20},
     {&knet_model::h_2_gru_update_tmp2, 0, 20},
-    {&knet_model::h_2_gru_update_tmp3, 0, 20},
-    {&knet_model::h_2_gru_update_tmp4, 0, 20},
     {&knet_model::h_2_gru_newmem_tmp1, 0, 20},
     {&knet_model::h_2_gru_newmem_tmp2, 0, 20},
-    {&knet_model::h_2_gru_newmem_tmp3, 0, 20},
-    {&knet_model::h_2_gru_newmem_tmp4, 0, 20},
-    {&knet_model::h_2_gru_tmp2, 0, 20},
-    {&knet_model::h_2_gru_tmp4, 0, 20},
     {&knet_model::mask, 0, 1},
     {&knet_model::dh_1_gru_h, 0, 20},
     {&knet_model::d_h_1_gru_h_state, 0, 20},
     {&knet_model::dh_2_gru_h, 0, 20},
     {&knet_model::d_h_2_gru_h_state, 0, 20},
-    {&knet_model::d_h_2_gru_tmp3, 0, 20},
-    {&knet_model::d_h_2_gru_newmem, 0, 20},
     {&knet_model::d_h_2_gru_update, 0, 20},
     {&knet_model::d_h_2_gru_update_2, 0, 20},
     {&knet_model::d_h_2_gru_h_prev, 0, 20},
@@ -872,26 +918,20 @@ const knet_buffer buffers[] = {
     {&knet_model::d_h_2_gru_tmp1, 0, 20},
     {&knet_model::d_h_2_gru_newmem_a, 400, 0},
     {&knet_model::d_h_1_gru_h, 0, 20},
-    {&knet_model::d_h_2_gru_reset, 0, 20},
     {&knet_model::d_h_2_gru_h_prev_2, 0, 20},
-    {&knet_model::d_h_2_gru_update_3, 0, 20},
     {&knet_model::d_h_2_gru_update_tmp4, 0, 20},
+    {&knet_model::d_h_2_gru_reset_tmp4, 0, 20},
+    {&knet_model::d_h_1_gru_h_4, 0, 20},
     {&knet_model::d_h_2_gru_update_c, 20, 0},
     {&knet_model::d_h_2_gru_update_b, 400, 0},
     {&knet_model::d_h_2_gru_h_prev_3, 0, 20},
     {&knet_model::d_h_2_gru_update_a, 400, 0},
     {&knet_model::d_h_1_gru_h_2, 0, 20},
-    {&knet_model::d_h_2_gru_reset_tmp4, 0, 20},
     {&knet_model::d_h_2_gru_reset_c, 20, 0},
     {&knet_model::d_h_2_gru_reset_b, 400, 0},
     {&knet_model::d_h_2_gru_h_prev_4, 0, 20},
     {&knet_model::d_h_2_gru_reset_a, 400, 0},
     {&knet_model::d_h_1_gru_h_3, 0, 20},
-    {&knet_model::d_h_1_gru_h_4, 0, 20},
-    {&knet_model::d_h_1_gru_h_5, 0, 20},
-    {&knet_model::d_h_1_gru_h_6, 0, 20},
-    {&knet_model::d_h_1_gru_tmp3, 0, 20},
-    {&knet_model::d_h_1_gru_newmem, 0, 20},
     {&knet_model::d_h_1_gru_update, 0, 20},
     {&knet_model::d_h_1_gru_update_2, 0, 20},
     {&knet_model::d_h_1_gru_h_prev, 0, 20},
@@ -901,28 +941,21 @@ const knet_buffer buffers[] = {
     {&knet_model::d_h_1_gru_tmp1, 0, 20},
     {&knet_model::d_h_1_gru_newmem_a, 200, 0},
     {&knet_model::d_x, 0, 10},
-    {&knet_model::d_h_1_gru_reset, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev_2, 0, 20},
-    {&knet_model::d_h_1_gru_update_3, 0, 20},
     {&knet_model::d_h_1_gru_update_tmp4, 0, 20},
+    {&knet_model::d_h_1_gru_reset_tmp4, 0, 20},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 20},
     {&knet_model::d_h_1_gru_update_c, 20, 0},
     {&knet_model::d_h_1_gru_update_b, 400, 0},
     {&knet_model::d_h_1_gru_h_prev_3, 0, 20},
     {&knet_model::d_h_1_gru_update_a, 200, 0},
     {&knet_model::d_x_2, 0, 10},
-    {&knet_model::d_h_1_gru_reset_tmp4, 0, 20},
     {&knet_model::d_h_1_gru_reset_c, 20, 0},
     {&knet_model::d_h_1_gru_reset_b, 400, 0},
     {&knet_model::d_h_1_gru_h_prev_4, 0, 20},
     {&knet_model::d_h_1_gru_reset_a, 200, 0},
     {&knet_model::d_x_3, 0, 10},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev_6, 0, 20},
     {&knet_model::d_h_1_gru_h_prev_7, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_5, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_6, 0, 20},
     {&knet_model::d_h_2_gru_h_prev_7, 0, 20},
-    {&knet_model::d_x_4, 0, 10},
     {&knet_model::d_x_5, 0, 10},
     {&knet_model::wb_tmp1, 0, 5},
     {&knet_model::gold, 0, 5},
@@ -931,7 +964,6 @@ const knet_buffer buffers[] = {
     {&knet_model::d_wb_b, 5, 0},
     {&knet_model::d_wb_w, 100, 0},
     {&knet_model::d_h_2_gru_h, 0, 20},
-    {&knet_model::d_h_2_gru_h_2, 0, 20},
     {nullptr, 0, 20},  // the end, and the elements a column of the largest buffer
 };
 
@@ -1145,102 +1177,50 @@ int forward(knet_model* m) {
   // h/1/gru/reset/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->h_1_gru_h_prev,
       m->h_1_gru_reset_tmp2));
-  // h/1/gru/reset/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_reset_tmp3, m->h_1_gru_reset_tmp1,
-      m->h_1_gru_reset_tmp2));
-  // h/1/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_reset_tmp4, m->h_1_gru_reset_tmp3,
-      m->h_1_gru_reset_c));
-  // h/1/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_reset_tmp4));
   // h/1/gru/update/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_update_a, m->x, m->h_1_gru_update_tmp1));
   // h/1/gru/update/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->h_1_gru_h_prev,
       m->h_1_gru_update_tmp2));
-  // h/1/gru/update/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_update_tmp3, m->h_1_gru_update_tmp1,
-      m->h_1_gru_update_tmp2));
-  // h/1/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_update_tmp4, m->h_1_gru_update_tmp3,
-      m->h_1_gru_update_c));
-  // h/1/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_1_gru_update, m->h_1_gru_update_tmp4));
   // h/1/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp1, m->h_1_gru_reset, m->h_1_gru_h_prev));
+  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
+      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1, m->h_1_gru_reset_tmp2, m->h_1_gru_reset_c, m->h_1_gru_update_tmp1,
+      m->h_1_gru_update_tmp2, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_newmem_a, m->x, m->h_1_gru_newmem_tmp1));
   // h/1/gru/newmem/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->h_1_gru_tmp1,
       m->h_1_gru_newmem_tmp2));
-  // h/1/gru/newmem/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_newmem_tmp3, m->h_1_gru_newmem_tmp1,
-      m->h_1_gru_newmem_tmp2));
-  // h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_newmem_tmp4, m->h_1_gru_newmem_tmp3,
-      m->h_1_gru_newmem_c));
-  // h/1/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.tanh, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_newmem_tmp4));
-  // h/1/gru/tmp2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp2, m->h_1_gru_update, m->h_1_gru_h_prev));
-  // h/1/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.axpb, 20 * N, m->stream, m->h_1_gru_tmp3, m->h_1_gru_update));
-  // h/1/gru/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp4, m->h_1_gru_tmp3, m->h_1_gru_newmem));
   // h/1/gru/h f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_h, m->h_1_gru_tmp2, m->h_1_gru_tmp4));
+  TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_tmp3,
+      m->h_1_gru_h, m->h_1_gru_newmem_tmp1, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
+      m->h_1_gru_h_prev));
   // h/2/gru/reset/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->h_1_gru_h,
       m->h_2_gru_reset_tmp1));
   // h/2/gru/reset/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->h_2_gru_h_prev,
       m->h_2_gru_reset_tmp2));
-  // h/2/gru/reset/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_reset_tmp3, m->h_2_gru_reset_tmp1,
-      m->h_2_gru_reset_tmp2));
-  // h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_reset_tmp4, m->h_2_gru_reset_tmp3,
-      m->h_2_gru_reset_c));
-  // h/2/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_reset_tmp4));
   // h/2/gru/update/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->h_1_gru_h,
       m->h_2_gru_update_tmp1));
   // h/2/gru/update/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->h_2_gru_h_prev,
       m->h_2_gru_update_tmp2));
-  // h/2/gru/update/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_update_tmp3, m->h_2_gru_update_tmp1,
-      m->h_2_gru_update_tmp2));
-  // h/2/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_update_tmp4, m->h_2_gru_update_tmp3,
-      m->h_2_gru_update_c));
-  // h/2/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_2_gru_update, m->h_2_gru_update_tmp4));
   // h/2/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp1, m->h_2_gru_reset, m->h_2_gru_h_prev));
+  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
+      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1, m->h_2_gru_reset_tmp2, m->h_2_gru_reset_c, m->h_2_gru_update_tmp1,
+      m->h_2_gru_update_tmp2, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->h_1_gru_h,
       m->h_2_gru_newmem_tmp1));
   // h/2/gru/newmem/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->h_2_gru_tmp1,
       m->h_2_gru_newmem_tmp2));
-  // h/2/gru/newmem/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_newmem_tmp3, m->h_2_gru_newmem_tmp1,
-      m->h_2_gru_newmem_tmp2));
-  // h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_newmem_tmp4, m->h_2_gru_newmem_tmp3,
-      m->h_2_gru_newmem_c));
-  // h/2/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.tanh, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_newmem_tmp4));
-  // h/2/gru/tmp2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp2, m->h_2_gru_update, m->h_2_gru_h_prev));
-  // h/2/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.axpb, 20 * N, m->stream, m->h_2_gru_tmp3, m->h_2_gru_update));
-  // h/2/gru/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp4, m->h_2_gru_tmp3, m->h_2_gru_newmem));
   // h/2/gru/h f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_h, m->h_2_gru_tmp2, m->h_2_gru_tmp4));
+  TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->h_2_gru_h, m->h_2_gru_newmem_tmp1, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
+      m->h_2_gru_h_prev));
   // h/1/gru/h f32[20,N], for the next call
   TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h, 20 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
@@ -1265,102 +1245,50 @@ int forward_predict(knet_model* m) {
   // h/1/gru/reset/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->h_1_gru_h_prev,
       m->h_1_gru_reset_tmp2));
-  // h/1/gru/reset/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_reset_tmp3, m->h_1_gru_reset_tmp1,
-      m->h_1_gru_reset_tmp2));
-  // h/1/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_reset_tmp4, m->h_1_gru_reset_tmp3,
-      m->h_1_gru_reset_c));
-  // h/1/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_reset_tmp4));
   // h/1/gru/update/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_update_a, m->x, m->h_1_gru_update_tmp1));
   // h/1/gru/update/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->h_1_gru_h_prev,
       m->h_1_gru_update_tmp2));
-  // h/1/gru/update/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_update_tmp3, m->h_1_gru_update_tmp1,
-      m->h_1_gru_update_tmp2));
-  // h/1/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_update_tmp4, m->h_1_gru_update_tmp3,
-      m->h_1_gru_update_c));
-  // h/1/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_1_gru_update, m->h_1_gru_update_tmp4));
   // h/1/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp1, m->h_1_gru_reset, m->h_1_gru_h_prev));
+  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
+      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1, m->h_1_gru_reset_tmp2, m->h_1_gru_reset_c, m->h_1_gru_update_tmp1,
+      m->h_1_gru_update_tmp2, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_newmem_a, m->x, m->h_1_gru_newmem_tmp1));
   // h/1/gru/newmem/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->h_1_gru_tmp1,
       m->h_1_gru_newmem_tmp2));
-  // h/1/gru/newmem/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_newmem_tmp3, m->h_1_gru_newmem_tmp1,
-      m->h_1_gru_newmem_tmp2));
-  // h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_1_gru_newmem_tmp4, m->h_1_gru_newmem_tmp3,
-      m->h_1_gru_newmem_c));
-  // h/1/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.tanh, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_newmem_tmp4));
-  // h/1/gru/tmp2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp2, m->h_1_gru_update, m->h_1_gru_h_prev));
-  // h/1/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.axpb, 20 * N, m->stream, m->h_1_gru_tmp3, m->h_1_gru_update));
-  // h/1/gru/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_1_gru_tmp4, m->h_1_gru_tmp3, m->h_1_gru_newmem));
   // h/1/gru/h f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_1_gru_h, m->h_1_gru_tmp2, m->h_1_gru_tmp4));
+  TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_tmp3,
+      m->h_1_gru_h, m->h_1_gru_newmem_tmp1, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
+      m->h_1_gru_h_prev));
   // h/2/gru/reset/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->h_1_gru_h,
       m->h_2_gru_reset_tmp1));
   // h/2/gru/reset/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->h_2_gru_h_prev,
       m->h_2_gru_reset_tmp2));
-  // h/2/gru/reset/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_reset_tmp3, m->h_2_gru_reset_tmp1,
-      m->h_2_gru_reset_tmp2));
-  // h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_reset_tmp4, m->h_2_gru_reset_tmp3,
-      m->h_2_gru_reset_c));
-  // h/2/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_reset_tmp4));
   // h/2/gru/update/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->h_1_gru_h,
       m->h_2_gru_update_tmp1));
   // h/2/gru/update/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->h_2_gru_h_prev,
       m->h_2_gru_update_tmp2));
-  // h/2/gru/update/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_update_tmp3, m->h_2_gru_update_tmp1,
-      m->h_2_gru_update_tmp2));
-  // h/2/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_update_tmp4, m->h_2_gru_update_tmp3,
-      m->h_2_gru_update_c));
-  // h/2/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.sigm, 20 * N, m->stream, m->h_2_gru_update, m->h_2_gru_update_tmp4));
   // h/2/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp1, m->h_2_gru_reset, m->h_2_gru_h_prev));
+  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
+      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1, m->h_2_gru_reset_tmp2, m->h_2_gru_reset_c, m->h_2_gru_update_tmp1,
+      m->h_2_gru_update_tmp2, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp1 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->h_1_gru_h,
       m->h_2_gru_newmem_tmp1));
   // h/2/gru/newmem/tmp2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->h_2_gru_tmp1,
       m->h_2_gru_newmem_tmp2));
-  // h/2/gru/newmem/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_newmem_tmp3, m->h_2_gru_newmem_tmp1,
-      m->h_2_gru_newmem_tmp2));
-  // h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.add_20xN, 20 * N, m->stream, m->h_2_gru_newmem_tmp4, m->h_2_gru_newmem_tmp3,
-      m->h_2_gru_newmem_c));
-  // h/2/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.tanh, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_newmem_tmp4));
-  // h/2/gru/tmp2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp2, m->h_2_gru_update, m->h_2_gru_h_prev));
-  // h/2/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.axpb, 20 * N, m->stream, m->h_2_gru_tmp3, m->h_2_gru_update));
-  // h/2/gru/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->h_2_gru_tmp4, m->h_2_gru_tmp3, m->h_2_gru_newmem));
   // h/2/gru/h f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->h_2_gru_h, m->h_2_gru_tmp2, m->h_2_gru_tmp4));
+  TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->h_2_gru_h, m->h_2_gru_newmem_tmp1, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
+      m->h_2_gru_h_prev));
   // gru2.knet:10: return wb(h; out=out)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, m->h_2_gru_h, m->wb_tmp1));  // wb/tmp1 f32[5,N]
   TRY(knet_launch_each(kernels.add_5xN, 5 * N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[5,N]
@@ -1382,19 +1310,10 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:h/2/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-  // d:h/2/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_tmp3, m->dh_2_gru_h, m->h_2_gru_newmem));
-  // d:h/2/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_newmem, m->dh_2_gru_h, m->h_2_gru_tmp3));
-  // d:h/2/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_tmp3));
-  // d:h/2/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_update_2, m->dh_2_gru_h, m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev, m->dh_2_gru_h, m->h_2_gru_update));
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_2_gru_newmem_tmp4, m->d_h_2_gru_newmem,
-      m->h_2_gru_newmem));
+  TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
       N));
@@ -1410,17 +1329,11 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:h/1/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
       m->d_h_1_gru_h));
-  // d:h/2/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_reset, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev_2, m->d_h_2_gru_tmp1,
-      m->h_2_gru_reset));
-  // d:h/2/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_update_3, m->d_h_2_gru_update,
-      m->d_h_2_gru_update_2));
-  // d:h/2/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_update_tmp4, m->d_h_2_gru_update_3,
-      m->h_2_gru_update));
+  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
+      m->d_h_1_gru_h));
   // d:h/2/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
       N));
@@ -1436,9 +1349,6 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:h/1/gru/h#2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
       m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_reset_tmp4, m->d_h_2_gru_reset,
-      m->h_2_gru_reset));
   // d:h/2/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
       N));
@@ -1454,26 +1364,10 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
   // d:h/1/gru/h#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
       m->d_h_1_gru_h_3));
-  // d:h/1/gru/h#4 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_4, m->dh_1_gru_h, m->d_h_1_gru_h));
-  // d:h/1/gru/h#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_5, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2));
-  // d:h/1/gru/h#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_6, m->d_h_1_gru_h_5, m->d_h_1_gru_h_3));
-  // d:h/1/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_tmp3, m->d_h_1_gru_h_6, m->h_1_gru_newmem));
-  // d:h/1/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_newmem, m->d_h_1_gru_h_6, m->h_1_gru_tmp3));
-  // d:h/1/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_tmp3));
-  // d:h/1/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_update_2, m->d_h_1_gru_h_6,
-      m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev, m->d_h_1_gru_h_6, m->h_1_gru_update));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_newmem,
-      m->h_1_gru_newmem));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
+      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
       N));
@@ -1491,17 +1385,10 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
         m->d_x));
   }
-  // d:h/1/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_reset, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev_2, m->d_h_1_gru_tmp1,
-      m->h_1_gru_reset));
-  // d:h/1/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_update_3, m->d_h_1_gru_update,
-      m->d_h_1_gru_update_2));
-  // d:h/1/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_update_tmp4, m->d_h_1_gru_update_3,
-      m->h_1_gru_update));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
+      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   // d:h/1/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
       N));
@@ -1519,9 +1406,6 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
         m->d_x_2));
   }
-  // d:h/1/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_reset,
-      m->h_1_gru_reset));
   // d:h/1/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
       N));
@@ -1539,32 +1423,17 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
         m->d_x_3));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev,
-      m->d_h_1_gru_h_prev_2));
-  // d:h/1/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_1_gru_h_prev_5,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_1_gru_h_prev_6,
-      m->d_h_1_gru_h_prev_4));
+  // d:h/2/gru/h@prev#7 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
   // d:h/1/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
-  // d:h/2/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_5, m->d_h_2_gru_h_prev,
-      m->d_h_2_gru_h_prev_2));
-  // d:h/2/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_6, m->d_h_2_gru_h_prev_5,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_7, m->d_h_2_gru_h_prev_6,
-      m->d_h_2_gru_h_prev_4));
   // d:h/2/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
   // gru2.knet:7: @knet function gru2(x; out=5)
   if (want & 1) {
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_4, m->d_x, m->d_x_2));  // d:x#4 f32[10,N]
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_5, m->d_x_4, m->d_x_3));  // d:x#5 f32[10,N]
+    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x_5;
   TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
@@ -1580,19 +1449,10 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
   // d:h/2/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-  // d:h/2/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_tmp3, m->dh_2_gru_h, m->h_2_gru_newmem));
-  // d:h/2/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_newmem, m->dh_2_gru_h, m->h_2_gru_tmp3));
-  // d:h/2/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_tmp3));
-  // d:h/2/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_update_2, m->dh_2_gru_h, m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev, m->dh_2_gru_h, m->h_2_gru_update));
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_2_gru_newmem_tmp4, m->d_h_2_gru_newmem,
-      m->h_2_gru_newmem));
+  TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
       N));
@@ -1608,17 +1468,11 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
   // d:h/1/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
       m->d_h_1_gru_h));
-  // d:h/2/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_reset, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev_2, m->d_h_2_gru_tmp1,
-      m->h_2_gru_reset));
-  // d:h/2/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_update_3, m->d_h_2_gru_update,
-      m->d_h_2_gru_update_2));
-  // d:h/2/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_update_tmp4, m->d_h_2_gru_update_3,
-      m->h_2_gru_update));
+  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
+      m->d_h_1_gru_h));
   // d:h/2/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
       N));
@@ -1634,9 +1488,6 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
   // d:h/1/gru/h#2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
       m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_reset_tmp4, m->d_h_2_gru_reset,
-      m->h_2_gru_reset));
   // d:h/2/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
       N));
@@ -1652,26 +1503,10 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
   // d:h/1/gru/h#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
       m->d_h_1_gru_h_3));
-  // d:h/1/gru/h#4 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_4, m->dh_1_gru_h, m->d_h_1_gru_h));
-  // d:h/1/gru/h#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_5, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2));
-  // d:h/1/gru/h#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_6, m->d_h_1_gru_h_5, m->d_h_1_gru_h_3));
-  // d:h/1/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_tmp3, m->d_h_1_gru_h_6, m->h_1_gru_newmem));
-  // d:h/1/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_newmem, m->d_h_1_gru_h_6, m->h_1_gru_tmp3));
-  // d:h/1/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_tmp3));
-  // d:h/1/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_update_2, m->d_h_1_gru_h_6,
-      m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev, m->d_h_1_gru_h_6, m->h_1_gru_update));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_newmem,
-      m->h_1_gru_newmem));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
+      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
       N));
@@ -1689,17 +1524,10 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
         m->d_x));
   }
-  // d:h/1/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_reset, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev_2, m->d_h_1_gru_tmp1,
-      m->h_1_gru_reset));
-  // d:h/1/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_update_3, m->d_h_1_gru_update,
-      m->d_h_1_gru_update_2));
-  // d:h/1/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_update_tmp4, m->d_h_1_gru_update_3,
-      m->h_1_gru_update));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
+      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   // d:h/1/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
       N));
@@ -1717,9 +1545,6 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
         m->d_x_2));
   }
-  // d:h/1/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_reset,
-      m->h_1_gru_reset));
   // d:h/1/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
       N));
@@ -1737,32 +1562,17 @@ int backward_zero_predict(knet_model* m, const float*, const float*, unsigned lo
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
         m->d_x_3));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev,
-      m->d_h_1_gru_h_prev_2));
-  // d:h/1/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_1_gru_h_prev_5,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_1_gru_h_prev_6,
-      m->d_h_1_gru_h_prev_4));
+  // d:h/2/gru/h@prev#7 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
   // d:h/1/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
-  // d:h/2/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_5, m->d_h_2_gru_h_prev,
-      m->d_h_2_gru_h_prev_2));
-  // d:h/2/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_6, m->d_h_2_gru_h_prev_5,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_7, m->d_h_2_gru_h_prev_6,
-      m->d_h_2_gru_h_prev_4));
   // d:h/2/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
   // gru2.knet:7: @knet function gru2(x; out=5)
   if (want & 1) {
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_4, m->d_x, m->d_x_2));  // d:x#4 f32[10,N]
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_5, m->d_x_4, m->d_x_3));  // d:x#5 f32[10,N]
+    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x_5;
   TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
@@ -1791,22 +1601,10 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   // d:h/2/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, m->d_return, m->d_h_2_gru_h));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-  // d:h/2/gru/h#2 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_2, m->dh_2_gru_h, m->d_h_2_gru_h));
-  // d:h/2/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_tmp3, m->d_h_2_gru_h_2, m->h_2_gru_newmem));
-  // d:h/2/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_newmem, m->d_h_2_gru_h_2, m->h_2_gru_tmp3));
-  // d:h/2/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_tmp3));
-  // d:h/2/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_update_2, m->d_h_2_gru_h_2,
-      m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_2, m->h_2_gru_update));
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_2_gru_newmem_tmp4, m->d_h_2_gru_newmem,
-      m->h_2_gru_newmem));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_2_gru_update,
+      m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->d_h_2_gru_h,
+      m->h_2_gru_newmem, m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
       N));
@@ -1822,17 +1620,11 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   // d:h/1/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
       m->d_h_1_gru_h));
-  // d:h/2/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_reset, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev));
-  // d:h/2/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_2_gru_h_prev_2, m->d_h_2_gru_tmp1,
-      m->h_2_gru_reset));
-  // d:h/2/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_update_3, m->d_h_2_gru_update,
-      m->d_h_2_gru_update_2));
-  // d:h/2/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_update_tmp4, m->d_h_2_gru_update_3,
-      m->h_2_gru_update));
+  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
+      m->d_h_1_gru_h));
   // d:h/2/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
       N));
@@ -1848,9 +1640,6 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   // d:h/1/gru/h#2 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
       m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_2_gru_reset_tmp4, m->d_h_2_gru_reset,
-      m->h_2_gru_reset));
   // d:h/2/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
       N));
@@ -1866,26 +1655,10 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   // d:h/1/gru/h#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
       m->d_h_1_gru_h_3));
-  // d:h/1/gru/h#4 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_4, m->dh_1_gru_h, m->d_h_1_gru_h));
-  // d:h/1/gru/h#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_5, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2));
-  // d:h/1/gru/h#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_6, m->d_h_1_gru_h_5, m->d_h_1_gru_h_3));
-  // d:h/1/gru/tmp3 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_tmp3, m->d_h_1_gru_h_6, m->h_1_gru_newmem));
-  // d:h/1/gru/newmem f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_newmem, m->d_h_1_gru_h_6, m->h_1_gru_tmp3));
-  // d:h/1/gru/update f32[20,N]
-  TRY(knet_launch_each(kernels.axpb_2, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_tmp3));
-  // d:h/1/gru/update#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_update_2, m->d_h_1_gru_h_6,
-      m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev, m->d_h_1_gru_h_6, m->h_1_gru_update));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.tanh_back, 20 * N, m->stream, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_newmem,
-      m->h_1_gru_newmem));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
+      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
       N));
@@ -1903,17 +1676,10 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
         m->d_x));
   }
-  // d:h/1/gru/reset f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_reset, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev));
-  // d:h/1/gru/h@prev#2 f32[20,N]
-  TRY(knet_launch_each(kernels.mul, 20 * N, m->stream, m->d_h_1_gru_h_prev_2, m->d_h_1_gru_tmp1,
-      m->h_1_gru_reset));
-  // d:h/1/gru/update#3 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_update_3, m->d_h_1_gru_update,
-      m->d_h_1_gru_update_2));
-  // d:h/1/gru/update/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_update_tmp4, m->d_h_1_gru_update_3,
-      m->h_1_gru_update));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
+      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   // d:h/1/gru/update/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
       N));
@@ -1931,9 +1697,6 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
         m->d_x_2));
   }
-  // d:h/1/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.sigm_back, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_reset,
-      m->h_1_gru_reset));
   // d:h/1/gru/reset/c f32[20]
   TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
       N));
@@ -1951,32 +1714,17 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
         m->d_x_3));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev,
-      m->d_h_1_gru_h_prev_2));
-  // d:h/1/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_1_gru_h_prev_5,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_1_gru_h_prev_6,
-      m->d_h_1_gru_h_prev_4));
+  // d:h/2/gru/h@prev#7 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
   // d:h/1/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
-  // d:h/2/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_5, m->d_h_2_gru_h_prev,
-      m->d_h_2_gru_h_prev_2));
-  // d:h/2/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_6, m->d_h_2_gru_h_prev_5,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_2_gru_h_prev_7, m->d_h_2_gru_h_prev_6,
-      m->d_h_2_gru_h_prev_4));
   // d:h/2/gru/h f32[20,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
   // gru2.knet:7: @knet function gru2(x; out=5)
   if (want & 1) {
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_4, m->d_x, m->d_x_2));  // d:x#4 f32[10,N]
-    TRY(knet_launch_each(kernels.add, 10 * N, m->stream, m->d_x_5, m->d_x_4, m->d_x_3));  // d:x#5 f32[10,N]
+    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x_5;
   return 0;

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 37.5 MB in 44 buffers (lower bound, the largest set live at once: 17.6 MB).
+// Peak memory with a batch of 100: 31.4 MB in 41 buffers (lower bound, the largest set live at once: 17.6 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -23,15 +23,12 @@
 //   param  wbf/w       f32[10,500]       20.0 kB
 //   param  wbf/b       f32[10]              40 B
 //   value  a/c         f32[24,24,20,N]    4.6 MB
-//   value  a/tmp1      f32[24,24,20,N]    4.6 MB
 //   value  a/tmp2      f32[24,24,20,N]    4.6 MB
 //   value  a           f32[12,12,20,N]    1.2 MB
 //   value  b/c         f32[8,8,50,N]      1.3 MB
-//   value  b/tmp1      f32[8,8,50,N]      1.3 MB
 //   value  b/tmp2      f32[8,8,50,N]      1.3 MB
 //   value  b           f32[4,4,50,N]    320.0 kB
 //   value  c/tmp1      f32[500,N]       200.0 kB
-//   value  c/tmp2      f32[500,N]       200.0 kB
 //   value  c           f32[500,N]       200.0 kB
 //   value  wbf/tmp1    f32[10,N]          4.0 kB
 //   value  wbf/tmp2    f32[10,N]          4.0 kB
@@ -53,7 +50,10 @@
 //   grad   d:b/w       f32[5,5,20,50]   100.0 kB
 //   value  d:a         f32[12,12,20,N]    1.2 MB
 //   value  d:a/tmp2    f32[24,24,20,N]    4.6 MB
-//   and 4 more
+//   value  d:a/tmp1    f32[24,24,20,N]    4.6 MB
+//   grad   d:a/b       f32[1,1,20,1]        80 B
+//   grad   d:a/w       f32[5,5,1,20]      2.0 kB
+//   and 1 more
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -148,40 +148,33 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// add, relu, element by element
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) add_576x20xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_576x20xN_kernel(float* __restrict__ tmp2,
+    const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i / 576 % 20];
+    const float tmp1 = c[i] + b[i / 576 % 20];
+    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
   }
 }
 
-// y = relu(x)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+// add, relu, element by element
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-//   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+__global__ void __launch_bounds__(256) add_relu_64x50xN_kernel(float* __restrict__ tmp2,
+    const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = x[i] < 0.0f ? 0.0f : x[i];
+    const float tmp1 = c[i] + b[i / 64 % 50];
+    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
   }
 }
 
-// y = add(a, b)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) add_64x50xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i / 64 % 50];
-  }
-}
-
-// y = add(a, b)
+// add, relu, element by element
 //   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) add_500xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+__global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 500];
+    const float tmp2 = tmp1[i] + b[i % 500];
+    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
@@ -704,10 +697,9 @@ static inline int knet_pool_release(knet_pool* p) {
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_576x20xN, (float* y, const float* a, const float* b, int n)) \
-  K(relu, (float* y, const float* x, int n)) \
-  K(add_64x50xN, (float* y, const float* a, const float* b, int n)) \
-  K(add_500xN, (float* y, const float* a, const float* b, int n)) \
+  K(add_relu_576x20xN, (float* tmp2, const float* c, const float* b, int n)) \
+  K(add_relu_64x50xN, (float* tmp2, const float* c, const float* b, int n)) \
+  K(add_relu_500xN, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_10xN, (float* y, const float* a, const float* b, int n)) \
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
@@ -826,15 +818,12 @@ struct knet_model {
 
   // values, forward and backward
   float* a_c = nullptr;  // a/c f32[24,24,20,N]
-  float* a_tmp1 = nullptr;  // a/tmp1 f32[24,24,20,N]
   float* a_tmp2 = nullptr;  // a/tmp2 f32[24,24,20,N]
   float* a = nullptr;  // a f32[12,12,20,N]
   float* b_c = nullptr;  // b/c f32[8,8,50,N]
-  float* b_tmp1 = nullptr;  // b/tmp1 f32[8,8,50,N]
   float* b_tmp2 = nullptr;  // b/tmp2 f32[8,8,50,N]
   float* b = nullptr;  // b f32[4,4,50,N]
   float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
-  float* c_tmp2 = nullptr;  // c/tmp2 f32[500,N]
   float* c = nullptr;  // c f32[500,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
   float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[10,N]
@@ -874,11 +863,8 @@ const knet_buffer buffers[] = {
     {&knet_model::wbf_w, 5000, 0},
     {&knet_model::wbf_b, 10, 0},
     {&knet_model::a_c, 0, 11520},
-    {&knet_model::a_tmp1, 0, 11520},
     {&knet_model::b_c, 0, 3200},
-    {&knet_model::b_tmp1, 0, 3200},
     {&knet_model::c_tmp1, 0, 500},
-    {&knet_model::c_tmp2, 0, 500},
     {&knet_model::wbf_tmp1, 0, 10},
     {&knet_model::wbf_tmp2, 0, 10},
     {&knet_model::gold, 0, 10},
@@ -1032,19 +1018,17 @@ int forward(knet_model* m) {
   const int N = m->batch;
   // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
-  // a/tmp1 f32[24,24,20,N]
-  TRY(knet_launch_each(kernels.add_576x20xN, 11520 * N, m->stream, m->a_tmp1, m->a_c, m->a_b));
-  TRY(knet_launch_each(kernels.relu, 11520 * N, m->stream, m->a_tmp2, m->a_tmp1));  // a/tmp2 f32[24,24,20,N]
+  // a/tmp2 f32[24,24,20,N]
+  TRY(knet_launch_each(kernels.add_relu_576x20xN, 11520 * N, m->stream, m->a_tmp2, m->a_c, m->a_b));
   TRY(pool_forward(m, &m->pool[0], m->a_tmp2, m->a));  // a f32[12,12,20,N]
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
-  TRY(knet_launch_each(kernels.add_64x50xN, 3200 * N, m->stream, m->b_tmp1, m->b_c, m->b_b));  // b/tmp1 f32[8,8,50,N]
-  TRY(knet_launch_each(kernels.relu, 3200 * N, m->stream, m->b_tmp2, m->b_tmp1));  // b/tmp2 f32[8,8,50,N]
+  // b/tmp2 f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.add_relu_64x50xN, 3200 * N, m->stream, m->b_tmp2, m->b_c, m->b_b));
   TRY(pool_forward(m, &m->pool[1], m->b_tmp2, m->b));  // b f32[4,4,50,N]
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, m->b, m->c_tmp1));  // c/tmp1 f32[500,N]
-  TRY(knet_launch_each(kernels.add_500xN, 500 * N, m->stream, m->c_tmp2, m->c_tmp1, m->c_b));  // c/tmp2 f32[500,N]
-  TRY(knet_launch_each(kernels.relu, 500 * N, m->stream, m->c, m->c_tmp2));  // c f32[500,N]
+  TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
   // wbf/tmp2 f32[10,N]

@@ -13,7 +13,7 @@
 //       h = relu(d)
 //   end
 //
-// Peak memory with a batch of 100: 646.0 kB in 24 buffers (lower bound, the largest set live at once: 364.8 kB).
+// Peak memory with a batch of 100: 566.0 kB in 22 buffers (lower bound, the largest set live at once: 324.8 kB).
 //   state   h         f32[100,N]    40.0 kB
 //   input   x         f32[3,N]       1.2 kB
 //   param   a         f32[100,3]     1.2 kB
@@ -22,7 +22,6 @@
 //   value   h@prev    f32[100,N]    40.0 kB
 //   value   tmp1      f32[100,N]    40.0 kB
 //   value   tmp2      f32[100,N]    40.0 kB
-//   value   tmp3      f32[100,N]    40.0 kB
 //   value   d         f32[100,N]    40.0 kB
 //   value   h         f32[100,N]    40.0 kB
 //   gold    @gold     f32[100,N]    40.0 kB
@@ -37,7 +36,6 @@
 //   value   d:x       f32[3,N]       1.2 kB
 //   loss    @loss     f32[]             4 B
 //   value   d:h       f32[100,N]    40.0 kB
-//   value   d:h#2     f32[100,N]    40.0 kB
 // Each step on the stack but the first takes 81.2 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -133,30 +131,16 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// add, add, relu, element by element
 //   rnn1.knet:8: d = a * x .+ b * h .+ c
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_2, float* __restrict__ y_3,
+    const float* __restrict__ x, const float* __restrict__ x_2, const float* __restrict__ x_3, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i];
-  }
-}
-
-// y = add(a, b)
-//   rnn1.knet:8: d = a * x .+ b * h .+ c
-__global__ void __launch_bounds__(256) add_100xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 100];
-  }
-}
-
-// y = relu(x)
-//   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) relu_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = x[i] < 0.0f ? 0.0f : x[i];
+    const float y = x[i] + x_2[i];
+    const float y_2_i = y + x_3[i % 100];
+    y_2[i] = y_2_i;
+    y_3[i] = y_2_i < 0.0f ? 0.0f : y_2_i;
   }
 }
 
@@ -212,6 +196,16 @@ __global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ 
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float weight = mask ? mask[i / rows] * share : share;
     dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+  }
+}
+
+// add, relu_back, element by element
+//   rnn1.knet:9: h = relu(d)
+__global__ void __launch_bounds__(256) add_relu_back_kernel(float* __restrict__ d_y_2,
+    const float* __restrict__ d_x, const float* __restrict__ d_x_2, const float* __restrict__ x, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_y = d_x[i] + d_x_2[i];
+    d_y_2[i] = x[i] > 0.0f ? d_y : 0.0f;
   }
 }
 
@@ -483,15 +477,14 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add, (float* y, const float* a, const float* b, int n)) \
-  K(add_100xN, (float* y, const float* a, const float* b, int n)) \
-  K(relu, (float* y, const float* x, int n)) \
+  K(add_relu_100xN, (float* y_2, float* y_3, const float* x, const float* x_2, const float* x_3, int n)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
     int n)) \
+  K(add_relu_back, (float* d_y_2, const float* d_x, const float* d_x_2, const float* x, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \
@@ -574,7 +567,6 @@ struct knet_model {
   float* h_prev = nullptr;  // h@prev f32[100,N]
   float* tmp1 = nullptr;  // tmp1 f32[100,N]
   float* tmp2 = nullptr;  // tmp2 f32[100,N]
-  float* tmp3 = nullptr;  // tmp3 f32[100,N]
   float* d = nullptr;  // d f32[100,N]
   float* h = nullptr;  // h f32[100,N]
   float* dh = nullptr;  // @dh f32[100,N]
@@ -582,7 +574,6 @@ struct knet_model {
   float* d_h_prev = nullptr;  // d:h@prev f32[100,N]
   float* d_x = nullptr;  // d:x f32[3,N]
   float* d_h = nullptr;  // d:h f32[100,N]
-  float* d_h_2 = nullptr;  // d:h#2 f32[100,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[100,N]
@@ -604,7 +595,6 @@ const knet_buffer buffers[] = {
     {&knet_model::c, 100, 0},
     {&knet_model::tmp1, 0, 100},
     {&knet_model::tmp2, 0, 100},
-    {&knet_model::tmp3, 0, 100},
     {&knet_model::d, 0, 100},
     {&knet_model::gold, 0, 100},
     {&knet_model::mask, 0, 1},
@@ -618,7 +608,6 @@ const knet_buffer buffers[] = {
     {&knet_model::d_x, 0, 3},
     {&knet_model::loss, 1, 0},
     {&knet_model::d_h, 0, 100},
-    {&knet_model::d_h_2, 0, 100},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -705,10 +694,9 @@ int forward(knet_model* m) {
   TRY(cudaMemcpyAsync(m->h_prev, m->h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 3, m->a, m->x, m->tmp1));  // tmp1 f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, m->h_prev, m->tmp2));  // tmp2 f32[100,N]
-  TRY(knet_launch_each(kernels.add, 100 * N, m->stream, m->tmp3, m->tmp1, m->tmp2));  // tmp3 f32[100,N]
-  TRY(knet_launch_each(kernels.add_100xN, 100 * N, m->stream, m->d, m->tmp3, m->c));  // d f32[100,N]
   // rnn1.knet:9: h = relu(d)
-  TRY(knet_launch_each(kernels.relu, 100 * N, m->stream, m->h, m->d));  // h f32[100,N]
+  // h f32[100,N]
+  TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->d, m->h, m->tmp1, m->tmp2, m->c));
   // h f32[100,N], for the next call
   TRY(cudaMemcpyAsync(m->h_state, m->h, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   return 0;
@@ -746,8 +734,7 @@ int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsig
   // d:h f32[100,N]
   TRY(knet_launch_each(kernels.quadloss_back, 100 * N, m->stream, m->d_h, m->h, m->gold, mask, 100, N));
   TRY(take_state_gradient(m, m->dh, m->d_h_state, 100 * N * sizeof(float)));  // d:h f32[100,N], from the step after
-  TRY(knet_launch_each(kernels.add, 100 * N, m->stream, m->d_h_2, m->d_h, m->dh));  // d:h#2 f32[100,N]
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->d_h_2, m->h));  // d:d f32[100,N]
+  TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_d, m->d_h, m->dh, m->h));  // d:d f32[100,N]
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, m->h_prev, m->d_b));  // d:b f32[100,100]

@@ -15,41 +15,38 @@
 //       return wb(b; out=1)
 //   end
 //
-// Peak memory with a batch of 100: 49.2 kB in 34 buffers (lower bound, the largest set live at once: 20.8 kB).
-//   input  x             f32[4,N]  1.6 kB
-//   input  z             f32[6,N]  2.4 kB
-//   param  a/w           f32[8,4]   128 B
-//   param  a/b           f32[8]      32 B
-//   param  wb/w          f32[1,8]    32 B
-//   param  wb/b          f32[1]       4 B
-//   param  wbf/w         f32[8,6]   192 B
-//   param  wbf/b         f32[8]      32 B
-//   value  a/tmp1        f32[8,N]  3.2 kB
-//   value  a/tmp2        f32[8,N]  3.2 kB
-//   value  a             f32[8,N]  3.2 kB
-//   value  wb/tmp1       f32[1,N]   400 B
-//   value  return        f32[1,N]   400 B
-//   gold   @gold         f32[1,N]   400 B
-//   mask   @mask         f32[N]     400 B
-//   loss   @loss         f32[]        4 B
-//   value  d:return      f32[1,N]   400 B
-//   grad   d:wb/b        f32[1]       4 B
-//   grad   d:wb/w        f32[1,8]    32 B
-//   value  d:a           f32[8,N]  3.2 kB
-//   value  d:a/tmp2      f32[8,N]  3.2 kB
-//   grad   d:a/b         f32[8]      32 B
-//   grad   d:a/w         f32[8,4]   128 B
-//   value  d:x           f32[4,N]  1.6 kB
-//   value  d:z           f32[6,N]  2.4 kB
-//   value  wbf/tmp1      f32[8,N]  3.2 kB
-//   value  wbf/tmp2      f32[8,N]  3.2 kB
-//   value  wbf/return    f32[8,N]  3.2 kB
-//   value  b             f32[8,N]  3.2 kB
-//   value  d:b           f32[8,N]  3.2 kB
-//   value  d:wbf/return  f32[8,N]  3.2 kB
-//   value  d:wbf/tmp2    f32[8,N]  3.2 kB
-//   grad   d:wbf/b       f32[8]      32 B
-//   grad   d:wbf/w       f32[8,6]   192 B
+// Peak memory with a batch of 100: 39.6 kB in 31 buffers (lower bound, the largest set live at once: 16.0 kB).
+//   input  x           f32[4,N]  1.6 kB
+//   input  z           f32[6,N]  2.4 kB
+//   param  a/w         f32[8,4]   128 B
+//   param  a/b         f32[8]      32 B
+//   param  wb/w        f32[1,8]    32 B
+//   param  wb/b        f32[1]       4 B
+//   param  wbf/w       f32[8,6]   192 B
+//   param  wbf/b       f32[8]      32 B
+//   value  a/tmp1      f32[8,N]  3.2 kB
+//   value  a           f32[8,N]  3.2 kB
+//   value  wb/tmp1     f32[1,N]   400 B
+//   value  return      f32[1,N]   400 B
+//   gold   @gold       f32[1,N]   400 B
+//   mask   @mask       f32[N]     400 B
+//   loss   @loss       f32[]        4 B
+//   value  d:return    f32[1,N]   400 B
+//   grad   d:wb/b      f32[1]       4 B
+//   grad   d:wb/w      f32[1,8]    32 B
+//   value  d:a         f32[8,N]  3.2 kB
+//   value  d:a/tmp2    f32[8,N]  3.2 kB
+//   grad   d:a/b       f32[8]      32 B
+//   grad   d:a/w       f32[8,4]   128 B
+//   value  d:x         f32[4,N]  1.6 kB
+//   value  d:z         f32[6,N]  2.4 kB
+//   value  wbf/tmp1    f32[8,N]  3.2 kB
+//   value  wbf/return  f32[8,N]  3.2 kB
+//   value  b           f32[8,N]  3.2 kB
+//   value  d:b         f32[8,N]  3.2 kB
+//   value  d:wbf/tmp2  f32[8,N]  3.2 kB
+//   grad   d:wbf/b     f32[8]      32 B
+//   grad   d:wbf/w     f32[8,6]   192 B
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -144,21 +141,13 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// y = add(a, b)
+// add, tanh, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) add_8xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 8];
-  }
-}
-
-// y = tanh(x)
-//   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) tanh_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = knet_tanh(x[i]);
+    const float tmp2 = tmp1[i] + b[i % 8];
+    y[i] = knet_tanh(tmp2);
   }
 }
 
@@ -171,20 +160,20 @@ __global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const
   }
 }
 
-// y = sigm(x)
+// 5 operations, element by element
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) sigm_kernel(float* __restrict__ y, const float* __restrict__ x, int n) {
+__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y, float* __restrict__ return_,
+    float* __restrict__ y_2, const float* __restrict__ tmp1, const float* __restrict__ b,
+    const float* __restrict__ tmp1_2, const float* __restrict__ b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = 1.0f / (1.0f + knet_exp(-x[i]));
-  }
-}
-
-// y = mul(a, b)
-//   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) mul_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] * b[i];
+    const float tmp2 = tmp1[i] + b[i % 8];
+    const float y_i = knet_tanh(tmp2);
+    y[i] = y_i;
+    const float tmp2_2 = tmp1_2[i] + b_2[i % 8];
+    const float return__i = 1.0f / (1.0f + knet_exp(-tmp2_2));
+    return_[i] = return__i;
+    y_2[i] = y_i * return__i;
   }
 }
 
@@ -256,12 +245,20 @@ __global__ void __launch_bounds__(256) sumto_8xsumN_kernel(float* __restrict__ y
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// dx = sigm_back(dy, y)
+// 4 operations, element by element
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) sigm_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+//   two.knet:5: a = wbf(x; out=8, f=:tanh)
+__global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __restrict__ d_tmp2,
+    float* __restrict__ d_tmp2_2, const float* __restrict__ d_x, const float* __restrict__ return_,
+    const float* __restrict__ x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    dx[i] = dy[i] * (y[i] * (1.0f - y[i]));
+    const float d_x_i = d_x[i];
+    const float return__i = return_[i];
+    const float x_i = x[i];
+    const float d_y = d_x_i * return__i;
+    const float d_return = d_x_i * x_i;
+    d_tmp2[i] = d_return * (return__i * (1.0f - return__i));
+    d_tmp2_2[i] = d_y * ((1.0f - x_i) * (1.0f + x_i));
   }
 }
 
@@ -537,11 +534,10 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_8xN, (float* y, const float* a, const float* b, int n)) \
-  K(tanh, (float* y, const float* x, int n)) \
+  K(add_tanh_8xN, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_N, (float* y, const float* a, const float* b, int n)) \
-  K(sigm, (float* y, const float* x, int n)) \
-  K(mul, (float* y, const float* a, const float* b, int n)) \
+  K(fused_y_8xN, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, const float* tmp1_2, \
+    const float* b_2, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
@@ -549,7 +545,8 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
   K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
-  K(sigm_back, (float* dx, const float* dy, const float* y, int n)) \
+  K(mul_sigm_back_tanh_back, (float* d_tmp2, float* d_tmp2_2, const float* d_x, const float* return_, \
+    const float* x, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \
@@ -630,7 +627,6 @@ struct knet_model {
 
   // values, forward and backward
   float* a_tmp1 = nullptr;  // a/tmp1 f32[8,N]
-  float* a_tmp2 = nullptr;  // a/tmp2 f32[8,N]
   float* a = nullptr;  // a f32[8,N]
   float* wb_tmp1 = nullptr;  // wb/tmp1 f32[1,N]
   float* return_ = nullptr;  // return f32[1,N]
@@ -640,11 +636,9 @@ struct knet_model {
   float* d_x = nullptr;  // d:x f32[4,N]
   float* d_z = nullptr;  // d:z f32[6,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[8,N]
-  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[8,N]
   float* wbf_return = nullptr;  // wbf/return f32[8,N]
   float* b = nullptr;  // b f32[8,N]
   float* d_b = nullptr;  // d:b f32[8,N]
-  float* d_wbf_return = nullptr;  // d:wbf/return f32[8,N]
   float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[8,N]
 
   // the desired output, the mask, the loss
@@ -669,7 +663,6 @@ const knet_buffer buffers[] = {
     {&knet_model::wbf_w, 48, 0},
     {&knet_model::wbf_b, 8, 0},
     {&knet_model::a_tmp1, 0, 8},
-    {&knet_model::a_tmp2, 0, 8},
     {&knet_model::wb_tmp1, 0, 1},
     {&knet_model::gold, 0, 1},
     {&knet_model::mask, 0, 1},
@@ -684,9 +677,7 @@ const knet_buffer buffers[] = {
     {&knet_model::d_x, 0, 4},
     {&knet_model::d_z, 0, 6},
     {&knet_model::wbf_tmp1, 0, 8},
-    {&knet_model::wbf_tmp2, 0, 8},
     {&knet_model::d_b, 0, 8},
-    {&knet_model::d_wbf_return, 0, 8},
     {&knet_model::d_wbf_tmp2, 0, 8},
     {&knet_model::d_wbf_b, 8, 0},
     {&knet_model::d_wbf_w, 48, 0},
@@ -786,8 +777,7 @@ int forward(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
-  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->a_tmp2, m->a_tmp1, m->a_b));  // a/tmp2 f32[8,N]
-  TRY(knet_launch_each(kernels.tanh, 8 * N, m->stream, m->a, m->a_tmp2));  // a f32[8,N]
+  TRY(knet_launch_each(kernels.add_tanh_8xN, 8 * N, m->stream, m->a, m->a_tmp1, m->a_b));  // a f32[8,N]
   // two.knet:11: return wb(b; out=1)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->a, m->wb_tmp1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
@@ -799,13 +789,12 @@ int forward_second(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
-  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->a_tmp2, m->a_tmp1, m->a_b));  // a/tmp2 f32[8,N]
-  TRY(knet_launch_each(kernels.tanh, 8 * N, m->stream, m->a, m->a_tmp2));  // a f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, m->z, m->wbf_tmp1));  // wbf/tmp1 f32[8,N]
-  TRY(knet_launch_each(kernels.add_8xN, 8 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));  // wbf/tmp2 f32[8,N]
-  TRY(knet_launch_each(kernels.sigm, 8 * N, m->stream, m->wbf_return, m->wbf_tmp2));  // wbf/return f32[8,N]
-  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->b, m->a, m->wbf_return));  // b f32[8,N]
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  // b f32[8,N]
+  TRY(knet_launch_each(kernels.fused_y_8xN, 8 * N, m->stream, m->a, m->wbf_return, m->b, m->a_tmp1, m->a_b,
+      m->wbf_tmp1, m->wbf_b));
   // two.knet:11: return wb(b; out=1)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->b, m->wb_tmp1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
@@ -857,17 +846,16 @@ int backward_quadloss_second(knet_model* m, const float* gold, const float* mask
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->b, m->d_wb_w));  // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_b));  // d:b f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->d_a, m->d_b, m->wbf_return));  // d:a f32[8,N]
-  TRY(knet_launch_each(kernels.mul, 8 * N, m->stream, m->d_wbf_return, m->d_b, m->a));  // d:wbf/return f32[8,N]
-  // d:wbf/tmp2 f32[8,N]
-  TRY(knet_launch_each(kernels.sigm_back, 8 * N, m->stream, m->d_wbf_tmp2, m->d_wbf_return, m->wbf_return));
+  // two.knet:5: a = wbf(x; out=8, f=:tanh)
+  // d:a/tmp2 f32[8,N]
+  TRY(knet_launch_each(kernels.mul_sigm_back_tanh_back, 8 * N, m->stream, m->d_wbf_tmp2, m->d_a_tmp2, m->d_b,
+      m->wbf_return, m->a));
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, m->z, m->d_wbf_w));  // d:wbf/w f32[8,6]
   if (want & 2) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, m->d_wbf_tmp2, m->d_z));  // d:z f32[6,N]
   }
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
-  TRY(knet_launch_each(kernels.tanh_back, 8 * N, m->stream, m->d_a_tmp2, m->d_a, m->a));  // d:a/tmp2 f32[8,N]
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, m->x, m->d_a_w));  // d:a/w f32[8,4]
   if (want & 1) {

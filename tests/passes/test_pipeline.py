@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from knetc.errors import KnetInternalError, Source, Span
-from knetc.ir.passes.gradient import without_inputs
 from knetc.ir.passes.shapes import batch_inputs
 from knetc.ir.pipeline import PIPELINE, Pass, run, run_pass
 from knetc.ir.program import STAGES, Backward, Input, Instr, Program, Variant, make_attrs
 from knetc.ir.reader import read_program
 from knetc.ir.types import N
+from knetc.ir.uses import without_inputs
 from knetc.options import Options
 from knetc.record import replace
 from knetc.values import Constant, Xavier

@@ -7,19 +7,19 @@ hands back, `dkeep` the one handed to the step before. Comes after `shapes`, bef
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from knetc import ops
 from knetc.errors import Span
 from knetc.ir.program import GOLD, LOSSES, MASK, Backward, Instr, Program, Variant, make_attrs
 from knetc.ir.types import Type
+from knetc.ir.uses import LOSS
 from knetc.ops.base import OpDef
 from knetc.options import Options
 from knetc.record import replace
 from knetc.values import Value
 
-LOSS = "@loss"  # the name of the loss's value in a backward program
 ROOTS = frozenset({"par", "state"})
 
 
@@ -42,27 +42,6 @@ def run(program: Program, options: Options) -> Program:
         if name in trained
     )
     return replace(program, stage="training", variants=tuple(variants), update=update)
-
-
-def without_inputs(backward: Backward, wanted: Container[int], roots: AbstractSet[str] = frozenset({LOSS})) -> Backward:
-    """The backward program without the gradients of inputs other than `wanted`, and what only those need.
-
-    `roots`: values that are kept though no effect needs them.
-    """
-    body = [i for i in backward.body if i.op != "dinput" or i.attr("index") in wanted]
-    return replace(backward, body=live(body, roots))
-
-
-def live(body: Sequence[Instr], roots: AbstractSet[str]) -> tuple[Instr, ...]:
-    """The instructions that are run for more than their value, and those that they or `roots` need."""
-    registry = ops.registry()
-    needed = set(roots)
-    kept = []
-    for instr in reversed(body):
-        if instr.out in needed or not registry[instr.op].pure:
-            needed.update(instr.args)
-            kept.append(instr)
-    return tuple(reversed(kept))
 
 
 def _active(program: Program, variant: Variant) -> set[str]:

@@ -11,9 +11,9 @@ from collections.abc import Set as AbstractSet
 
 from knetc import ops
 from knetc.errors import KnetInternalError
-from knetc.ir.passes.gradient import LOSS, live
 from knetc.ir.program import Backward, Instr, Program, Variant
 from knetc.ir.types import Type
+from knetc.ir.uses import LOSS, live, read_back
 from knetc.options import Options
 from knetc.record import replace
 
@@ -113,7 +113,5 @@ def _dropped(variant: Variant) -> Variant:
     backward = tuple(Backward(b.loss, live(b.body, {LOSS})) for b in variant.backward)
     roots = {value for _, value in variant.names} | {variant.result or ""}
     roots |= {i.out for i in variant.forward if i.op == "state"}  # by its reading a state variable is known
-    for b in backward:
-        for instr in b.body:
-            roots.update(instr.args)
-    return replace(variant, forward=live(variant.forward, roots), backward=backward)
+    variant = replace(variant, backward=backward)
+    return replace(variant, forward=live(variant.forward, roots | read_back(variant)))

@@ -86,12 +86,12 @@ def close(got: np.ndarray, want: np.ndarray, dtype: str, terms: int = 1) -> None
 
 
 def compiled(
-    path: Path | str, model: str | None = None, losses=("none", "quadloss", "softloss"), inputs=(), **keywords
+    path: Path | str, model: str | None = None, losses=("none", "quadloss", "softloss"), inputs=(), level=2, **keywords
 ):
     """A training program of a file of `examples`, or of a source text, with its options."""
     source = Source(path.name, path.read_text()) if isinstance(path, Path) else Source("test.knet", path)
     dtype = keywords.pop("dtype", "f32")
-    options = Options(inputs=inputs, losses=losses, dtype=dtype)
+    options = Options(inputs=inputs, losses=losses, dtype=dtype, level=level)
     return driver.optimise(driver.lower(source, model, keywords), options), options
 
 

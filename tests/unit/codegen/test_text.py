@@ -14,7 +14,7 @@ from knetc.codegen.names import Names, spell
 from knetc.codegen.report import report, show_plan
 from knetc.codegen.spec import number, spell_type
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import make_plan
+from knetc.ir.plan import flat, make_plan
 from knetc.ir.types import N
 from knetc.values import Symbol
 
@@ -98,7 +98,7 @@ def test_plan_of_a_model_by_hand():
     plan = make_plan(program)
     (variant,) = plan.variants
     (backward,) = variant.backward
-    assert [s.instr.op for s in variant.forward] == ["dot", "add"]
+    assert [s.instr.op for s in flat(variant.forward)] == ["dot", "add"]
     # The gradients are written where they belong, and the input's only where it is wanted.
     assert {s.out.name for s in backward.steps if s.out.kind == "grad"} == {"d:wb/w", "d:wb/b"} or len(plan.params) == 2
     assert [s.wanted for s in backward.steps if s.out.name == "d:x"] == [frozenset({0})]
@@ -111,7 +111,7 @@ def test_memory_bound_falls_short_of_no_step():
     program, _ = compiled(ROOT / "examples" / "lenet.knet", losses=("softloss",), inputs=((28, 28, 1, N),))
     plan = make_plan(program)
     (variant,) = plan.variants
-    for step in (*variant.forward, *variant.backward[0].steps):
+    for step in flat((*variant.forward, *variant.backward[0].steps)):
         assert sum(b.bytes(64) for b in {step.out, *step.args}) <= plan.bound_bytes(64)
 
 
@@ -152,10 +152,15 @@ def test_report_and_plan():
 
 
 def test_ten_thousand_steps():
+    """Layers of one kind share their kernels, as launches of their own and as long chains in few kernels."""
     source = "@knet function f(x)\n return repeat(x; frepeat=:relu, nrepeat=3000)\nend"
-    program, options = compiled(source, losses=("quadloss",), inputs=((4, N),))
+    program, options = compiled(source, losses=("quadloss",), inputs=((4, N),), level=0)
     text = emit_cuda(program, options)
     assert text.count("kernels.relu, 4 * N") == 3000 and text.count("relu_kernel(") == 1
+    program, options = compiled(source, losses=("quadloss",), inputs=((4, N),))
+    text = emit_cuda(program, options)
+    launches = text.count("knet_launch_each(kernels.relu") - text.count("knet_launch_each(kernels.relu_back")
+    assert launches < 200 and text.count("_kernel(float* ") < 12
 
 
 def test_arrays_too_large_for_32_bits_are_a_limitation():

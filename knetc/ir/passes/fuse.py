@@ -1,0 +1,141 @@
+"""Fusion: elementwise instructions over the same dimensions run as one kernel.
+
+`training` → `training`. Gives such instructions one number (`Instr.kernel`) and puts them side by side; it changes no
+value. What only its own kernel reads then needs no memory. Comes last, before `ir.plan`; does nothing at `-O0`.
+
+One way through each list, in order: an instruction joins the last kernel over its dimensions where everything that it
+reads is computed by then. Earlier kernels that it reads from are moved down into that kernel where nothing in between
+needs them (the gates of an LSTM). Time is linear in the program's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from knetc import ops
+from knetc.ir import uses
+from knetc.ir.program import Instr, Program, Variant
+from knetc.ir.types import Dims
+from knetc.ops.base import Elementwise
+from knetc.options import Options
+from knetc.record import replace
+
+# A kernel's members and the arrays that it reads and writes: registers and parameters are few.
+MOST_MEMBERS = 64
+MOST_ARRAYS = 32
+
+Key: TypeAlias = "tuple[Dims, frozenset[int] | None]"
+"""What the members of one kernel have in common: their dims, and the input gradients that alone they serve."""
+
+
+def run(program: Program, options: Options) -> Program:
+    """The program with its kernels."""
+    if options.level == 0:
+        return program
+    return replace(program, variants=tuple(_variant(v) for v in program.variants))
+
+
+def _variant(variant: Variant) -> Variant:
+    forward = fused(variant.forward, [None] * len(variant.forward))
+    backward = tuple(replace(b, body=fused(b.body, uses.wanted(b.body))) for b in variant.backward)
+    return replace(variant, forward=forward, backward=backward)
+
+
+def fused(body: Sequence[Instr], wanted: Sequence[frozenset[int] | None]) -> tuple[Instr, ...]:
+    """The instructions of one list in an order in which each kernel's stand together, and with its number.
+
+    `wanted`: for each, the inputs whose gradients alone it serves (`uses.wanted`).
+    """
+    fuser = _Fuser()
+    for instr, need in zip(body, wanted, strict=True):
+        fuser.add(instr, (instr.type.dims, need) if _is_elementwise(instr) and instr.type else None)
+    return tuple(fuser.result())
+
+
+def _is_elementwise(instr: Instr) -> bool:
+    return isinstance(ops.registry()[instr.op].cuda, Elementwise)
+
+
+class _Unit:
+    """What runs at one place: a kernel's members, or one instruction that joins none (`key` None).
+
+    `place`: its number in the order. `first_reader`: the place of the first unit that reads a value of it.
+    """
+
+    __slots__ = ("arrays", "first_reader", "key", "members", "place")
+
+    def __init__(self, key: Key | None, place: int) -> None:
+        self.key = key
+        self.place = place
+        self.members: list[Instr] = []
+        self.arrays: set[str] = set()
+        self.first_reader: int | None = None
+
+
+class _Fuser:
+    """Goes through a list of instructions and puts each into a unit."""
+
+    def __init__(self) -> None:
+        self.units: list[_Unit] = []
+        self.of: dict[str, _Unit] = {}  # the unit that computes each value
+        self.open: dict[Key, _Unit] = {}  # the last kernel of each kind
+
+    def add(self, instr: Instr, key: Key | None) -> None:
+        """Takes the next instruction; `key` None: it joins no kernel."""
+        unit = self.home(instr, key) if key is not None else None
+        if unit is None:
+            unit = _Unit(key, len(self.units))
+            self.units.append(unit)
+            if key is not None:
+                self.open[key] = unit
+        self.put(instr, unit)
+        if key is not None:
+            for source in self.sources(instr):
+                self.pull_down(source, unit)
+
+    def home(self, instr: Instr, key: Key) -> _Unit | None:
+        """The kernel that the instruction can join: the last of its kind, if what it reads is computed by then."""
+        ready = max((u.place for u in self.sources(instr)), default=-1)
+        unit = self.open.get(key)
+        if unit is None or unit.place < ready or not self.has_room(unit, [instr]):
+            return None
+        return unit
+
+    def sources(self, instr: Instr) -> list[_Unit]:
+        """The units that compute what the instruction reads."""
+        return [self.of[a] for a in dict.fromkeys(instr.args) if a in self.of]
+
+    def has_room(self, unit: _Unit, more: Iterable[Instr]) -> bool:
+        """Whether the kernel stays within the limits with `more` members."""
+        members = [*unit.members, *more]
+        arrays = {name for i in members for name in (i.out, *i.args)}
+        return len(members) <= MOST_MEMBERS and len(arrays) <= MOST_ARRAYS
+
+    def put(self, instr: Instr, unit: _Unit) -> None:
+        """Makes the instruction a member."""
+        for source in self.sources(instr):
+            if source is not unit and (source.first_reader is None or source.first_reader > unit.place):
+                source.first_reader = unit.place
+        unit.members.append(instr)
+        if instr.out:
+            self.of[instr.out] = unit
+
+    def pull_down(self, source: _Unit, unit: _Unit) -> None:
+        """Moves an earlier kernel of the same kind into `unit`, where nothing that runs before `unit` reads of it."""
+        if source is unit or source.key != unit.key or source.first_reader != unit.place:
+            return
+        if not self.has_room(unit, source.members):
+            return
+        unit.members[:0] = source.members
+        for i in source.members:
+            self.of[i.out] = unit
+        source.members = []
+
+    def result(self) -> Iterable[Instr]:
+        """The instructions in order, those of each kernel of more than one numbered."""
+        number = 0
+        for unit in self.units:
+            number += len(unit.members) > 1
+            for i in unit.members:
+                yield replace(i, kernel=number) if len(unit.members) > 1 else i
