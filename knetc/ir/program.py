@@ -87,8 +87,8 @@ class Instr(Record):
 
     `op` names an `OpDef` of the registry, or `let` (lowered stages only: `out` becomes another name of `args[0]`).
     `out` is the value's name, empty for an instruction run for its effect alone. `attrs` are sorted by name.
-    `type` is None before the `typed` stage and for effects. `kernel`: instructions of one list with the same number over
-    0 stand together and run as one kernel (`passes.fuse`); it changes no value.
+    `type` is None before the `typed` stage and for effects. `kernel`: instructions of one list with one number over 0
+    stand together and run as one kernel (`passes.fuse`); it changes no value.
     """
 
     out: str
