@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from knetc.codegen.index import collapse, count, operand_index
+from knetc.codegen.index import collapse, count, operand_index, rows_and_columns
 from knetc.codegen.names import Names
-from knetc.codegen.spec import KernelSpec, Module, Statement, describe, spell_type, statement
+from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, spell_type, statement
 from knetc.ir.plan import Buffer, Kernel, Step
 from knetc.ir.program import Instr
 from knetc.ops.base import Elementwise, registry
 
-_TAKEN = ("i", "n", "T")
+_TAKEN = ("i", "n", "T", "mask", "columns", "part", "share")
 _MOST_OPS = 3
 
 
@@ -25,9 +25,11 @@ def elementwise(module: Module, kernel: Kernel) -> list[Statement]:
     found = module.elementwise.get(key)
     if found is None:
         found = module.elementwise[key] = _Writer(module, kernel).spec()
-    spec, read = found
+    spec, read, shares = found
     inputs = kernel.inputs
     refs = [module.ref(b) for b in (*kernel.outputs, *(inputs[k] for k in read))]
+    if shares:
+        refs += ["mask", rows_and_columns(kernel.steps[0].out.type.dims)[1]]
     name = module.kernel(spec, [s.instr for s in kernel.steps])
     last = next(s for s in reversed(kernel.steps) if s.out.kind != "register")
     elements = count(last.out.type.dims)
@@ -76,21 +78,31 @@ class _Writer:
         self.groups = collapse(kernel.steps[0].out.type.dims, [b.type.dims for b in self.inputs])
         self.names = self._names()
 
-    def spec(self) -> tuple[KernelSpec, tuple[int, ...]]:
-        """The kernel, and which of the chain's inputs are its parameters."""
+    def spec(self) -> tuple[KernelSpec, tuple[int, ...], bool]:
+        """The kernel, which of the chain's inputs are its parameters, and whether a mask and the columns follow."""
         real = self.real
+        shares = any("{share}" in expr for expr in self.exprs)
         spec = KernelSpec(
             template="elementwise",
             stem=self._stem(),
             signature=(
                 *(f"{real}* {self.names[b]}" for b in self.kernel.outputs),
                 *(f"const {real}* {self.names[b]}" for b in self.inputs),
+                *((f"const {real}* mask", "int columns") if shares else ()),
                 "int n",
             ),
             formula=self._formula(),
-            fields=(("lines", tuple(self._lines())),),
+            fields=(("before", self._before() if shares else ()), ("lines", tuple(self._lines()))),
         )
-        return spec, tuple(k for k, b in enumerate(self.kernel.inputs) if self.reads[b])
+        return spec, tuple(k for k, b in enumerate(self.kernel.inputs) if self.reads[b]), shares
+
+    def _before(self) -> tuple[str, ...]:
+        return (f"const {self.real} part = ({self.real})(1.0 / columns);",)
+
+    def _share(self) -> str:
+        """What the element's column counts in a loss's average."""
+        rows, _ = rows_and_columns(self.kernel.steps[0].out.type.dims)
+        return f"const {self.real} share = mask ? mask[{'i' if rows == 1 else f'i / {rows}'}] * part : part;"
 
     def _names(self) -> dict[Buffer, str]:
         """A name for each array: the operator's own where there is one step, else from Knet's names."""
@@ -122,7 +134,7 @@ class _Writer:
     def _lines(self) -> list[str]:
         """The statements for element i: arrays that are read more than once first, then each value."""
         places = {b: f"{self.names[b]}[{operand_index(self.groups, k, 'i')}]" for k, b in enumerate(self.inputs)}
-        lines = []
+        lines = [self._share()] if any("{share}" in expr for expr in self.exprs) else []
         for b, times in self.reads.items():
             if times > 1 and not self.single:
                 variable = f"{self.names[b]}_i"
@@ -135,7 +147,11 @@ class _Writer:
     def _value(self, step: Step, expr: str, places: dict[Buffer, str]) -> list[str]:
         """The statements for one value; `places` says how each value is read, and learns about this one."""
         args = registry()[step.instr.op].args
-        text = expr.format_map({name: places.get(b, "0") for name, b in zip(args, step.args, strict=True)})
+        text = expr.format(
+            **{name: places.get(b, "0") for name, b in zip(args, step.args, strict=True)},
+            epsilon=epsilon(self.module.dtype),
+            share="share",
+        )
         name = self.names[step.out]
         if step.out.kind == "register":
             places[step.out] = name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knetc.errors import KnetLimitation
+from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir.types import BatchDim, Dims
 from knetc.record import Record
 
@@ -54,6 +54,17 @@ def count(dims: Dims) -> str:
     if not any(isinstance(d, BatchDim) for d in dims):
         return str(size)
     return "N" if size == 1 else f"{size} * N"
+
+
+def rows_and_columns(dims: Dims) -> tuple[int, str]:
+    """Elements in a column, and the number of columns as C text: the last dimension's."""
+    rows = 1
+    for d in dims[:-1]:
+        if isinstance(d, BatchDim):
+            raise KnetInternalError(f"the batch is not the last dimension of {dims}")
+        rows *= d
+    last = dims[-1] if dims else 1
+    return rows, "N" if isinstance(last, BatchDim) else str(last)
 
 
 def _digit(index: str, step: int, size: int, last: bool) -> str:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 import knetc.ops  # noqa: F401  (fills the registry)
 from knetc.codegen.elementwise import elementwise
 from knetc.codegen.fill import fill
-from knetc.codegen.index import collapse, count, part_count, part_index
+from knetc.codegen.index import collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY, pool_kernel
-from knetc.codegen.spec import KernelSpec, Module, Statement, describe, number, statement
+from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import Kernel, Step, Unit
-from knetc.ir.types import BatchDim, Dims
 from knetc.ops import base
 from knetc.ops.base import Elementwise, Library, NoCode, registry
 
@@ -100,17 +99,6 @@ def sumto(module: Module, step: Step) -> list[Statement]:
 # --- column by column -------------------------------------------------------------------------------------------------
 
 
-def rows_and_columns(dims: Dims) -> tuple[int, str]:
-    """Elements in a column, and the number of columns as C text: the last dimension's."""
-    rows = 1
-    for d in dims[:-1]:
-        if isinstance(d, BatchDim):
-            raise KnetInternalError(f"the batch is not the last dimension of {dims}")
-        rows *= d
-    last = dims[-1] if dims else 1
-    return rows, "N" if isinstance(last, BatchDim) else str(last)
-
-
 def columnwise(template: str, formula: str, *names: str) -> Build:
     """A kernel with one block a column, over its rows."""
 
@@ -132,11 +120,7 @@ _LOSS_KERNELS: Mapping[str, tuple[str, str]] = {
     "quadloss": ("quadloss", "partial sums of mask * (p - gold)^2 / 2"),
     "softloss": ("softloss", "partial sums of -mask * gold * log(p)"),
     "zeroone": ("zeroone", "partial sums of mask over the columns whose largest elements stand in different rows"),
-    "quadloss_back": ("difference", "dp = mask * (p - gold) / columns"),
-    "softmax_softloss_back": ("difference", "dx = mask * (p - gold) / columns, for p = soft(x)"),
-    "softloss_back": ("softloss_back", "dp = -mask * gold / p / columns"),
 }
-_EPSILON = {"f32": 2.0**-23, "f64": 2.0**-52}
 
 
 def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) -> KernelSpec:
@@ -145,17 +129,9 @@ def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) ->
     real = module.real
     signature = (out, *(f"const {real}* {name}" for name in ("p", "gold", "mask")), *counts)
     # Under this bound a prediction counts as the bound (LANGUAGE.md §9): the type's epsilon.
-    fields = (("real", real), ("epsilon", number(_EPSILON[module.dtype], module.dtype)))
+    fields = (("real", real), ("epsilon", epsilon(module.dtype)))
     module.features.add("math")
     return KernelSpec(template, step.instr.op, signature, formula, fields)
-
-
-def loss_back(module: Module, step: Step) -> list[Statement]:
-    """The gradient of a loss with respect to the prediction, an element a thread."""
-    rows, columns = rows_and_columns(step.out.type.dims)
-    spec = _loss_spec(module, step, f"{module.real}* dp", ("int rows", "int columns", "int n"))
-    arguments = (module.ref(step.out), module.ref(step.args[0]), module.ref(step.args[1]), "mask")
-    return [launch_each(module, step, spec, count(step.out.type.dims), *arguments, str(rows), columns)]
 
 
 def loss(module: Module, step: Step) -> list[Statement]:
@@ -234,9 +210,6 @@ KERNELS: Mapping[str, Build] = {
     "quadloss": loss,
     "softloss": loss,
     "zeroone": loss,
-    "quadloss_back": loss_back,
-    "softloss_back": loss_back,
-    "softmax_softloss_back": loss_back,
     "rnd": random,
     "zeros": zeros,
     "state": copied,

@@ -92,6 +92,11 @@ def number(value: float, dtype: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+def epsilon(dtype: str) -> str:
+    """The type's epsilon as a C literal."""
+    return number({"f32": 2.0**-23, "f64": 2.0**-52}[dtype], dtype)
+
+
 _MARK = "\0"  # stands around the name of a field where its value will
 _LITERAL = re.compile(r"\bT\(\s*(-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?|-?inf|nan)\s*\)")
 _TYPE = re.compile(r"\bT\b")
@@ -117,7 +122,7 @@ class Module:
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
-        self.elementwise: dict[tuple[object, ...], tuple[KernelSpec, tuple[int, ...]]] = {}
+        self.elementwise: dict[tuple[object, ...], tuple[KernelSpec, tuple[int, ...], bool]] = {}
         self._pieces: dict[str, list[str]] = {}
         self._kernel_names = Names()
         self._table_names = Names()

@@ -117,6 +117,8 @@ class Elementwise(Record):
 
     `expr` is C++ with `{name}` for each argument's element (already of the element type, called `T` there), or a
     function of the attributes that returns such text (numbers as `T(0.5)`). Helpers of `templates/include` may be used.
+    Besides the arguments: `{epsilon}`, the element type's; and `{share}`, what the element's column counts in a loss's
+    average: its mask (1 where there is none) over the number of columns. The argument `mask` itself is not read.
     """
 
     expr: str | Callable[[AttrMap], str]

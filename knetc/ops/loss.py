@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from knetc.ir.types import Partial, show_dims
 from knetc.lazy import np
 from knetc.ops.activation import columns
-from knetc.ops.base import AttrMap, EvalContext, Kernel, OpDef, ShapeMismatch, register
+from knetc.ops.base import AttrMap, Elementwise, EvalContext, Kernel, OpDef, ShapeMismatch, register
 from knetc.ops.shapes import join, same_shape
 
 if TYPE_CHECKING:
@@ -121,7 +121,12 @@ def _loss(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Ten
     )
 
 
-def _loss_back(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor]) -> OpDef:
+def _loss_back(
+    name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor], slope: str
+) -> OpDef:
+    """`slope`: the gradient of a column's loss by one of its elements, as CUDA. A column of mask 0 has none at all,
+    whatever stands there, be it NaN or infinity.
+    """
     return register(
         OpDef(
             name=name,
@@ -129,7 +134,7 @@ def _loss_back(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor
             args=("p", "gold", "mask"),
             shape=_loss_back_shape,
             numpy=numpy,
-            cuda=Kernel(name),
+            cuda=Elementwise(f"{{share}} != T(0) ? ({slope}) * {{share}} : T(0)"),
         )
     )
 
@@ -145,14 +150,18 @@ SOFTLOSS = _loss(
 )
 ZEROONE = _loss("zeroone", "Share of columns whose first maximum differs. It has no gradient.", _zeroone)
 
-QUADLOSS_BACK = _loss_back("quadloss_back", "Gradient of `quadloss` by p: (p − gold)/columns.", _quadloss_back)
+QUADLOSS_BACK = _loss_back(
+    "quadloss_back", "Gradient of `quadloss` by p: (p − gold)/columns.", _quadloss_back, "{p} - {gold}"
+)
 SOFTLOSS_BACK = _loss_back(
     "softloss_back",
     "Gradient of `softloss` by p: −gold/(p·columns), 0 where p is at or under the bound.",
     _softloss_back,
+    "{p} > {epsilon} ? -{gold} / {p} : T(0)",
 )
 SOFTMAX_SOFTLOSS_BACK = _loss_back(
     "softmax_softloss_back",
     "Gradient of `softloss` after `soft`, by the argument of `soft`: (p − gold)/columns; gold's columns sum to 1.",
     _softmax_softloss_back,
+    "{p} - {gold}",
 )

@@ -201,14 +201,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dp = mask * (p - gold) / columns
+// y = quadloss_back(p, gold, mask)
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -518,8 +518,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
-    int n)) \
+  K(quadloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
   K(add_relu_back, (float* d_tmp4, const float* d_h_next, const float* d_h, const float* h, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
@@ -847,7 +846,7 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
       N));
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]

@@ -344,15 +344,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dx = mask * (p - gold) / columns, for p = soft(x)
+// y = softmax_softloss_back(p, gold, mask)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ dp,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns,
-    int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ y,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i / 65] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -724,8 +723,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
     const float* d_h_prev_4, int n)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, \
-    int columns, int n)) \
+  K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_65xsumN, (float* y, const float* dy, int summed)) \
   K(fused_d_input_tmp4_2, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
     float* d_input_tmp4, const float* d_h_next, const float* d_h, const float* output, const float* tmp3, \
@@ -1324,7 +1322,7 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
   // d:wbf/tmp2 f32[65,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      65, N));
+      N));
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
@@ -1485,7 +1483,7 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
   // d:wbf/tmp2 f32[65,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      65, N));
+      N));
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after

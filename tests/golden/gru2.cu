@@ -337,14 +337,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dp = mask * (p - gold) / columns
+// y = quadloss_back(p, gold, mask)
 //   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i / 5] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -673,8 +673,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(add_2, (float* d_y_2, const float* d_x, const float* d_x_2, const float* d_x_3, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
-    int n)) \
+  K(quadloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_5xsumN, (float* y, const float* dy, int summed)) \
   K(fused_d_newmem_tmp4_2, (float* d_update, float* d_update_2, float* d_h_prev, float* d_newmem_tmp4, \
     const float* d_h_next, const float* d_gru_h, const float* newmem, const float* gru_tmp3, const float* h_prev, \
@@ -1590,7 +1589,7 @@ int backward_quadloss_predict(knet_model* m, const float* gold, const float* mas
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(5 * N), 1.0 / N));
   // d:return f32[5,N]
-  TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask, 5, N));
+  TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // d:h/1/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->dh_1_gru_h, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after

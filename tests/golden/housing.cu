@@ -192,14 +192,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dp = mask * (p - gold) / columns
+// y = quadloss_back(p, gold, mask)
 //   housing.knet:6: return w * x .+ b
-__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -485,8 +485,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(add_N, (float* y, const float* a, const float* b, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
-    int n)) \
+  K(quadloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
   K(fill_normal, (float* y, unsigned long long seed, unsigned call, unsigned stream, double mean, double std, \
     int n)) \
@@ -661,7 +660,7 @@ int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsig
       N));
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, m->x, m->d_w));  // d:w f32[1,13]
   if (want & 1) {

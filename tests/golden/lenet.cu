@@ -224,15 +224,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dx = mask * (p - gold) / columns, for p = soft(x)
+// y = softmax_softloss_back(p, gold, mask)
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ dp,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns,
-    int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ y,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i / 10] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -704,8 +703,7 @@ static inline int knet_pool_release(knet_pool* p) {
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, \
-    int columns, int n)) \
+  K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_500xsumN, (float* y, const float* dy, int summed)) \
@@ -1048,7 +1046,7 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
   // d:wbf/tmp2 f32[10,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      10, N));
+      N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
   // d:wbf/w f32[10,500]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, m->c, m->d_wbf_w));

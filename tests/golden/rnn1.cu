@@ -13,7 +13,7 @@
 //       h = relu(d)
 //   end
 //
-// Peak memory with a batch of 100: 566.0 kB in 22 buffers (lower bound, the largest set live at once: 324.8 kB).
+// Peak memory with a batch of 100: 526.0 kB in 21 buffers (lower bound, the largest set live at once: 324.8 kB).
 //   state   h         f32[100,N]    40.0 kB
 //   input   x         f32[3,N]       1.2 kB
 //   param   a         f32[100,3]     1.2 kB
@@ -35,7 +35,6 @@
 //   grad    d:a       f32[100,3]     1.2 kB
 //   value   d:x       f32[3,N]       1.2 kB
 //   loss    @loss     f32[]             4 B
-//   value   d:h       f32[100,N]    40.0 kB
 // Each step on the stack but the first takes 81.2 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -188,24 +187,18 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dp = mask * (p - gold) / columns
+// quadloss_back, add, relu_back, element by element
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) quadloss_back_add_relu_back_kernel(float* __restrict__ d_y_3,
+    const float* __restrict__ x, const float* __restrict__ x_2, const float* __restrict__ d_x,
+    const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
-  }
-}
-
-// add, relu_back, element by element
-//   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) add_relu_back_kernel(float* __restrict__ d_y_2,
-    const float* __restrict__ d_x, const float* __restrict__ d_x_2, const float* __restrict__ x, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float d_y = d_x[i] + d_x_2[i];
-    d_y_2[i] = x[i] > 0.0f ? d_y : 0.0f;
+    const float share = mask ? mask[i / 100] * part : part;
+    const float x_i = x[i];
+    const float d_y = share != 0.0f ? (x_i - x_2[i]) * share : 0.0f;
+    const float d_y_2 = d_y + d_x[i];
+    d_y_3[i] = x_i > 0.0f ? d_y_2 : 0.0f;
   }
 }
 
@@ -482,9 +475,8 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
-    int n)) \
-  K(add_relu_back, (float* d_y_2, const float* d_x, const float* d_x_2, const float* x, int n)) \
+  K(quadloss_back_add_relu_back, (float* d_y_3, const float* x, const float* x_2, const float* d_x, \
+    const float* mask, int columns, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \
@@ -573,7 +565,6 @@ struct knet_model {
   float* d_d = nullptr;  // d:d f32[100,N]
   float* d_h_prev = nullptr;  // d:h@prev f32[100,N]
   float* d_x = nullptr;  // d:x f32[3,N]
-  float* d_h = nullptr;  // d:h f32[100,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[100,N]
@@ -607,7 +598,6 @@ const knet_buffer buffers[] = {
     {&knet_model::d_a, 300, 0},
     {&knet_model::d_x, 0, 3},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_h, 0, 100},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -731,10 +721,10 @@ int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsig
       100, 100 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
-  // d:h f32[100,N]
-  TRY(knet_launch_each(kernels.quadloss_back, 100 * N, m->stream, m->d_h, m->h, m->gold, mask, 100, N));
   TRY(take_state_gradient(m, m->dh, m->d_h_state, 100 * N * sizeof(float)));  // d:h f32[100,N], from the step after
-  TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_d, m->d_h, m->dh, m->h));  // d:d f32[100,N]
+  // d:d f32[100,N]
+  TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold, m->dh,
+      mask, N));
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, m->h_prev, m->d_b));  // d:b f32[100,100]

@@ -200,14 +200,14 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// dp = mask * (p - gold) / columns
+// y = quadloss_back(p, gold, mask)
 //   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ dp, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int columns, int n) {
-  const float share = (float)(1.0 / columns);
+__global__ void __launch_bounds__(256) quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
+    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] * share : share;
-    dp[i] = weight != 0 ? (p[i] - gold[i]) * weight : 0;
+    const float share = mask ? mask[i] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -540,8 +540,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
     const float* b_2, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, (float* dp, const float* p, const float* gold, const float* mask, int rows, int columns, \
-    int n)) \
+  K(quadloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_sumN, (float* y, const float* dy, int summed)) \
   K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
@@ -810,7 +809,7 @@ int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsig
       N));
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->a, m->d_wb_w));  // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_a));  // d:a f32[8,N]
@@ -841,7 +840,7 @@ int backward_quadloss_second(knet_model* m, const float* gold, const float* mask
       N));
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, 1, N));
+  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->b, m->d_wb_w));  // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_b));  // d:b f32[8,N]

@@ -27,9 +27,9 @@ NAN = {"KNETEMU_FILL": "0xff"}
 
 # fault: model, pattern, what takes its place. Caught by numbers other than the interpreter's, or by a refused call.
 VALUES = {
-    "broadcast_along_too_few": ("lstm2", r"b\[i % 5\]", "b[i % 4]"),
-    "sigm_back_wrong_sign": ("lstm2", r"\(y\[i\] \* \(1\.0f - y\[i\]\)\)", "(y[i] * (1.0f + y[i]))"),
-    "tanh_back_half": ("lstm2", r"\(\(1\.0f - y\[i\]\) \* \(1\.0f \+ y\[i\]\)\)", "(1.0f - y[i])"),
+    "broadcast_along_too_few": ("lstm2", r"\[i % 5\]", "[i % 4]"),
+    "sigm_back_wrong_sign": ("lstm2", r"\((\S+) \* \(1\.0f - \1\)\)", r"(\1 * (1.0f + \1))"),
+    "tanh_back_half": ("lstm2", r"\(\(1\.0f - (\S+)\) \* \(1\.0f \+ \1\)\)", r"(1.0f - \1)"),
     "soft_not_divided": ("lstm2", r"  for \(.*\) y\[i\] /= sum;\n", ""),
     "soft_top_of_one_thread": ("lstm2", r"  top = knet_block_max\(top\);\n", ""),
     "sumto_of_one_thread": ("lstm2", r"(dy\[base \+ .*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
@@ -77,7 +77,7 @@ VALUES = {
 }
 # Those that the numbers alone may not show: the way of running that does.
 SANITIZED = {
-    "one_too_many": ("lstm2", r"(sigm_kernel\(.*\) \{\n.*) i < n;", r"\1 i <= n;", ADDRESS),
+    "one_too_many": ("lstm2", r"(fused_\w+_kernel\([^{]*\{\n.*) i < n;", r"\1 i <= n;", ADDRESS),
     "no_barrier_before_the_parts": ("lstm2", r"  __syncthreads\(\);\n  T total", "  T total", THREAD),
 }
 RUN_SO = {
