@@ -12,7 +12,8 @@ import knetc.ops  # noqa: F401  (fills the registry)
 from knetc.codegen.elementwise import elementwise
 from knetc.codegen.fill import fill
 from knetc.codegen.index import collapse, count, part_count, part_index, rows_and_columns
-from knetc.codegen.library import LIBRARY, pool_kernel
+from knetc.codegen.library import LIBRARY
+from knetc.codegen.pooling import pool, pool_back
 from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import Kernel, Step, Unit
@@ -35,7 +36,7 @@ def _lower_step(module: Module, step: Step) -> list[Statement]:
     if isinstance(cuda, Elementwise):
         return elementwise(module, Kernel((step,)))
     if isinstance(cuda, Library):
-        return LIBRARY[cuda.call](module, step) or [pool_kernel(module, step)]
+        return CALLS[cuda.call](module, step)
     if isinstance(cuda, base.Kernel):
         if cuda.template not in KERNELS:
             raise KnetInternalError(f"no kernel is known for {cuda.template}", step.instr.span)
@@ -203,7 +204,14 @@ def _moved(module: Module, step: Step, template: str, value: str) -> Statement:
     return statement(template, target=module.ref(step.out), source=module.ref(step.args[0]), bytes=size, value=value)
 
 
+def chain(module: Module, step: Step) -> list[Statement]:
+    """An operator that can stand in a chain, by itself."""
+    return elementwise(module, Kernel((step,)))
+
+
+CALLS: Mapping[str, Build] = {**LIBRARY, "pool": pool, "pool_back": pool_back}
 KERNELS: Mapping[str, Build] = {
+    "chain": chain,
     "sumto": sumto,
     "soft": columnwise("soft", "y = soft(x), column by column", "y", "x"),
     "soft_back": columnwise("soft_back", "dx = y .* (dy - sum(dy .* y)), column by column", "dx", "dy", "y"),

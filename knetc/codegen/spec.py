@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from knetc.codegen.names import Names
 from knetc.ir.plan import Buffer, Plan, Step
@@ -17,6 +17,9 @@ from knetc.ir.program import Instr
 from knetc.options import Options
 from knetc.record import Record
 from knetc.values import Array
+
+if TYPE_CHECKING:
+    from knetc.codegen.chain import Chain
 
 FieldValue: TypeAlias = "str | int | tuple[object, ...]"
 REAL = {"f32": "float", "f64": "double"}
@@ -122,7 +125,7 @@ class Module:
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
-        self.elementwise: dict[tuple[object, ...], tuple[KernelSpec, tuple[int, ...], bool]] = {}
+        self.chains: dict[tuple[object, ...], Chain] = {}
         self._pieces: dict[str, list[str]] = {}
         self._kernel_names = Names()
         self._table_names = Names()

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Protocol, cast
 
 from knetc.errors import KnetInternalError
-from knetc.ir.passes import conditions, fuse, gradient, shapes, simplify, state
+from knetc.ir.passes import conditions, fuse, gradient, shapes, simplify, state, winners
 from knetc.ir.program import Program
 from knetc.ir.verify import verify
 from knetc.options import Options
@@ -33,6 +33,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("shapes", "ssa", "typed", shapes.run, "infers every size, the batch symbolic"),
     Pass("gradient", "typed", "training", gradient.run, "appends the backward programs and the update"),
     Pass("simplify", "training", "training", simplify.run, "equal and unused values, copies; exact to the bit"),
+    Pass("winners", "training", "training", winners.run, "maximum pooling goes back by each window's winner"),
     Pass("fuse", "training", "training", fuse.run, "elementwise values over the same dims as one kernel"),
 )
 

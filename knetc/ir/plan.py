@@ -246,8 +246,7 @@ class _Planner:
 
     def _variant(self, variant: Variant, known: dict[str, Buffer]) -> VariantPlan:
         scope = dict(known)
-        named = {value for name, value in variant.names if not _nested(name)} | {variant.result}
-        registers = _registers(variant.forward, named | uses.read_back(variant))
+        registers = _registers(variant.forward, uses.named(variant) | uses.read_back(variant))
         forward = tuple(self._units(variant.forward, lambda i: self._forward(i, scope, registers)))
         names = tuple((n, scope[v]) for n, v in variant.names if scope[v].kind != "register")
         return VariantPlan(
@@ -346,7 +345,7 @@ class _Planner:
         return Step(Instr(grad.name, "copy", instr.args, type=grad.type, span=instr.span), grad, (source,))
 
 
-def _registers(body: Iterable[Instr], outside: AbstractSet[str | None]) -> set[str]:
+def _registers(body: Iterable[Instr], outside: AbstractSet[str]) -> set[str]:
     """The values that only their own kernel reads; `outside` are read by others than this list."""
     kernels = {i.out: i.kernel for i in body if i.kernel and i.out not in outside}
     for i in body:
@@ -354,11 +353,6 @@ def _registers(body: Iterable[Instr], outside: AbstractSet[str | None]) -> set[s
             if kernels.get(a, i.kernel) != i.kernel:
                 del kernels[a]
     return set(kernels)
-
-
-def _nested(name: str) -> bool:
-    """Whether a variable belongs to a definition that the model calls: it may then have no memory of its own."""
-    return "/" in name
 
 
 def _var(instr: Instr) -> str:

@@ -5,7 +5,7 @@ Used by the passes from `gradient` on, by the interpreter and by the plan.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from knetc import ops
@@ -68,3 +68,32 @@ def input_index(instr: Instr) -> int:
 def read_back(variant: Variant) -> set[str]:
     """The values that some backward program of the variant reads."""
     return {arg for b in variant.backward for i in b.body for arg in i.args}
+
+
+def readers(body: Iterable[Instr]) -> dict[str, list[Instr]]:
+    """The instructions that read each value, in order."""
+    found: dict[str, list[Instr]] = {}
+    for instr in body:
+        for a in dict.fromkeys(instr.args):
+            found.setdefault(a, []).append(instr)
+    return found
+
+
+def named(variant: Variant) -> set[str]:
+    """The values that are read by name after a forward call: the model's value and the variables of its definition.
+
+    Those of a definition that the model calls (`h/cell`) may have no memory of their own.
+    """
+    found = {value for name, value in variant.names if "/" not in name}
+    return found if variant.result is None else found | {variant.result}
+
+
+def prologue(kernel: Sequence[Instr]) -> set[str]:
+    """The values that a kernel computes anew wherever an operator with a reach reads them: no other reads those."""
+    registry = ops.registry()
+    found: set[str] = set()
+    for instr in reversed(kernel):
+        reads = [i for i in kernel if instr.out in i.args]
+        if reads and all(registry[i.op].reach or i.out in found for i in reads):
+            found.add(instr.out)
+    return found

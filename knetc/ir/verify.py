@@ -15,6 +15,7 @@ from knetc.errors import KnetInternalError
 from knetc.ir.printer import print_instr
 from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Program, Variant
 from knetc.ir.types import UNKNOWN, N, Partial, Type
+from knetc.ir.uses import prologue
 from knetc.ops.base import Elementwise, OpDef, ShapeMismatch
 
 RULES = {
@@ -32,7 +33,7 @@ RULES = {
     "types": "every value is typed, in the program's element type, batch last, dims complete",
     "shape rule": "the operator's shape rule agrees with the types",
     "gradients": "an effect of a backward program names a parameter, input or state, once, with its type",
-    "kernels": "the members of a kernel stand together, numbered in order; several elementwise values of one shape",
+    "kernels": "a kernel's members stand together; they are elementwise values of one shape, and one with a reach",
     "losses": "a variant has one backward program a loss; one without a result only 'zero'",
     "update": "one update for each parameter that has a gradient",
 }
@@ -124,7 +125,8 @@ class _Verifier:
                 self.let(instr)
             else:
                 op = self.op(instr)
-                if not (op.user or (self.ssa and op.name in ("state", "keep"))):
+                passes_own = self.training and op.pure and op.args  # what a pass puts there
+                if not (op.user or passes_own or (self.ssa and op.name in ("state", "keep"))):
                     self.fail("operators", f"{op.name} may not stand in a forward list", instr)
                 self.instr(instr, op, types)
             if self.level and instr.guard is not ALWAYS and instr.guard != ALWAYS:
@@ -239,9 +241,14 @@ class _Verifier:
             if not kernel:
                 continue
             number += 1
-            alike = len({i.type.dims for i in members if i.type}) == 1
-            whole = all(i.type and isinstance(self.ops[i.op].cuda, Elementwise) for i in members)
-            if kernel != number or len(members) == 1 or not alike or not whole or not self.training:
+            before = prologue(members)
+            alike = len({i.type.dims for i in members if i.type and i.out not in before}) == 1
+            reaching = [i for i in members if self.ops[i.op].reach]
+            one = len({(i.args, self.ops[i.op].reach) for i in reaching}) <= 1
+            own = {i.out for i in members} - before
+            apart = not any(own.intersection(i.args) for i in reaching)
+            whole = all(i.type and (i in reaching or isinstance(self.ops[i.op].cuda, Elementwise)) for i in members)
+            if kernel != number or len(members) == 1 or not (alike and one and apart and whole and self.training):
                 self.fail("kernels", f"kernel {kernel} of {', '.join(i.out for i in members)}", members[0])
 
     # --- an instruction -----------------------------------------------------------------------------------------------

@@ -152,7 +152,9 @@ class OpDef(Record):
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
     operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same
     result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is
-    not the batch even where they are inputs of the model (conv's w, dot's a).
+    not the batch even where they are inputs of the model (conv's w, dot's a). `reach`: how far from its own place an
+    element of the result reads its arguments, for an operator that can stand in a kernel with elementwise ones:
+    `window`, or `column`; empty for all others.
     """
 
     name: str
@@ -168,6 +170,7 @@ class OpDef(Record):
     effect: bool = False
     pure: bool = True
     weights: tuple[int, ...] = ()
+    reach: str = ""
 
 
 _REGISTRY: dict[str, OpDef] = {}

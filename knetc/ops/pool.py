@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 from knetc.ir.types import Dim, Partial
 from knetc.lazy import np
 from knetc.ops import checks
-from knetc.ops.base import AttrMap, EvalContext, GradientBuilder, Keyword, Library, OpDef, ShapeMismatch, register
+from knetc.ops.base import (
+    AttrMap,
+    EvalContext,
+    GradientBuilder,
+    Kernel,
+    Keyword,
+    Library,
+    OpDef,
+    ShapeMismatch,
+    register,
+)
 from knetc.ops.shapes import join
 from knetc.ops.window import Window, image_rank, image_size, inside, offset, pool_window
 from knetc.values import Symbol
@@ -57,6 +67,15 @@ def _pool_shape(
     batch: Dim | None = join(x[-1], y[-1], f"a batch of {x[-1]!r}, its use needs {y[-1]!r}", [0, -1])
     xs, ys = (tuple(s[i] for s in spatial) for i in range(2))
     return (Partial((*xs, channels, batch)),), Partial((*ys, channels, batch))
+
+
+def _unpool_shape(
+    args: tuple[Partial, ...], out: Partial, attrs: AttrMap, assume: bool
+) -> tuple[tuple[Partial, ...], Partial]:
+    """dy and the winners have the shape of the result of `pool`, the result that of its argument."""
+    dy, winner = args
+    (x,), known = _pool_shape((out,), dy if dy.dims is not None else winner, attrs, assume)
+    return (known, known), x
 
 
 def _pool_back_shape(
@@ -164,6 +183,29 @@ def _spread_maximum(dx: Tensor, dy: Tensor, x: Tensor, y: Tensor, window: Window
             dx[at] += dy * hit
 
 
+def _winner(ctx: EvalContext, x: Tensor) -> Tensor:
+    d = x.ndim - 2
+    window, size, out = pool_window(ctx.attrs, d), x.shape[:d], ctx.dims[:d]
+    padded = _pad(_planes(x), size, window, out, -np.inf)
+    y = _reduce(padded, window, out, np.maximum)
+    winner = np.full(y.shape, -1, ctx.dtype)
+    for rank, position in enumerate(np.ndindex(*reversed(window.size))):
+        winner[(padded[offset(position, window, out)] == y) & (winner < 0)] = rank
+    if _full(window, out) != size:
+        winner[np.broadcast_to(_count(size, window, out, ctx.dtype), winner.shape) == 0] = -1
+    return winner.reshape(ctx.dims[::-1]).T
+
+
+def _unpool(ctx: EvalContext, dy: Tensor, winner: Tensor) -> Tensor:
+    d = dy.ndim - 2
+    window, size, out = pool_window(ctx.attrs, d), ctx.dims[:d], dy.shape[:d]
+    planes, won = _planes(dy), _planes(winner)
+    dx = np.zeros((planes.shape[0], *reversed(_full(window, out)), 1), ctx.dtype)
+    for rank, position in enumerate(np.ndindex(*reversed(window.size))):
+        dx[offset(position, window, out)] += planes * (won == rank)
+    return np.ascontiguousarray(dx[inside(size, window.padding)]).reshape(ctx.dims[::-1]).T
+
+
 # --- gradient ---------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +235,38 @@ POOL = register(
         gradient=_pool_gradient,
         reads=("x", "out"),
         user=True,
+        reach="window",
+    )
+)
+
+# Maximum pooling again, for programs that keep the winners for the way back (`ir.passes.winners`), not argument and
+# result.
+_WINDOW = {key: keyword for key, keyword in KEYWORDS.items() if key != "mode"}
+
+WINNER = register(
+    OpDef(
+        name="winner",
+        doc="The place of the first largest element in each window, dimension 0 running fastest; -1 where there is "
+        "none. It is constant almost everywhere, so it has no gradient.",
+        args=("x",),
+        keywords=_WINDOW,
+        shape=_pool_shape,
+        numpy=_winner,
+        cuda=Kernel("chain"),
+        reach="window",
+    )
+)
+
+UNPOOL = register(
+    OpDef(
+        name="unpool",
+        doc="Gradient of maximum pooling: each window's goes to its winner. It has no gradient itself.",
+        args=("dy", "winner"),
+        keywords=_WINDOW,
+        shape=_unpool_shape,
+        numpy=_unpool,
+        cuda=Kernel("chain"),
+        reach="window",
     )
 )
 

@@ -171,11 +171,11 @@ extern "C" {
 
 // add, relu, element by element
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_2,
+    const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 100];
-    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
+    y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
@@ -538,7 +538,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_relu_100xN, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_10xN, (float* y, const float* a, const float* b, int n)) \
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \

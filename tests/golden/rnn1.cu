@@ -133,13 +133,13 @@ extern "C" {
 // add, add, relu, element by element
 //   rnn1.knet:8: d = a * x .+ b * h .+ c
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_2, float* __restrict__ y_3,
-    const float* __restrict__ x, const float* __restrict__ x_2, const float* __restrict__ x_3, int n) {
+__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_3, float* __restrict__ y_4,
+    const float* __restrict__ x_2, const float* __restrict__ x_3, const float* __restrict__ x_4, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float y = x[i] + x_2[i];
-    const float y_2_i = y + x_3[i % 100];
-    y_2[i] = y_2_i;
-    y_3[i] = y_2_i < 0.0f ? 0.0f : y_2_i;
+    const float y_2 = x_2[i] + x_3[i];
+    const float y_3_i = y_2 + x_4[i % 100];
+    y_3[i] = y_3_i;
+    y_4[i] = y_3_i < 0.0f ? 0.0f : y_3_i;
   }
 }
 
@@ -190,15 +190,15 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
 // quadloss_back, add, relu_back, element by element
 //   rnn1.knet:9: h = relu(d)
 __global__ void __launch_bounds__(256) quadloss_back_add_relu_back_kernel(float* __restrict__ d_y_3,
-    const float* __restrict__ x, const float* __restrict__ x_2, const float* __restrict__ d_x,
+    const float* __restrict__ x_2, const float* __restrict__ x_3, const float* __restrict__ d_x,
     const float* __restrict__ mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 100] * part : part;
-    const float x_i = x[i];
-    const float d_y = share != 0.0f ? (x_i - x_2[i]) * share : 0.0f;
+    const float x_2_i = x_2[i];
+    const float d_y = share != 0.0f ? (x_2_i - x_3[i]) * share : 0.0f;
     const float d_y_2 = d_y + d_x[i];
-    d_y_3[i] = x_i > 0.0f ? d_y_2 : 0.0f;
+    d_y_3[i] = x_2_i > 0.0f ? d_y_2 : 0.0f;
   }
 }
 
@@ -470,12 +470,12 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, (float* y_2, float* y_3, const float* x, const float* x_2, const float* x_3, int n)) \
+  K(add_relu_100xN, (float* y_3, float* y_4, const float* x_2, const float* x_3, const float* x_4, int n)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back_add_relu_back, (float* d_y_3, const float* x, const float* x_2, const float* d_x, \
+  K(quadloss_back_add_relu_back, (float* d_y_3, const float* x_2, const float* x_3, const float* d_x, \
     const float* mask, int columns, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \

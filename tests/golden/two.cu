@@ -143,11 +143,11 @@ extern "C" {
 
 // add, tanh, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
+__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    y[i] = knet_tanh(tmp2);
+    y_2[i] = knet_tanh(tmp2);
   }
 }
 
@@ -163,17 +163,17 @@ __global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const
 // 5 operations, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y, float* __restrict__ return_,
-    float* __restrict__ y_2, const float* __restrict__ tmp1, const float* __restrict__ b,
+__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y_2, float* __restrict__ return_,
+    float* __restrict__ y_3, const float* __restrict__ tmp1, const float* __restrict__ b,
     const float* __restrict__ tmp1_2, const float* __restrict__ b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    const float y_i = knet_tanh(tmp2);
-    y[i] = y_i;
+    const float y_2_i = knet_tanh(tmp2);
+    y_2[i] = y_2_i;
     const float tmp2_2 = tmp1_2[i] + b_2[i % 8];
     const float return__i = 1.0f / (1.0f + knet_exp(-tmp2_2));
     return_[i] = return__i;
-    y_2[i] = y_i * return__i;
+    y_3[i] = y_2_i * return__i;
   }
 }
 
@@ -250,15 +250,15 @@ __global__ void __launch_bounds__(256) sumto_8xsumN_kernel(float* __restrict__ y
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 __global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __restrict__ d_tmp2,
     float* __restrict__ d_tmp2_2, const float* __restrict__ d_x, const float* __restrict__ return_,
-    const float* __restrict__ x, int n) {
+    const float* __restrict__ x_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_x_i = d_x[i];
     const float return__i = return_[i];
-    const float x_i = x[i];
+    const float x_2_i = x_2[i];
     const float d_y = d_x_i * return__i;
-    const float d_return = d_x_i * x_i;
+    const float d_return = d_x_i * x_2_i;
     d_tmp2[i] = d_return * (return__i * (1.0f - return__i));
-    d_tmp2_2[i] = d_y * ((1.0f - x_i) * (1.0f + x_i));
+    d_tmp2_2[i] = d_y * ((1.0f - x_2_i) * (1.0f + x_2_i));
   }
 }
 
@@ -534,9 +534,9 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_tanh_8xN, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_tanh_8xN, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_N, (float* y, const float* a, const float* b, int n)) \
-  K(fused_y_8xN, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, const float* tmp1_2, \
+  K(fused_y_8xN, (float* y_2, float* return_, float* y_3, const float* tmp1, const float* b, const float* tmp1_2, \
     const float* b_2, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
@@ -545,7 +545,7 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
   K(mul_sigm_back_tanh_back, (float* d_tmp2, float* d_tmp2_2, const float* d_x, const float* return_, \
-    const float* x, int n)) \
+    const float* x_2, int n)) \
   K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
     int n)) \
   K(fill_constant, (float* y, double value, int n)) \

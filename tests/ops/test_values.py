@@ -1,6 +1,7 @@
 """Values of the matrix product, broadcasting, activations and losses, against hand figures and loops."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -155,9 +156,9 @@ def test_soft_of_large_numbers():
 )
 @BOTH
 def test_elementwise_operators_keep_type_and_order(op, dtype):
-    args = [sample(RNG, 2, 3, 4, 5, low=0.1) for _ in registry()[op].args]
+    args = [sample(RNG, *((5,) if a == "mask" else (2, 3, 4, 5)), low=0.1) for a in registry()[op].args]
     for attrs in ({}, {"a": 2, "p": 3}, {"a": 0.1, "p": -1}, {"p": 0.5}) if "p" in registry()[op].keywords else ({},):
-        y = evaluate(op, *args, dtype=dtype, **attrs)
+        y = evaluate(op, *args, dims=args[0].shape, dtype=dtype, **attrs)
         assert y.flags.f_contiguous and y.dtype == dtype
 
 
@@ -165,10 +166,12 @@ def test_elementwise_operators_keep_type_and_order(op, dtype):
 
 
 def _python(text: str) -> str:
-    text = text.replace("knet_", "np.").replace("np.pow", "np.power").replace("T(", "float(")
+    text = text.replace("knet_", "np.").replace("np.pow", "np.power")
+    text = re.sub(r"T\(([-0-9.e]+)\)", r"\1", text)
+    text = re.sub(r"\(([^()]*) \? ([^()]*) : ([^()]*)\)", r"np.where(\1, \2, \3)", text)
     if "?" in text:
         test, rest = text.split(" ? ")
-        yes, no = rest.split(" : ")
+        yes, no = rest.rsplit(" : ", 1)
         return f"np.where({test}, {yes}, {no})"
     return text
 
@@ -179,7 +182,8 @@ def _python(text: str) -> str:
 def test_the_emitted_expression_says_the_same(op):
     """The CUDA text is evaluated with the scalar arithmetic of Python: every operator, in several settings."""
     definition = registry()[op]
-    args = {name: sample(RNG, 3, 4, low=0.2, high=2.0) for name in definition.args}
+    args = {n: sample(RNG, *((4,) if n == "mask" else (3, 4)), low=0.2, high=2.0) for n in definition.args}
+    magic = {"share": "(args['mask'] / 4)", "epsilon": "2.0**-52"}
     powers = [
         {"a": a, "p": p} for a, p in ((1, 1), (2, 2), (-0.5, -1), (3, 0.5), (2, 0), (1.5, 3), (1, 1.7), (2, -2.5))
     ]
@@ -190,9 +194,7 @@ def test_the_emitted_expression_says_the_same(op):
     ):
         expr = definition.cuda.expr
         text = expr(attributes(op, **attrs)) if callable(expr) else expr
-        got = eval(
-            _python(text.format_map({n: f"args['{n}']" for n in args})), {"np": np, "args": args, "float": float}
-        )
+        got = eval(_python(text.format_map({n: f"args['{n}']" for n in args} | magic)), {"np": np, "args": args})
         np.testing.assert_allclose(got, evaluate(op, *args.values(), **attrs), rtol=1e-12)
 
 

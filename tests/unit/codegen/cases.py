@@ -120,6 +120,9 @@ def gradients() -> list[Case]:
         (x,) = case.dims
         y = result_dims(case)
         found.append(Case("pool_back", (y, x, y), case.attrs, out=x))
+        if case.attrs["mode"] == POOLS[0]:
+            window = {key: value for key, value in case.attrs.items() if key != "mode"}
+            found += [Case("winner", (x,), window), Case("unpool", (y, y), window, out=x)]
     return found
 
 

@@ -40,6 +40,14 @@ class Context:
         return fill(filler, self.dims, self.dtype, seed, index, call)
 
 
+class PoolContext(Context):
+    """That of maximum pooling, for an operator that goes by its winners."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.attrs = {**self.attrs, "mode": "CUDNN_POOLING_MAX"}
+
+
 @pytest.fixture(scope="module", params=["f32", "f64"])
 def emitted(request):
     """All cases in one library, compiled once for each element type."""
@@ -60,7 +68,7 @@ def test_operators_by_value(emitted, batch):
         args = inputs[taken : taken + len(case.dims)]
         taken += len(case.dims)
         dims = tuple(batch if d is N else d for d in result_dims(case))
-        if case.op == "pool_back":  # its y is the pooling of its x
+        if case.op in ("pool_back", "unpool"):  # they read what pooling made of an image
             continue
         want = registry()[case.op].numpy(Context(case, k, dims, inputs[0].dtype, 11, 1), *args)
         got = executable.read("value", f"v{k}")
@@ -72,7 +80,7 @@ def test_operators_by_value(emitted, batch):
 
 @pytest.mark.parametrize("batch", [1, 6])
 def test_pooling_gradients_by_value(emitted, batch):
-    # With x at hand, y is what pooling made of it; ties go to the first maximum.
+    # With x at hand, y is what pooling made of it, and its winners; ties go to the first maximum.
     dtype, executable = emitted
     inputs = data_for(ALL, dtype, batch, seed=3)
     taken = 1
@@ -83,6 +91,13 @@ def test_pooling_gradients_by_value(emitted, batch):
             pool = registry()["pool"].numpy(Context(case, k, dy.shape, dy.dtype, 0, 0), x)
             inputs[taken + 2] = np.asfortranarray(pool)
             wanted[k] = registry()["pool_back"].numpy(Context(case, k, x.shape, dy.dtype, 0, 0), dy, x, pool)
+        elif case.op == "unpool":
+            dy, size = inputs[taken], tuple(batch if d is N else d for d in case.out)
+            x = np.asfortranarray(np.random.default_rng(k).integers(0, 3, size), dy.dtype)
+            won = registry()["winner"].numpy(Context(case, k, dy.shape, dy.dtype, 0, 0), x)
+            inputs[taken + 1] = np.asfortranarray(won)
+            pool = registry()["pool"].numpy(PoolContext(case, k, dy.shape, dy.dtype, 0, 0), x)
+            wanted[k] = registry()["pool_back"].numpy(PoolContext(case, k, size, dy.dtype, 0, 0), dy, x, pool)
         taken += len(case.dims)
     executable.forward(NONE, inputs, push=False)
     for k, want in wanted.items():
