@@ -1,250 +1,48 @@
-"""The text of a kernel that computes a chain of steps, one thread an element.
+"""Kernels over the elements of a value: one operator, or a chain of them that fusion put together.
 
-Before: `codegen.elementwise`, which asks for it once for every kind of chain. After: the template
-`kernels/elementwise.cu.j2`, which pastes the lines. Broadcast arguments are read by index arithmetic; what only the
-kernel itself reads is a variable of it. A pooling reads its argument in a window; what comes before it in the chain is
-computed anew for each element of the window.
+Before: `ir.plan`, whose `Kernel` is such a chain; `codegen.chain_text` writes its text. After: `codegen.functions`,
+which writes the launches.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from knetc.codegen.chain_text import write_chain
+from knetc.codegen.index import count, rows_and_columns
+from knetc.codegen.spec import Module, Statement, describe, statement
+from knetc.ir.plan import Buffer, Kernel
 
-from knetc.codegen.index import collapse, operand_index, rows_and_columns
-from knetc.codegen.names import Names
-from knetc.codegen.spec import FieldValue, KernelSpec, Module, epsilon, spell_type
-from knetc.codegen.window import Pooling
-from knetc.ir import uses
-from knetc.ir.plan import Buffer, Kernel, Step
-from knetc.ir.program import Instr
-from knetc.ir.types import Dims
-from knetc.ops.base import Elementwise, registry
-from knetc.record import Record
-
-# The names that the lines and the pasted pieces use themselves.
-_RESERVED = ("i", "n", "T", "mask", "columns", "part", "share", "image", "at", "o", "first", "top", "sum", "element")
-_TAKEN = (*_RESERVED, "x", "y", "z")
-_MOST_OPS = 3
+MAX_THREADS = 256
 
 
-class Chain(Record):
-    """A kernel, which of the chain's inputs are its parameters, and whether a mask and the number of columns follow."""
-
-    spec: KernelSpec
-    read: tuple[int, ...]
-    shares: bool
-
-
-def write_chain(module: Module, kernel: Kernel) -> Chain:
-    """The kernel of a chain of steps, with the names of the chain that it is first met for."""
-    return _Writer(module, kernel).chain()
-
-
-def call_text(instr: Instr) -> str:
-    """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
-    op = registry()[instr.op]
-    attrs = [
-        f"{key}={value!r}" for key, value in instr.attrs if key in op.keywords and value != op.keywords[key].default
-    ]
-    return f"{instr.op}({', '.join(op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
-
-
-class _Writer:
-    def __init__(self, module: Module, kernel: Kernel) -> None:
-        self.module = module
-        self.kernel = kernel
-        self.real = module.real
-        self.single = len(kernel.steps) == 1
-        self.made = {s.out: s for s in kernel.steps}
-        before = uses.prologue([s.instr for s in kernel.steps])
-        self.steps = [s for s in kernel.steps if s.instr.out not in before]
-        self.dims = self.steps[0].out.type.dims
-        self.at_i: Counter[Buffer] = Counter()  # how often each array from outside is read at the thread's own element
-        self.elsewhere: dict[Buffer, None] = {}  # those that are read at other places
-        self._count_reads()
-        self.inputs = [b for b in kernel.inputs if b in self.at_i or b in self.elsewhere]
-        self.groups = collapse(self.dims, [b.type.dims for b in self.at_i])
-        self.names = self._names()
-        self.places: dict[Buffer, str] = {}  # how the element i of a value or array is read
-        self.shares = any("{share}" in self._expression(s) for s in self.steps if not registry()[s.instr.op].reach)
-
-    def chain(self) -> Chain:
-        """The kernel with what belongs to its launch."""
-        real = self.real
-        spec = KernelSpec(
-            template="elementwise",
-            stem=self._stem(),
-            signature=(
-                *(f"{real}* {self.names[b]}" for b in self.kernel.outputs),
-                *(f"const {real}* {self.names[b]}" for b in self.inputs),
-                *((f"const {real}* mask", "int columns") if self.shares else ()),
-                "int n",
-            ),
-            formula=self._formula(),
-            fields=(("before", self._before()), ("lines", tuple(self._lines()))),
-        )
-        return Chain(spec, tuple(k for k, b in enumerate(self.kernel.inputs) if b in self.inputs), self.shares)
-
-    # --- what is read -------------------------------------------------------------------------------------------------
-
-    def _count_reads(self) -> None:
-        for step in self.steps:
-            if registry()[step.instr.op].reach:
-                for b in step.args:
-                    self.elsewhere.update(dict.fromkeys(self._sources(b)))
-                continue
-            for name, b in self._arguments(step):
-                times = self._expression(step).count(f"{{{name}}}")
-                if times and b not in self.made:
-                    self.at_i[b] += times
-
-    def _sources(self, b: Buffer) -> Iterable[Buffer]:
-        """The arrays from outside that a value of the prologue is computed from."""
-        if b not in self.made:
-            yield b
-            return
-        for name, a in self._arguments(self.made[b]):
-            if f"{{{name}}}" in self._expression(self.made[b]):
-                yield from self._sources(a)
-
-    def _arguments(self, step: Step) -> Iterable[tuple[str, Buffer]]:
-        return zip(registry()[step.instr.op].args, step.args, strict=True)
-
-    def _expression(self, step: Step) -> str:
-        """The operator's expression in the element type, `{name}` for each argument."""
-        cuda = registry()[step.instr.op].cuda
-        assert isinstance(cuda, Elementwise)
-        expr = spell_type(cuda.expr(dict(step.instr.attrs)) if callable(cuda.expr) else cuda.expr, self.module.dtype)
-        if "knet_" in expr:
-            self.module.features.add("math")
-        return expr
-
-    # --- names --------------------------------------------------------------------------------------------------------
-
-    def _names(self) -> dict[Buffer, str]:
-        """A name for each array: the operator's own where there is one step, else from Knet's names."""
-        names = Names(_RESERVED if self.single else _TAKEN)
-        found: dict[Buffer, str] = {}
-        if self.single:
-            (step,) = self.kernel.steps
-            for name, b in self._arguments(step):
-                found.setdefault(b, names.fresh(name))
-            wished = {step.out: "dx" if "dy" in found.values() else "y"}
-        else:
-            wished = {b: _short(b, "x") for b in self.inputs}
-            wished |= {s.out: _short(s.out, "y") for s in self.kernel.steps}
-        return found | {b: names.fresh(name) for b, name in wished.items()}
-
-    def _stem(self) -> str:
-        ops = list(dict.fromkeys(s.instr.op for s in self.kernel.steps))
-        what = "_".join(ops) if len(ops) <= _MOST_OPS else f"fused_{_short(self.kernel.outputs[-1], 'y')}"
-        windows = [s for s in self.steps if registry()[s.instr.op].reach == "window"]
-        if windows:
-            return f"{what}_{self._pooling(windows[0]).names()}"
-        shapes = "x".join(map(str, self.groups)) if not all(all(g.kept) for g in self.groups) else ""
-        return f"{what}_{shapes}" if shapes else what
-
-    def _formula(self) -> str:
-        if not self.single:
-            ops = [s.instr.op for s in self.kernel.steps]
-            return f"{', '.join(ops) if len(ops) <= _MOST_OPS else f'{len(ops)} operations'}, element by element"
-        (step,) = self.kernel.steps
-        return f"{self.names[step.out]} = {call_text(step.instr)}"
-
-    # --- lines --------------------------------------------------------------------------------------------------------
-
-    def _before(self) -> tuple[str, ...]:
-        return (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
-
-    def _lines(self) -> list[str]:
-        """The statements for element i: arrays that are read more than once first, then each value."""
-        lines = [self._share()] if self.shares else []
-        for b, times in self.at_i.items():
-            self.places[b] = self._read(b, self.dims, "i")
-            if times > 1 and not self.single:
-                variable = f"{self.names[b]}_i"
-                lines.append(f"const {self.real} {variable} = {self.places[b]};")
-                self.places[b] = variable
-        for step in self.steps:
-            lines += self._value(step) if not registry()[step.instr.op].reach else self._window(step)
-        return lines
-
-    def _share(self) -> str:
-        """What the element's column counts in a loss's average."""
-        rows, _ = rows_and_columns(self.dims)
-        return f"const {self.real} share = mask ? mask[{'i' if rows == 1 else f'i / {rows}'}] * part : part;"
-
-    def _read(self, b: Buffer, dims: Dims, index: str) -> str:
-        """An array from outside, broadcast to `dims`, at element `index` of those."""
-        groups = collapse(dims, [b.type.dims])
-        return f"{self.names[b]}[{operand_index(groups, 0, index)}]"
-
-    def _fill(self, step: Step, reads: dict[str, str]) -> str:
-        return self._expression(step).format(**reads, epsilon=epsilon(self.module.dtype), share="share")
-
-    def _value(self, step: Step) -> list[str]:
-        """The statements for one value of an elementwise operator."""
-        text = self._fill(step, {name: self.places.get(b, "0") for name, b in self._arguments(step)})
-        name = self.names[step.out]
-        if step.out.kind == "register":
-            self.places[step.out] = name
-            return [f"const {self.real} {name} = {text};"]
-        if not any(step.out in s.args for s in self.steps):
-            return [f"{name}[i] = {text};"]
-        self.places[step.out] = f"{name}_i"
-        return [f"const {self.real} {name}_i = {text};", f"{name}[i] = {name}_i;"]
-
-    def _at(self, b: Buffer, dims: Dims, index: str) -> str:
-        """A value before a window, or an array, at element `index` of `dims`."""
-        if b not in self.made:
-            return self._read(b, dims, index)
-        step = self.made[b]
-        reads = {name: self._at(a, dims, index) for name, a in self._arguments(step)}
-        return f"({self._fill(step, reads)})"
-
-    # --- windows ------------------------------------------------------------------------------------------------------
-
-    def _pooling(self, step: Step) -> Pooling:
-        if step.instr.op == "unpool":
-            return Pooling(step.instr, step.out.type.dims, step.args[0].type.dims)
-        return Pooling(step.instr, step.args[0].type.dims, step.out.type.dims)
-
-    def _window(self, step: Step) -> list[str]:
-        """The lines of a pooling, together with its winners where they are wanted, or of its way back."""
-        if step.out in self.places:
-            return []
-        p = self._pooling(step)
-        fields: dict[str, FieldValue] = {**dict(p.fields()), "real": self.real}
-        if step.instr.op == "unpool":
-            dy, winner = step.args
-            fields |= {"value": self._at(dy, dy.type.dims, "o"), "winner": f"{self.names[winner]}[o]"}
-            found = {step.out: "sum"}
-            piece = "unpool"
-        else:
-            (x,) = step.args
-            both = [s for s in self.steps if s.instr.op in ("pool", "winner") and s.args == step.args]
-            found = {s.out: "top" if s.instr.op == "pool" else "first" for s in both}
-            fields |= {"value": self._at(x, x.type.dims, "at"), "winner": "yes" if "first" in found.values() else ""}
-            piece = "pool_max" if "max" in p.mode.lower() else "pool_average"
-            self.module.features.add("math")
-        lines = self.module.render(f"pieces/{piece}.cu.j2", fields).split("\n")
-        self.places |= found
-        return lines + [f"{self.names[b]}[i] = {text};" for b, text in found.items() if b.kind != "register"]
+def chain(module: Module, kernel: Kernel) -> list[Statement]:
+    """The launch of a chain: a thread for each element of its last result, or a block for each column."""
+    key = _structure(kernel)
+    text = module.chains.get(key)
+    if text is None:
+        text = module.chains[key] = write_chain(module, kernel)
+    inputs = kernel.inputs
+    last = next(s for s in reversed(kernel.steps) if s.out.kind != "register")
+    rows, columns = rows_and_columns(last.out.type.dims)
+    arguments = [module.ref(b) for b in (*kernel.outputs, *(inputs[k] for k in text.read))]
+    if text.shares:
+        arguments += ["mask", columns]
+    name = module.kernel(text.spec, [s.instr for s in kernel.steps])
+    if text.by_column:
+        threads = min(MAX_THREADS, (rows + 31) // 32 * 32)
+        given = ", ".join((*arguments, str(rows)))
+        return [
+            statement("launch", kernel=name, blocks=columns, threads=threads, arguments=given, value=describe(last))
+        ]
+    elements, given = count(last.out.type.dims), ", ".join(arguments)
+    return [statement("launch_each", kernel=name, elements=elements, arguments=given, value=describe(last))]
 
 
-def _short(b: Buffer, otherwise: str) -> str:
-    """The end of a nested Knet name: `h/input` gives `input`, `h/input/tmp1` `input_tmp1`, `h/cell@prev` `cell_prev`, a
-    gradient `d_` before it; `otherwise` for the variables of the model itself, which differ from layer to layer.
-    """
-    name, _, number = b.name.partition("#")
-    if name.startswith("@d"):  # a state's gradient from the step after
-        name = f"d:{name[2:]}_next"
-    gradient = "d_" if name.startswith("d:") else ""
-    path = name.removeprefix("d:").replace("@prev", "_prev").replace("@", "_").split("/")
-    words = [word for word in path[1:] if not word.isdigit()]
-    if not words:
-        return f"{gradient}{otherwise}"
-    # A result without a name of its own, or a parameter of one letter, says little without what it belongs to.
-    both = len(words) > 1 and (words[-1].startswith("tmp") or len(words[-1]) == 1)
-    return gradient + "_".join(words[-2:] if both else words[-1:])
+def _structure(kernel: Kernel) -> tuple[object, ...]:
+    """What decides whether two such kernels are one: everything but names."""
+    number: dict[Buffer, int] = {}
+    rows: list[object] = []
+    for step in kernel.steps:
+        places = tuple([number.setdefault(b, len(number)) for b in (*step.args, step.out)])
+        kept = step.out.kind != "register"
+        rows.append((step.instr.op, step.instr.attrs, places, kept, *[b.type for b in step.args], step.out.type))
+    return tuple(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import knetc.ops  # noqa: F401  (fills the registry)
-from knetc.codegen.elementwise import elementwise
+from knetc.codegen.chain import MAX_THREADS, chain
 from knetc.codegen.fill import fill
 from knetc.codegen.index import collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY
@@ -18,23 +18,23 @@ from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon,
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import Kernel, Step, Unit
 from knetc.ops import base
-from knetc.ops.base import Elementwise, Library, NoCode, registry
+from knetc.ops.base import Elementwise, Library, NoCode, Piece, registry
 
 Build = Callable[[Module, Step], "list[Statement]"]
-MAX_THREADS = 256
 
 
 def lower_unit(module: Module, unit: Unit) -> list[Statement]:
     """The statements that run one step, or several as one kernel."""
     if isinstance(unit, Kernel):
-        return elementwise(module, unit)
+        return chain(module, unit)
     return _lower_step(module, unit)
 
 
 def _lower_step(module: Module, step: Step) -> list[Statement]:
     cuda = registry()[step.instr.op].cuda
-    if isinstance(cuda, Elementwise):
-        return elementwise(module, Kernel((step,)))
+    if isinstance(cuda, Elementwise | Piece):
+        call = pool(module, step) if isinstance(cuda, Piece) and step.instr.op == "pool" else []
+        return call or chain(module, Kernel((step,)))
     if isinstance(cuda, Library):
         return CALLS[cuda.call](module, step)
     if isinstance(cuda, base.Kernel):
@@ -97,24 +97,7 @@ def sumto(module: Module, step: Step) -> list[Statement]:
     return [launch(module, step, spec, elements, 128, *arguments)]
 
 
-# --- column by column -------------------------------------------------------------------------------------------------
-
-
-def columnwise(template: str, formula: str, *names: str) -> Build:
-    """A kernel with one block a column, over its rows."""
-
-    def build(module: Module, step: Step) -> list[Statement]:
-        rows, columns = rows_and_columns(step.out.type.dims)
-        real = module.real
-        parameters = tuple(f"{'' if k == 0 else 'const '}{real}* {n}" for k, n in enumerate(names))
-        spec = KernelSpec(template, template, (*parameters, "int rows"), formula, (("real", real),))
-        module.features.update(("reduce", "math"))
-        threads = min(MAX_THREADS, (rows + 31) // 32 * 32)
-        refs = (module.ref(b) for b in (step.out, *step.args))
-        return [launch(module, step, spec, columns, threads, *refs, str(rows))]
-
-    return build
-
+# --- losses -----------------------------------------------------------------------------------------------------------
 
 # For each operator of a loss: its template and what it computes.
 _LOSS_KERNELS: Mapping[str, tuple[str, str]] = {
@@ -204,17 +187,9 @@ def _moved(module: Module, step: Step, template: str, value: str) -> Statement:
     return statement(template, target=module.ref(step.out), source=module.ref(step.args[0]), bytes=size, value=value)
 
 
-def chain(module: Module, step: Step) -> list[Statement]:
-    """An operator that can stand in a chain, by itself."""
-    return elementwise(module, Kernel((step,)))
-
-
-CALLS: Mapping[str, Build] = {**LIBRARY, "pool": pool, "pool_back": pool_back}
+CALLS: Mapping[str, Build] = {**LIBRARY, "pool_back": pool_back}
 KERNELS: Mapping[str, Build] = {
-    "chain": chain,
     "sumto": sumto,
-    "soft": columnwise("soft", "y = soft(x), column by column", "y", "x"),
-    "soft_back": columnwise("soft_back", "dx = y .* (dy - sum(dy .* y)), column by column", "dx", "dy", "y"),
     "quadloss": loss,
     "softloss": loss,
     "zeroone": loss,

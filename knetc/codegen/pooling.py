@@ -1,17 +1,16 @@
 """Pooling by itself: calls of cuDNN where it has Knet's geometry, kernels of our own elsewhere.
 
 Before: `codegen.kernels` asks for the form of a step. After: `codegen.emit`. Pooling that is fused with its neighbours
-is written by `codegen.chain`. Sizes are handed to cuDNN in reverse order: Knet's (W,H,C,N) is what it calls NCHW.
+is written by `codegen.chain_text`. Sizes are handed to cuDNN in reverse order: Knet's (W,H,C,N) is what it calls NCHW.
 """
 
 from __future__ import annotations
 
-from knetc.codegen.elementwise import elementwise
 from knetc.codegen.index import count
 from knetc.codegen.library import sizes
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, describe, statement
 from knetc.codegen.window import MAX, Pooling
-from knetc.ir.plan import Buffer, Kernel, Step
+from knetc.ir.plan import Buffer, Step
 
 _POOL_MODES = {
     "CUDNN_POOLING_MAX": "CUDNN_POOLING_MAX_DETERMINISTIC",
@@ -21,11 +20,11 @@ _POOL_MODES = {
 
 
 def pool(module: Module, step: Step) -> list[Statement]:
-    """y = pool(x) by cuDNN, or by a kernel of our own."""
+    """y = pool(x) by cuDNN; empty where that has not its geometry."""
     (x,) = step.args
     p = Pooling(step.instr, x.type.dims, step.out.type.dims)
     if not p.in_cudnn():
-        return elementwise(module, Kernel((step,)))
+        return []
     call = statement(
         "pool",
         shape=_pool_shape(module, p, x, step.out),

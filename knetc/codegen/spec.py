@@ -19,7 +19,7 @@ from knetc.record import Record
 from knetc.values import Array
 
 if TYPE_CHECKING:
-    from knetc.codegen.chain import Chain
+    from knetc.codegen.chain_text import ChainText
 
 FieldValue: TypeAlias = "str | int | tuple[object, ...]"
 REAL = {"f32": "float", "f64": "double"}
@@ -125,7 +125,7 @@ class Module:
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
-        self.chains: dict[tuple[object, ...], Chain] = {}
+        self.chains: dict[tuple[object, ...], ChainText] = {}
         self._pieces: dict[str, list[str]] = {}
         self._kernel_names = Names()
         self._table_names = Names()

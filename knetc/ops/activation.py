@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from knetc.lazy import np
 from knetc.ops import checks
-from knetc.ops.base import AttrMap, Elementwise, EvalContext, GradientBuilder, Kernel, Keyword, OpDef, register
+from knetc.ops.base import AttrMap, Elementwise, EvalContext, GradientBuilder, Keyword, OpDef, Piece, register
 from knetc.ops.shapes import same_shape
 from knetc.values import Value
 
@@ -170,7 +170,7 @@ def _unary(
     name: str,
     doc: str,
     numpy: Callable[[EvalContext, Tensor], Tensor],
-    cuda: Elementwise | Kernel,
+    cuda: Elementwise | Piece,
     gradient: Gradient,
     reads: tuple[str, ...] = (),
     keywords: dict[str, Keyword] | None = None,
@@ -195,7 +195,7 @@ def _back(
     name: str,
     of: str,
     numpy: Callable[[EvalContext, Tensor, Tensor], Tensor],
-    cuda: Elementwise | Kernel,
+    cuda: Elementwise | Piece,
     second: str = "y",
     keywords: dict[str, Keyword] | None = None,
 ) -> OpDef:
@@ -252,7 +252,7 @@ SOFT = _unary(
     "soft",
     "Softmax over each column, over all dimensions but the last.",
     _soft,
-    Kernel("soft"),
+    Piece("soft", "column", "knet_exp({x} - top) / sum"),
     _from_output("soft_back"),
     reads=("out",),
 )
@@ -263,4 +263,4 @@ AXPB_BACK = _back(
 RELU_BACK = _back("relu_back", "relu", _relu_back, Elementwise("{y} > T(0) ? {dy} : T(0)"))
 SIGM_BACK = _back("sigm_back", "sigm", _sigm_back, Elementwise("{dy} * ({y} * (T(1) - {y}))"))
 TANH_BACK = _back("tanh_back", "tanh", _tanh_back, Elementwise("{dy} * ((T(1) - {y}) * (T(1) + {y}))"))
-SOFT_BACK = _back("soft_back", "soft", _soft_back, Kernel("soft_back"))
+SOFT_BACK = _back("soft_back", "soft", _soft_back, Piece("soft_back", "column", "{y} * ({dy} - sum)"))

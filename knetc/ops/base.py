@@ -130,6 +130,18 @@ class Kernel(Record):
     template: str
 
 
+class Piece(Record):
+    """A piece of a kernel that elementwise operators may stand in too: `templates/pieces/<piece>.cu.j2`.
+
+    `reach`: where an element of the result reads its arguments: in a `window` of an image, or in its whole `column`.
+    `value`: the element of the result as C++, after the piece, with `{name}` for each argument's element.
+    """
+
+    piece: str
+    reach: str
+    value: str
+
+
 class Library(Record):
     """A call to cuBLAS or cuDNN: the host template `templates/host/<call>.cu.j2`."""
 
@@ -140,7 +152,7 @@ class NoCode(Record):
     """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`)."""
 
 
-Cuda: TypeAlias = Elementwise | Kernel | Library | NoCode
+Cuda: TypeAlias = Elementwise | Piece | Kernel | Library | NoCode
 
 
 # --- the definition ---------------------------------------------------------------------------------------------------
@@ -152,9 +164,7 @@ class OpDef(Record):
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
     operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same
     result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is
-    not the batch even where they are inputs of the model (conv's w, dot's a). `reach`: how far from its own place an
-    element of the result reads its arguments, for an operator that can stand in a kernel with elementwise ones:
-    `window`, or `column`; empty for all others.
+    not the batch even where they are inputs of the model (conv's w, dot's a).
     """
 
     name: str
@@ -170,7 +180,11 @@ class OpDef(Record):
     effect: bool = False
     pure: bool = True
     weights: tuple[int, ...] = ()
-    reach: str = ""
+
+    @property
+    def reach(self) -> str:
+        """How far from its own place an element of the result reads the arguments (`Piece.reach`); empty for others."""
+        return self.cuda.reach if isinstance(self.cuda, Piece) else ""
 
 
 _REGISTRY: dict[str, OpDef] = {}

@@ -17,10 +17,10 @@ from knetc.ops.base import (
     AttrMap,
     EvalContext,
     GradientBuilder,
-    Kernel,
     Keyword,
     Library,
     OpDef,
+    Piece,
     ShapeMismatch,
     register,
 )
@@ -231,11 +231,10 @@ POOL = register(
         keywords=KEYWORDS,
         shape=_pool_shape,
         numpy=_pool,
-        cuda=Library("pool"),
+        cuda=Piece("pool", "window", "top"),
         gradient=_pool_gradient,
         reads=("x", "out"),
         user=True,
-        reach="window",
     )
 )
 
@@ -252,8 +251,7 @@ WINNER = register(
         keywords=_WINDOW,
         shape=_pool_shape,
         numpy=_winner,
-        cuda=Kernel("chain"),
-        reach="window",
+        cuda=Piece("pool", "window", "first"),
     )
 )
 
@@ -265,8 +263,7 @@ UNPOOL = register(
         keywords=_WINDOW,
         shape=_unpool_shape,
         numpy=_unpool,
-        cuda=Kernel("chain"),
-        reach="window",
+        cuda=Piece("unpool", "window", "sum"),
     )
 )
 

@@ -1,0 +1,300 @@
+"""The text of a kernel that computes a chain of steps.
+
+Before: `codegen.chain`, which asks for it once for every kind of chain. After: the templates `kernels/elementwise` and
+`kernels/column`, which paste the lines. Broadcast arguments are read by index arithmetic; what only the kernel itself
+reads is a variable of it. A pooling reads its argument in a window, a softmax in its column; what comes before them in
+the chain is computed anew for each element that they read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from knetc.codegen.index import collapse, operand_index, rows_and_columns
+from knetc.codegen.names import Names
+from knetc.codegen.spec import FieldValue, KernelSpec, Module, epsilon, spell_type
+from knetc.codegen.window import MAX, Pooling
+from knetc.ir import uses
+from knetc.ir.plan import Buffer, Kernel, Step
+from knetc.ir.program import Instr
+from knetc.ir.types import Dims
+from knetc.ops.base import Elementwise, Piece, registry
+from knetc.record import Record
+
+# The names that the lines and the pasted pieces use themselves.
+_RESERVED = (
+    "i",
+    "n",
+    "T",
+    "mask",
+    "columns",
+    "part",
+    "share",
+    "image",
+    "at",
+    "o",
+    "first",
+    "top",
+    "sum",
+    "element",
+    "column",
+    "rows",
+    "r",
+)
+_TAKEN = (*_RESERVED, "x", "y", "z")
+_MOST_OPS = 3
+
+
+class ChainText(Record):
+    """A kernel, and how it is launched: which of the chain's inputs are its parameters, whether a mask and the number
+    of columns follow, and whether it takes a block for each column and the number of rows, or any for n elements.
+    """
+
+    spec: KernelSpec
+    read: tuple[int, ...]
+    shares: bool
+    by_column: bool
+
+
+def write_chain(module: Module, kernel: Kernel) -> ChainText:
+    """The kernel of a chain of steps, with the names of the chain that it is first met for."""
+    return _Writer(module, kernel).text()
+
+
+def call_text(instr: Instr) -> str:
+    """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
+    op = registry()[instr.op]
+    attrs = [
+        f"{key}={value!r}" for key, value in instr.attrs if key in op.keywords and value != op.keywords[key].default
+    ]
+    return f"{instr.op}({', '.join(op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
+
+
+class _Writer:
+    def __init__(self, module: Module, kernel: Kernel) -> None:
+        self.module = module
+        self.kernel = kernel
+        self.real = module.real
+        self.single = len(kernel.steps) == 1
+        self.made = {s.out: s for s in kernel.steps}
+        before = uses.prologue([s.instr for s in kernel.steps])
+        self.steps = [s for s in kernel.steps if s.instr.out not in before]
+        self.dims = self.steps[0].out.type.dims
+        self.by_column = any(registry()[s.instr.op].reach == "column" for s in self.steps)
+        self.at_i: Counter[Buffer] = Counter()  # how often each array from outside is read at the thread's own element
+        self.elsewhere: dict[Buffer, None] = {}  # those that are read at other places
+        self._count_reads()
+        self.inputs = [b for b in kernel.inputs if b in self.at_i or b in self.elsewhere]
+        self.groups = collapse(self.dims, [b.type.dims for b in self.at_i])
+        self.names = self._names()
+        self.places: dict[Buffer, str] = {}  # how the element i of a value or array is read
+        self.shares = any("{share}" in self._expression(s) for s in self.steps if not registry()[s.instr.op].reach)
+
+    def text(self) -> ChainText:
+        """The kernel with what belongs to its launch."""
+        real = self.real
+        spec = KernelSpec(
+            template="column" if self.by_column else "elementwise",
+            stem=self._stem(),
+            signature=(
+                *(f"{real}* {self.names[b]}" for b in self.kernel.outputs),
+                *(f"const {real}* {self.names[b]}" for b in self.inputs),
+                *((f"const {real}* mask", "int columns") if self.shares else ()),
+                "int rows" if self.by_column else "int n",
+            ),
+            formula=self._formula(),
+            fields=self._fields(),
+        )
+        read = tuple(k for k, b in enumerate(self.kernel.inputs) if b in self.inputs)
+        return ChainText(spec, read, self.shares, self.by_column)
+
+    def _fields(self) -> tuple[tuple[str, FieldValue], ...]:
+        before = (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
+        reductions = tuple(self._reductions())
+        fields: tuple[tuple[str, FieldValue], ...] = (("before", before), ("lines", tuple(self._lines())))
+        return (*fields, ("reductions", reductions)) if self.by_column else fields
+
+    # --- what is read -------------------------------------------------------------------------------------------------
+
+    def _count_reads(self) -> None:
+        for step in self.steps:
+            if registry()[step.instr.op].reach:
+                for b in step.args:
+                    self.elsewhere.update(dict.fromkeys(self._sources(b)))
+                continue
+            for name, b in self._arguments(step):
+                times = self._expression(step).count(f"{{{name}}}")
+                if times and b not in self.made:
+                    self.at_i[b] += times
+
+    def _sources(self, b: Buffer) -> Iterable[Buffer]:
+        """The arrays from outside that a value of the prologue is computed from."""
+        if b not in self.made:
+            yield b
+            return
+        for name, a in self._arguments(self.made[b]):
+            if f"{{{name}}}" in self._expression(self.made[b]):
+                yield from self._sources(a)
+
+    def _arguments(self, step: Step) -> Iterable[tuple[str, Buffer]]:
+        return zip(registry()[step.instr.op].args, step.args, strict=True)
+
+    def _expression(self, step: Step) -> str:
+        """The operator's expression in the element type, `{name}` for each argument."""
+        cuda = registry()[step.instr.op].cuda
+        assert isinstance(cuda, Elementwise)
+        expr = spell_type(cuda.expr(dict(step.instr.attrs)) if callable(cuda.expr) else cuda.expr, self.module.dtype)
+        if "knet_" in expr:
+            self.module.features.add("math")
+        return expr
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def _names(self) -> dict[Buffer, str]:
+        """A name for each array: the operator's own where there is one step, else from Knet's names."""
+        names = Names(_RESERVED if self.single else _TAKEN)
+        found: dict[Buffer, str] = {}
+        if self.single:
+            (step,) = self.kernel.steps
+            for name, b in self._arguments(step):
+                found.setdefault(b, names.fresh(name))
+            wished = {step.out: "dx" if "dy" in found.values() else "y"}
+        else:
+            wished = {b: _short(b, "x") for b in self.inputs}
+            wished |= {s.out: _short(s.out, "y") for s in self.steps}
+        return found | {b: names.fresh(name) for b, name in wished.items()}
+
+    def _stem(self) -> str:
+        ops = list(dict.fromkeys(s.instr.op for s in self.kernel.steps))
+        what = "_".join(ops) if len(ops) <= _MOST_OPS else f"fused_{_short(self.kernel.outputs[-1], 'y')}"
+        windows = [s for s in self.steps if registry()[s.instr.op].reach == "window"]
+        if windows:
+            return f"{what}_{self._pooling(windows[0]).names()}"
+        shapes = "x".join(map(str, self.groups)) if not all(all(g.kept) for g in self.groups) else ""
+        return f"{what}_{shapes}" if shapes else what
+
+    def _formula(self) -> str:
+        if not self.single:
+            ops = [s.instr.op for s in self.kernel.steps]
+            return f"{', '.join(ops) if len(ops) <= _MOST_OPS else f'{len(ops)} operations'}, element by element"
+        (step,) = self.kernel.steps
+        return f"{self.names[step.out]} = {call_text(step.instr)}"
+
+    # --- lines --------------------------------------------------------------------------------------------------------
+
+    def _lines(self) -> list[str]:
+        """The statements for element i: arrays that are read more than once first, then each value."""
+        lines = [self._share()] if self.shares else []
+        for b, times in self.at_i.items():
+            self.places[b] = self._read(b, self.dims, "i")
+            if times > 1 and not self.single:
+                variable = f"{self.names[b]}_i"
+                lines.append(f"const {self.real} {variable} = {self.places[b]};")
+                self.places[b] = variable
+        for step in self.steps:
+            lines += self._window(step) if registry()[step.instr.op].reach == "window" else self._value(step)
+        return lines
+
+    def _share(self) -> str:
+        """What the element's column counts in a loss's average."""
+        rows, _ = rows_and_columns(self.dims)
+        return f"const {self.real} share = mask ? mask[{'i' if rows == 1 else f'i / {rows}'}] * part : part;"
+
+    def _read(self, b: Buffer, dims: Dims, index: str) -> str:
+        """An array from outside, broadcast to `dims`, at element `index` of those."""
+        groups = collapse(dims, [b.type.dims])
+        return f"{self.names[b]}[{operand_index(groups, 0, index)}]"
+
+    def _fill(self, step: Step, reads: dict[str, str]) -> str:
+        return self._expression(step).format(**reads, epsilon=epsilon(self.module.dtype), share="share")
+
+    def _value(self, step: Step) -> list[str]:
+        """The statements for one value of an elementwise operator, or of one whose column has been gone through."""
+        cuda = registry()[step.instr.op].cuda
+        if isinstance(cuda, Piece):
+            text = cuda.value.format(**self._column(step))
+        else:
+            text = self._fill(step, {name: self.places.get(b, "0") for name, b in self._arguments(step)})
+        name = self.names[step.out]
+        if step.out.kind == "register":
+            self.places[step.out] = name
+            return [f"const {self.real} {name} = {text};"]
+        if not any(step.out in s.args for s in self.steps):
+            return [f"{name}[i] = {text};"]
+        self.places[step.out] = f"{name}_i"
+        return [f"const {self.real} {name}_i = {text};", f"{name}[i] = {name}_i;"]
+
+    def _at(self, b: Buffer, dims: Dims, index: str) -> str:
+        """A value before a window, or an array, at element `index` of `dims`."""
+        if b not in self.made:
+            return self._read(b, dims, index)
+        step = self.made[b]
+        reads = {name: self._at(a, dims, index) for name, a in self._arguments(step)}
+        return f"({self._fill(step, reads)})"
+
+    # --- columns ------------------------------------------------------------------------------------------------------
+
+    def _reductions(self) -> Iterable[str]:
+        """The ways through the column that come before the values."""
+        for step in self.steps:
+            if registry()[step.instr.op].reach == "column":
+                yield from self._piece(step, self._column(step))
+
+    def _column(self, step: Step) -> dict[str, str]:
+        """How an operator over the column reads element i of its arguments."""
+        return {name: self._at(b, self.dims, "i") for name, b in self._arguments(step)}
+
+    def _piece(self, step: Step, fields: Mapping[str, object], variant: str = "") -> list[str]:
+        cuda = registry()[step.instr.op].cuda
+        assert isinstance(cuda, Piece)
+        self.module.features.update(("math", "reduce") if cuda.reach == "column" else ("math",))
+        return self.module.render(f"pieces/{cuda.piece}{variant}.cu.j2", {**fields, "real": self.real}).split("\n")
+
+    # --- windows ------------------------------------------------------------------------------------------------------
+
+    def _pooling(self, step: Step) -> Pooling:
+        if step.instr.op == "unpool":
+            return Pooling(step.instr, step.out.type.dims, step.args[0].type.dims)
+        return Pooling(step.instr, step.args[0].type.dims, step.out.type.dims)
+
+    def _window(self, step: Step) -> list[str]:
+        """The lines of a pooling, together with its winners where they are wanted, or of its way back."""
+        if step.out in self.places:  # its piece stands there already
+            return []
+        p = self._pooling(step)
+        fields: dict[str, object] = dict(p.fields())
+        if step.instr.op == "unpool":
+            dy, winner = step.args
+            fields |= {"value": self._at(dy, dy.type.dims, "o"), "winner": f"{self.names[winner]}[o]"}
+            return self._piece(step, fields) + self._store(step)
+        (x,) = step.args
+        both = [s for s in self.steps if registry()[s.instr.op].reach and s.args == step.args]
+        wanted = "yes" if any(s.instr.op == "winner" for s in both) else ""
+        fields |= {"value": self._at(x, x.type.dims, "at"), "winner": wanted}
+        lines = self._piece(step, fields, "_max" if p.mode == MAX else "_average")
+        return lines + [line for s in both for line in self._store(s)]
+
+    def _store(self, step: Step) -> list[str]:
+        """Takes note of the value that a piece has found, and writes it to memory where it is wanted there."""
+        cuda = registry()[step.instr.op].cuda
+        assert isinstance(cuda, Piece)
+        self.places[step.out] = cuda.value
+        return [] if step.out.kind == "register" else [f"{self.names[step.out]}[i] = {cuda.value};"]
+
+
+def _short(b: Buffer, otherwise: str) -> str:
+    """The end of a nested Knet name: `h/input` gives `input`, `h/input/tmp1` `input_tmp1`, `h/cell@prev` `cell_prev`, a
+    gradient `d_` before it; `otherwise` for the variables of the model itself, which differ from layer to layer.
+    """
+    name, _, number = b.name.partition("#")
+    if name.startswith("@d"):  # a state's gradient from the step after
+        name = f"d:{name[2:]}_next"
+    gradient = "d_" if name.startswith("d:") else ""
+    path = name.removeprefix("d:").replace("@prev", "_prev").replace("@", "_").split("/")
+    words = [word for word in path[1:] if not word.isdigit()]
+    if not words:
+        return f"{gradient}{otherwise}"
+    # A result without a name of its own, or a parameter of one letter, says little without what it belongs to.
+    both = len(words) > 1 and (words[-1].startswith("tmp") or len(words[-1]) == 1)
+    return gradient + "_".join(words[-2:] if both else words[-1:])
