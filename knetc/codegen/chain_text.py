@@ -230,7 +230,7 @@ class _Writer:
         if b not in self.made:
             return self._read(b, dims, index)
         step = self.made[b]
-        reads = {name: self._at(a, dims, index) for name, a in self._arguments(step)}
+        reads = {n: self._at(a, dims, index) for n, a in self._arguments(step) if f"{{{n}}}" in self._expression(step)}
         return f"({self._fill(step, reads)})"
 
     # --- columns ------------------------------------------------------------------------------------------------------

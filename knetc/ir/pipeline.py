@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Protocol, cast
 
 from knetc.errors import KnetInternalError
-from knetc.ir.passes import conditions, fuse, gradient, shapes, simplify, state, winners
+from knetc.ir.passes import conditions, fuse, gradient, reassociate, shapes, simplify, state, winners
 from knetc.ir.program import Program
 from knetc.ir.verify import verify
 from knetc.options import Options
@@ -31,6 +31,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("conditions", "lowered", "variants", conditions.run, "one straight list for each setting of the conditions"),
     Pass("state", "variants", "ssa", state.run, "static-state analysis; each value defined once"),
     Pass("shapes", "ssa", "typed", shapes.run, "infers every size, the batch symbolic"),
+    Pass("reassociate", "typed", "typed", reassociate.run, "chains of matrix products in the cheapest order"),
     Pass("gradient", "typed", "training", gradient.run, "appends the backward programs and the update"),
     Pass("simplify", "training", "training", simplify.run, "equal and unused values, copies; exact to the bit"),
     Pass("winners", "training", "training", winners.run, "maximum pooling goes back by each window's winner"),

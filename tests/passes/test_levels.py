@@ -35,10 +35,18 @@ LSTM = """
     return wbf(drop(h; pdrop=0.3); out=3, f=:soft)
 end
 """
+EMBEDDED = """
+@knet function net(x)
+    e = wdot(wdot(x; out=80); out=90)
+    h = irnn(e; out=60)
+    return wbf(h; out=3, f=:soft)
+end
+"""
 MODELS = {
     "lenet": (LENET, ((9, 8, 2, N),), ()),
     "pools": (POOLS, ((9, 8, 2, N),), ()),
     "lstm": (LSTM, ((3, N),), ("dropout",)),
+    "embedded": (EMBEDDED, ((4, N),), ()),
 }
 BATCH = 4
 

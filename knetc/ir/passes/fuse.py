@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from knetc import ops
 from knetc.ir import uses
-from knetc.ir.program import Instr, Program, Variant
+from knetc.ir.program import MASK, Instr, Program, Variant
 from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise
 from knetc.options import Options
@@ -177,8 +177,11 @@ class _Fuser:
             waiting += instr.args
 
     def serves_alone(self, instr: Instr, unit: _Unit, taken: Sequence[Instr]) -> bool:
-        """Whether an elementwise instruction has no readers but reaching members of `unit` and those taken so far."""
-        if not _is_elementwise(instr) or instr.out in self.outside:
+        """Whether an elementwise instruction has no readers but reaching members of `unit` and those taken so far.
+
+        A loss's gradient reads what its column counts, which is known at its own element alone.
+        """
+        if not _is_elementwise(instr) or instr.out in self.outside or MASK in instr.args:
             return False
         return all(r in taken or (_reach(r) and self.of.get(r.out) is unit) for r in self.readers.get(instr.out, ()))
 
