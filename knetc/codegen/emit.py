@@ -22,7 +22,8 @@ from jinja2.runtime import StrictUndefined
 
 from knetc.cache import cached, content, entry
 from knetc.codegen.describe import header_lines, where
-from knetc.codegen.functions import WIDTH, forward_name, functions, initial, trained, wrapped
+from knetc.codegen.fill import CLOCK
+from knetc.codegen.functions import WIDTH, functions, initial, set_clock, trained, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
@@ -115,12 +116,14 @@ def _module_context(module: Module) -> dict[str, Any]:
     bodies, backwards = functions(module)
     start = list(initial(module))
     training = trained(module)
+    clock = set_clock(module)
     kernels = [_kernel(module, use) for use in module.kernels.values()]
     features = module.features
     framed = plan.framed
     return {
         **_interface_context(module),
         **training,
+        "set_clock": clock,
         "header": header_lines(module),
         "kernels": kernels,
         "device_includes": _chosen(features, _DEVICE_INCLUDES),
@@ -148,8 +151,12 @@ def _module_context(module: Module) -> dict[str, Any]:
         "arrays": list(arrays(module)),
         "parameters": plan.params,
         "inputs": plan.inputs,
-        "variants": [{"forward": forward_name(v), "table": values_name(k)} for k, v in enumerate(plan.variants)],
+        "variants": [
+            {"forward": f["name"], "table": values_name(k), "draws": any(CLOCK in line for line in f["lines"])}
+            for k, f in enumerate(bodies[: len(plan.variants)])
+        ],
         "functions": bodies,
+        "draws": any(CLOCK in line for f in bodies for line in f["lines"]),
         "backwards": backwards,
         "initial": start,
         "variant_of": variant_of(plan),

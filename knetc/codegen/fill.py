@@ -16,13 +16,14 @@ from knetc.ir.program import Instr
 from knetc.ops.fillers import resolve
 from knetc.values import Array, Bernoulli, Constant, Filler, Gaussian, Identity, Uniform, Value
 
-_COUNTER = ("unsigned long long seed", "unsigned call", "unsigned stream")
+CLOCK = "m->clock"
+_COUNTER = ("const knet_clock* clock", "unsigned stream")
 
 
-def fill(module: Module, instr: Instr, buffer: Buffer, call: str) -> Statement:
-    """The statement that fills `buffer` as the `init` of `instr` says; `call` is the call's number, 0 at the start.
+def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
+    """The statement that fills `buffer` as the `init` of `instr` says, with the draws of the clock's call.
 
-    KnetLimitation where the distribution's bounds depend on the batch.
+    The clock stands on the device, so that a captured graph draws other numbers in every call. KnetLimitation where the distribution's bounds depend on the batch.
     """
     init = instr.attr("init")
     if isinstance(init, Array):
@@ -33,7 +34,7 @@ def fill(module: Module, instr: Instr, buffer: Buffer, call: str) -> Statement:
     filler = _resolved(init, instr, buffer)
     drawn: tuple[str, ...] = ()
     if isinstance(filler, _RANDOM):
-        drawn = ("m->seed", call, f"{_stream(instr)}u")
+        drawn = (CLOCK, f"{_stream(instr)}u")
         module.features.update(("random", "normal" if isinstance(filler, Gaussian) else "uniform"))
     return statement(
         "launch_each",

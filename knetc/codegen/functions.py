@@ -15,8 +15,9 @@ from knetc.codegen.index import count
 from knetc.codegen.kernels import lower_unit
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelSpec, Module, Statement
+from knetc.codegen.tables import buffer_row
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, Plan, Unit, VariantPlan, flat
+from knetc.ir.plan import BackwardPlan, Buffer, Plan, Unit, VariantPlan, flat
 from knetc.ir.program import LOSSES
 
 WIDTH = 120
@@ -44,7 +45,17 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     for k, v in enumerate(module.plan.variants):
         for b in v.backward:
             functions.append(_backward(module, v, b))
-            backwards.append({"number": 4 * k + LOSSES.index(b.loss), "name": functions[-1]["name"]})
+            gold = _gold(b)
+            backwards.append(
+                {
+                    "variant": k,
+                    "loss": LOSSES.index(b.loss),
+                    "name": functions[-1]["name"],
+                    "gold": "nullptr, 0, 0" if gold is None else "&knet_model::{member}, {fixed}, {column}".format(
+                        **buffer_row(module, gold)
+                    ),
+                }
+            )
     return functions, backwards
 
 
@@ -70,13 +81,7 @@ def _forward(module: Module, v: VariantPlan) -> dict[str, Any]:
 
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]:
-    lines = []
-    gold = next((a for s in flat(b.steps) for a in s.args if a.kind == "gold"), None)
-    gold = gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
-    if gold is not None:
-        size = f"{count(gold.type.dims)} * sizeof({module.real})"
-        lines.append(f"TRY(cudaMemcpyAsync({module.ref(gold)}, gold, {size}, cudaMemcpyDefault, m->stream));")
-    lines += _lines(module, b.steps)
+    lines = list(_lines(module, b.steps))
     lines += [f"if (want & {_bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
     reached = frozenset(b.params)
     for p in module.plan.params:
@@ -86,7 +91,6 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
     text = "\n".join(lines)
     parameters = [
         "knet_model* m",
-        f"const {module.real}*{' gold' if gold is not None else ''}",
         f"const {module.real}*{' mask' if ' mask,' in text else ''}",
         f"unsigned long long{' want' if '(want &' in text else ''}",
     ]
@@ -96,6 +100,12 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         "parameters": ", ".join(parameters),
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
     }
+
+
+def _gold(b: BackwardPlan) -> Buffer | None:
+    """Where the backward program reads what was wanted, if it does."""
+    gold = next((a for s in flat(b.steps) for a in s.args if a.kind == "gold"), None)
+    return gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
 
 
 def _bits(inputs: Iterable[int]) -> str:
@@ -160,9 +170,17 @@ def _statement(module: Module, statement: Statement, indent: str = "") -> Iterat
 def initial(module: Module) -> Iterator[str]:
     """Statements that fill parameters and constants."""
     for p in module.plan.params:
-        yield from _statement(module, fill(module, p.instr, p.buffer, "0u"))
+        yield from _statement(module, fill(module, p.instr, p.buffer))
     for instr, buffer in module.plan.constants:
-        yield from _statement(module, fill(module, instr, buffer, "0u"))
+        yield from _statement(module, fill(module, instr, buffer))
+
+
+def set_clock(module: Module) -> str | None:
+    """The kernel that sets what random draws are keyed by; None where nothing is drawn."""
+    if "random" not in module.features:
+        return None
+    signature = ("knet_clock* clock", "unsigned long long seed", "unsigned call")
+    return module.kernel(KernelSpec("set_clock", "set_clock", signature, "*clock = {seed, call}"))
 
 
 def trained(module: Module) -> dict[str, Any]:
@@ -186,8 +204,8 @@ def trained(module: Module) -> dict[str, Any]:
             KernelSpec(
                 "update",
                 "update",
-                (f"{real}* w", f"const {real}* dw", "const double* squares", "knet_training t", "int n"),
-                "w -= lr * dw, where dw goes through the training options that t has",
+                (f"{real}* w", f"const {real}* dw", "const double* squares", "const knet_training* training", "int n"),
+                "w -= lr * dw, where dw goes through the options of the parameter",
                 fields,
             )
         )
@@ -206,6 +224,18 @@ def trained(module: Module) -> dict[str, Any]:
                 "add_total",
                 ("double* squares", "const double* partials", "int blocks"),
                 "squares += the sum of the partial sums",
+                fields,
+            )
+        )
+        kernels["set_training"] = module.kernel(
+            KernelSpec("set_training", "set_training", ("knet_training* to", "knet_training t"), "*to = t")
+        )
+        kernels["count_adam"] = module.kernel(
+            KernelSpec(
+                "count_adam",
+                "count_adam",
+                ("knet_training* training", "int n"),
+                "one step more of each parameter that Adam trains, and the corrections for it",
                 fields,
             )
         )

@@ -150,7 +150,7 @@ def total(module: Module, step: Step, target: str, elements: str, factor: str) -
 
 def random(module: Module, step: Step) -> list[Statement]:
     """`rnd`: filled anew at every call, keyed by the call's number."""
-    return [fill(module, step.instr, step.out, "m->call")]
+    return [fill(module, step.instr, step.out)]
 
 
 def zeros(module: Module, step: Step) -> list[Statement]:

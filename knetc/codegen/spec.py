@@ -26,7 +26,8 @@ REAL = {"f32": "float", "f64": "double"}
 # Members of the model's struct and locals of its functions that no value may be called.
 _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
     seed call batch described capacity variant gradients input_gradients input_batch training last record stack spare
-    state_batch state_room unwinding later sums"""
+    state_batch state_room unwinding later sums clock memory graphs updates sent event search deterministic
+    blas_workspace"""
 TAKEN = tuple(_TAKEN.split())
 
 

@@ -7,6 +7,7 @@ how it is made. Arrays go in and out as NumPy's, without a copy where they are F
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from knetc.runtime.executable import Tensor, TrainingOptions
 KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
 ARGUMENT, ORDER, MEMORY = 1, 2, 3
 _SEED = 2**64 - 1
+# What says how an emitted library runs, not what it computes: settings of `knet_configure`, by environment variable.
+SETTINGS = {"KNETC_GRAPHS": "graphs", "KNETC_SEARCH": "search", "KNETC_DETERMINISTIC": "deterministic"}
 
 _Address = ctypes.c_void_p
 _Text = ctypes.c_char_p
@@ -32,6 +35,9 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_sbackward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
     "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
     "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
+    "knet_configure": (_Address, _Text, ctypes.c_int),
+    "knet_wait_for": (_Address, _Address),
+    "knet_make_wait": (_Address, _Address),
     "knet_reset": (_Address, ctypes.c_int),
     "knet_clean": (_Address,),
     "knet_set_seed": (_Address, ctypes.c_ulonglong),
@@ -67,9 +73,21 @@ class Library:
         self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
         self._prepare(self._library)
         self._call("knet_create", ctypes.byref(self._model), seed & _SEED, stream)
+        self._configure()
 
     def _prepare(self, library: ctypes.CDLL) -> None:
         """What the library needs before its first model."""
+
+    def _configure(self) -> None:
+        """Settings from the environment. KnetError for a value that a setting does not have."""
+        for variable, setting in SETTINGS.items():
+            text = os.environ.get(variable)
+            if not text:
+                continue
+            try:
+                self._call("knet_configure", self._model, setting.encode(), int(text))
+            except (KnetError, ValueError):
+                raise KnetError(f"{variable}={text}: the variable is 0 or 1, and KNETC_GRAPHS may be 2") from None
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Calls a C function; its error becomes an exception with its text."""

@@ -178,6 +178,68 @@ cudnnStatus_t convolve(cudnnHandle_t handle, const Geometry& g, const Call3& c, 
 // Whether the options rule the algorithm out; 0 is the plain one of each of the three calls, which cuDNN always has.
 bool refused(int algorithm, long from) { return algorithm != 0 && options().plain_only >= from; }
 
+// --- which algorithms there are --------------------------------------------------------------------------------------
+
+// The algorithms of each call in the order of the heuristics; a timed search finds the reverse. As cuDNN says of its own,
+// some do not give the same bits in every run.
+struct Algorithm {
+  int number;
+  bool deterministic;
+};
+const Algorithm forward_algorithms[] = {{CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, true},
+                                        {CUDNN_CONVOLUTION_FWD_ALGO_GEMM, true},
+                                        {CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, true}};
+const Algorithm data_algorithms[] = {{CUDNN_CONVOLUTION_BWD_DATA_ALGO_0, false},
+                                     {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, true}};
+const Algorithm filter_algorithms[] = {{CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3, false},
+                                       {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, true},
+                                       {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, false}};
+int last_algorithm[3] = {-1, -1, -1};
+
+// Lists the algorithms of a call, as the heuristics or as a search.
+template <class Found, size_t count>
+void list(const Algorithm (&algorithms)[count], const Geometry& g, bool timed, int wanted, int* returned,
+          Found* found) {
+  *returned = std::min(wanted, static_cast<int>(count));
+  for (int i = 0; i < *returned; i++) {
+    const Algorithm& a = algorithms[timed ? count - 1 - static_cast<size_t>(i) : static_cast<size_t>(i)];
+    found[i] = {};
+    found[i].algo = static_cast<decltype(found[i].algo)>(a.number);
+    found[i].status = refused(a.number, timed ? 1 : 2) ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
+    found[i].time = timed ? static_cast<float>(i + 1) : -1.0f;
+    found[i].memory = g.workspace();
+    found[i].determinism = a.deterministic ? CUDNN_DETERMINISTIC : CUDNN_NON_DETERMINISTIC;
+    found[i].mathType = CUDNN_FMA_MATH;
+  }
+}
+template <class Found, size_t count>
+cudnnStatus_t heuristics(const Algorithm (&algorithms)[count], cudnnHandle_t handle, cudnnTensorDescriptor_t x,
+                         cudnnFilterDescriptor_t w, cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y,
+                         int wanted, int* returned, Found* found) {
+  Call call;
+  if (call.fails()) return CUDNN_STATUS_INTERNAL_ERROR;
+  get(handle);
+  Geometry g;
+  if (const cudnnStatus_t status = set_geometry(g, x, w, conv, y)) return status;
+  list(algorithms, g, false, wanted, returned, found);
+  return CUDNN_STATUS_SUCCESS;
+}
+// Runs every algorithm: the result and the workspace hold garbage afterwards. It waits, so it cannot be captured.
+template <class Found, size_t count>
+cudnnStatus_t search(const Algorithm (&algorithms)[count], cudnnHandle_t handle, const Geometry& g, void* result,
+                     size_t bytes, int wanted, int* returned, Found* found, void* workspace, size_t workspace_size) {
+  if (waits_for_all()) return CUDNN_STATUS_EXECUTION_FAILED;
+  get(handle);
+  drain_all();
+  check(result, bytes, "a search for algorithms (result)");
+  check(workspace, workspace_size, "a search for algorithms (workspace)");
+  DeviceMode device;
+  memset(result, options().fill, bytes);
+  memset(workspace, options().fill, workspace_size);
+  list(algorithms, g, true, wanted, returned, found);
+  return CUDNN_STATUS_SUCCESS;
+}
+
 cudnnStatus_t workspace_size(cudnnHandle_t handle, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
                              cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y, int algorithm,
                              size_t* size) {
@@ -236,6 +298,61 @@ cudnnStatus_t cudnnGetConvolutionBackwardFilterWorkspaceSize(cudnnHandle_t handl
   return workspace_size(handle, x, dw, conv, dy, algo, size);
 }
 
+cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
+                                                     const cudnnFilterDescriptor_t w,
+                                                     const cudnnConvolutionDescriptor_t conv,
+                                                     const cudnnTensorDescriptor_t y, const int wanted, int* count,
+                                                     cudnnConvolutionFwdAlgoPerf_t* found) {
+  return heuristics(forward_algorithms, handle, x, w, conv, y, wanted, count, found);
+}
+cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t handle, const cudnnFilterDescriptor_t w,
+                                                          const cudnnTensorDescriptor_t dy,
+                                                          const cudnnConvolutionDescriptor_t conv,
+                                                          const cudnnTensorDescriptor_t dx, const int wanted,
+                                                          int* count, cudnnConvolutionBwdDataAlgoPerf_t* found) {
+  return heuristics(data_algorithms, handle, dx, w, conv, dy, wanted, count, found);
+}
+cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
+                                                            const cudnnTensorDescriptor_t dy,
+                                                            const cudnnConvolutionDescriptor_t conv,
+                                                            const cudnnFilterDescriptor_t dw, const int wanted,
+                                                            int* count, cudnnConvolutionBwdFilterAlgoPerf_t* found) {
+  return heuristics(filter_algorithms, handle, x, dw, conv, dy, wanted, count, found);
+}
+cudnnStatus_t cudnnFindConvolutionForwardAlgorithmEx(cudnnHandle_t handle, const cudnnTensorDescriptor_t x_desc,
+                                                     const void*, const cudnnFilterDescriptor_t w_desc, const void*,
+                                                     const cudnnConvolutionDescriptor_t conv,
+                                                     const cudnnTensorDescriptor_t y_desc, void* y, const int wanted,
+                                                     int* count, cudnnConvolutionFwdAlgoPerf_t* found,
+                                                     void* workspace, size_t workspace_size) {
+  Call call;
+  if (call.fails()) return CUDNN_STATUS_INTERNAL_ERROR;
+  Geometry g;
+  if (const cudnnStatus_t status = set_geometry(g, x_desc, w_desc, conv, y_desc)) return status;
+  return search(forward_algorithms, handle, g, y, g.y.bytes(), wanted, count, found, workspace, workspace_size);
+}
+cudnnStatus_t cudnnFindConvolutionBackwardDataAlgorithmEx(
+    cudnnHandle_t handle, const cudnnFilterDescriptor_t w_desc, const void*, const cudnnTensorDescriptor_t dy_desc,
+    const void*, const cudnnConvolutionDescriptor_t conv, const cudnnTensorDescriptor_t dx_desc, void* dx,
+    const int wanted, int* count, cudnnConvolutionBwdDataAlgoPerf_t* found, void* workspace, size_t workspace_size) {
+  Call call;
+  if (call.fails()) return CUDNN_STATUS_INTERNAL_ERROR;
+  Geometry g;
+  if (const cudnnStatus_t status = set_geometry(g, dx_desc, w_desc, conv, dy_desc)) return status;
+  return search(data_algorithms, handle, g, dx, g.x.bytes(), wanted, count, found, workspace, workspace_size);
+}
+cudnnStatus_t cudnnFindConvolutionBackwardFilterAlgorithmEx(
+    cudnnHandle_t handle, const cudnnTensorDescriptor_t x_desc, const void*, const cudnnTensorDescriptor_t dy_desc,
+    const void*, const cudnnConvolutionDescriptor_t conv, const cudnnFilterDescriptor_t dw_desc, void* dw,
+    const int wanted, int* count, cudnnConvolutionBwdFilterAlgoPerf_t* found, void* workspace, size_t workspace_size) {
+  Call call;
+  if (call.fails()) return CUDNN_STATUS_INTERNAL_ERROR;
+  Geometry g;
+  if (const cudnnStatus_t status = set_geometry(g, x_desc, dw_desc, conv, dy_desc)) return status;
+  return search(filter_algorithms, handle, g, dw, g.w.bytes(), wanted, count, found, workspace, workspace_size);
+}
+int knetemu_convolution(int call) { return last_algorithm[call]; }
+
 cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void* alpha, const cudnnTensorDescriptor_t x_desc,
                                       const void* x, const cudnnFilterDescriptor_t w_desc, const void* w,
                                       const cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t algo,
@@ -244,6 +361,7 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void* alpha, c
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
   if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
+  last_algorithm[0] = algo;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, x_desc, w_desc, conv, y_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionForward", alpha, beta, x, w, y, workspace, workspace_size},
@@ -258,6 +376,7 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void* alp
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
   if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
+  last_algorithm[1] = algo;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, dx_desc, w_desc, conv, dy_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionBackwardData", alpha, beta, dx, w, dy, workspace, workspace_size},
@@ -272,6 +391,7 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void* a
   Call call;
   if (call.fails()) return CUDNN_STATUS_EXECUTION_FAILED;
   if (refused(algo, 1)) return CUDNN_STATUS_NOT_SUPPORTED;
+  last_algorithm[2] = algo;
   Geometry g;
   if (const cudnnStatus_t status = set_geometry(g, x_desc, dw_desc, conv, dy_desc)) return status;
   return convolve(handle, g, {"cudnnConvolutionBackwardFilter", alpha, beta, x, dw, dy, workspace, workspace_size},

@@ -16,6 +16,7 @@ namespace knetemu {
 // --- options.cpp -----------------------------------------------------------------------------------------------------
 
 enum class Order { ascending, descending, random };
+enum class Capture { works, never, breaks };
 
 // The switches, read from the environment when the library is loaded, and by knetemu_reload, which leaves
 // `ucontext` alone: stacks are kept between launches.
@@ -24,6 +25,7 @@ struct Options {
   uint64_t seed;
   bool lazy;        // KNETEMU_ASYNC=lazy: a stream's work is done only when something waits for it
   bool strict;      // KNETEMU_STRICT=1: a barrier that some threads never reach is an error
+  Capture capture;  // KNETEMU_CAPTURE=works|never|breaks: whether a capture can begin, and whether it can end well
   bool guard;       // KNETEMU_GUARD=1: under the address sanitizer, host code can't touch device memory
   bool race_grid;   // KNETEMU_TSAN_GRID=1: the thread sanitizer looks for races between blocks too
   bool ucontext;    // KNETEMU_UCONTEXT=1: switch stacks as on other processors than x86-64
@@ -146,4 +148,8 @@ long long knetemu_allocations(void);   // device and pinned allocations asked fo
 long long knetemu_live_objects(void);  // whatever has been created and not destroyed
 long long knetemu_live_bytes(void);    // device memory in use
 long long knetemu_peak_bytes(void);    // the most since the start or the last reload
+long long knetemu_graphs(void);          // graphs made so far
+long long knetemu_graph_launches(void);  // launches of them
+long long knetemu_works(void);           // launches, copies, calls of libraries and graphs, outside captures
+int knetemu_convolution(int call);       // the algorithm of the last convolution: 0 forward, 1 backward data, 2 filter
 }

@@ -168,6 +168,19 @@ cudaError_t cudaFreeHost(void* pointer) {
   drain_all();
   return release(pointer, true) ? cudaSuccess : fail(cudaErrorInvalidValue);
 }
+// Host memory that CUDA did not allocate is no error: it is unregistered.
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes* attributes, const void* pointer) {
+  Call call;
+  if (call.fails()) return fail(cudaErrorUnknown);
+  size_t left;
+  const Allocation* found = find(pointer, &left);
+  *attributes = {};
+  attributes->type = !found ? cudaMemoryTypeUnregistered : found->pinned ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
+  attributes->device = found ? 0 : -1;
+  attributes->devicePointer = found ? const_cast<void*>(pointer) : nullptr;
+  attributes->hostPointer = found && !found->pinned ? nullptr : const_cast<void*>(pointer);
+  return cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   Call call;
   if (call.fails()) return fail(cudaErrorUnknown);

@@ -36,6 +36,15 @@ Options read() {
   const char* async = setting("KNETEMU_ASYNC", "eager");
   if (strcmp(async, "eager") && strcmp(async, "lazy")) die("KNETEMU_ASYNC=%s: eager or lazy", async);
   o.lazy = !strcmp(async, "lazy");
+  const char* capture = setting("KNETEMU_CAPTURE", "works");
+  if (!strcmp(capture, "works"))
+    o.capture = Capture::works;
+  else if (!strcmp(capture, "never"))
+    o.capture = Capture::never;
+  else if (!strcmp(capture, "breaks"))
+    o.capture = Capture::breaks;
+  else
+    die("KNETEMU_CAPTURE=%s: works, never or breaks", capture);
   o.strict = number("KNETEMU_STRICT", "1") != 0;
   o.guard = number("KNETEMU_GUARD", "1") != 0;
   o.race_grid = number("KNETEMU_TSAN_GRID", "1") != 0;

@@ -16,6 +16,9 @@ struct CUgraph_st {
 struct CUgraphExec_st {
   std::vector<Work> work;
 };
+namespace {
+long long graphs_made, graph_launches, works;  // of which works are those that no graph did
+}
 struct CUstream_st {
   std::deque<Work> queue;
   CUgraph_st* capture = nullptr;
@@ -54,7 +57,8 @@ Registry<CUgraphExec_st>& executables() {
 }
 
 CUstream_st& get(cudaStream_t stream) {
-  return !stream || stream == cudaStreamLegacy ? default_stream() : streams().get(stream);
+  const bool is_default = !stream || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
+  return is_default ? default_stream() : streams().get(stream);
 }
 bool is_default(const CUstream_st& stream) { return &stream == &default_stream(); }
 
@@ -102,6 +106,7 @@ void drain_all() {
 
 void submit(cudaStream_t handle, Work work) {
   CUstream_st& stream = get(handle);
+  if (!stream.capture) works++;
   if (stream.capture) {
     stream.capture->work.push_back(std::move(work));
   } else if (!options().lazy) {
@@ -230,7 +235,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
   Call call;
   if (call.fails()) return fail(cudaErrorUnknown);
   CUstream_st& stream = get(handle);
-  if (is_default(stream)) return fail(cudaErrorStreamCaptureUnsupported);
+  if (is_default(stream) || options().capture == Capture::never) return fail(cudaErrorStreamCaptureUnsupported);
   if (stream.capture) return fail(cudaErrorIllegalState);
   stream.capture = new CUgraph_st;
   stream.invalid = false;
@@ -245,7 +250,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   streams().each([=](CUstream_st& s) {
     if (s.capture == captured) s.capture = nullptr;
   });
-  const bool invalid = stream.invalid, fails = call.fails();
+  const bool invalid = stream.invalid || options().capture == Capture::breaks, fails = call.fails();
   stream.invalid = false;
   if (invalid || fails) {
     delete captured;
@@ -266,6 +271,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   Call call;
   if (call.fails()) return fail(cudaErrorUnknown);
+  graphs_made++;
   *exec = executables().add(new CUgraphExec_st{graphs().get(graph).work});
   return cudaSuccess;
 }
@@ -273,6 +279,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   Call call;
   if (call.fails()) return fail(cudaErrorUnknown);
   executables().get(exec);
+  graph_launches++;
   submit(stream, [=] {
     for (const Work& work : exec->work) work();
   });
@@ -289,4 +296,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   executables().destroy(exec);
   return cudaSuccess;
 }
+
+long long knetemu_graphs() { return graphs_made; }
+long long knetemu_graph_launches() { return graph_launches; }
+long long knetemu_works() { return works; }
 }
