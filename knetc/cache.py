@@ -1,7 +1,8 @@
 """The user's cache: files by content, made once, safe with several processes at work.
 
 Used for compiled templates (`codegen.emit`) and for what compilers make (`runtime.build`). An entry is one file that
-ends in the digest of what stands before: readers see it whole or not at all, and a damaged one is made again.
+ends in the digest of what stands before: readers see it whole or not at all, and a damaged one is made again. What was
+made and what was there already is told to the logger `knetc`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+
+from knetc import log
 
 _DIGEST = 32
 
@@ -44,22 +48,41 @@ def entry(key: Iterable[str], suffix: str) -> Path:
     return cache_folder() / f"{digest}{suffix}"
 
 
-def cached(key: Iterable[str], suffix: str, make: Callable[[Path], None]) -> Path:
-    """The file that `make` writes for this key, made once; several processes may ask at the same time."""
+def cached(key: Iterable[str], suffix: str, make: Callable[[Path], None], what: str = "") -> Path:
+    """The file that `make` writes for this key, made once; several processes may ask at the same time.
+
+    `what` names it in the log; without it nothing is said.
+    """
     path = entry(key, suffix)
-    if content(path) is None:
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=f"{path.stem}.", dir=path.parent)
-        os.close(handle)
-        fresh = Path(name)
-        try:
-            make(fresh)
-            made = fresh.read_bytes()
-            fresh.write_bytes(made + hashlib.sha256(made).digest())
-            fresh.chmod(0o700)
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+    damaged = path.exists()
+    if content(path) is not None:
+        _tell(what, f"from the cache, {path}")
+        return path
+    start = time.perf_counter()
+    put(path, make)
+    again = ", again, since the file in the cache was damaged" if damaged else ""
+    _tell(what, f"made in {time.perf_counter() - start:.1f} s{again}, {path}")
     return path
+
+
+def put(path: Path, make: Callable[[Path], None]) -> None:
+    """Puts the file that `make` writes at `path`, with its digest, in one step."""
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f"{path.stem}.", dir=path.parent)
+    os.close(handle)
+    fresh = Path(name)
+    try:
+        make(fresh)
+        made = fresh.read_bytes()
+        fresh.write_bytes(made + hashlib.sha256(made).digest())
+        fresh.chmod(0o700)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _tell(what: str, text: str) -> None:
+    if what:
+        log.info(f"{what}: {text}")
 
 
 def content(path: Path) -> bytes | None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
-from knetc import driver
+from knetc import driver, log
 from knetc.errors import Diagnostic, KnetEnvironmentError, KnetError, KnetInternalError, Source
 from knetc.ir.types import N, PartialDims
 from knetc.options import Options
@@ -66,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if argv == ["doctor"]:
+        from knetc.doctor import run
+
+        return run()
     args = _parser().parse_args(argv)
+    if args.verbose:
+        log.show()
     source = _read(args.source)
     args = _with_directives(source, argv, args)
     _check_output(args)
@@ -129,7 +135,7 @@ def _parser() -> _Parser:
     p = _Parser(
         prog="knetc",
         description="Compiles a Knet model to one readable CUDA C++ file.",
-        epilog="A line '# knetc: OPTIONS' in the source gives default options, such as '# knetc: --input 28,28,1,N'.",
+        epilog="'knetc doctor' says what of the machine knetc found, and how to get what is missing. A line '# knetc: OPTIONS' in the source gives default options, such as '# knetc: --input 28,28,1,N'.",
         allow_abbrev=False,
     )
     p.add_argument("source", metavar="FILE", help="a .knet file, or a .jl file's @knet functions; - is standard input")
@@ -149,7 +155,7 @@ def _parser() -> _Parser:
     p.add_argument("--time-passes", action="store_true", help="time per pass")
     p.add_argument("--report", action="store_true", help="a table of kernels, buffers and peak memory")
     p.add_argument("--build", action="store_true", help="also build the shared library with nvcc")
-    p.add_argument("-v", "--verbose", action="store_true", help="show the commands that are run")
+    p.add_argument("-v", "--verbose", action="store_true", help="show the commands that are run, and the cache")
     p.add_argument("-q", "--quiet", action="store_true", help="no warnings")
     p.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="colours in messages")
     p.add_argument("--version", action="version", version=f"knetc {VERSION}")
@@ -356,9 +362,7 @@ def _build(args: argparse.Namespace, source: Source) -> None:
     path = args.output or _default_output(args)
     if args.emit != "cu" or path == "-" or not os.path.isfile(path):
         raise UsageError("--build wants --emit cu and an output file")
-    for command in build_with_nvcc(path, os.path.splitext(path)[0] + ".so", args.arch):
-        if args.verbose:
-            print(command, file=sys.stderr)
+    build_with_nvcc(path, os.path.splitext(path)[0] + ".so", args.arch)
 
 
 if __name__ == "__main__":

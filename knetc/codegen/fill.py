@@ -23,7 +23,9 @@ _COUNTER = ("const knet_clock* clock", "unsigned stream")
 def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
     """The statement that fills `buffer` as the `init` of `instr` says, with the draws of the clock's call.
 
-    The clock stands on the device, so that a captured graph draws other numbers in every call. KnetLimitation where the distribution's bounds depend on the batch.
+    The clock stands on the device, so that a captured graph draws other numbers in every call.
+
+    KnetLimitation where the distribution's bounds depend on the batch.
     """
     init = instr.attr("init")
     if isinstance(init, Array):

@@ -51,9 +51,9 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                     "variant": k,
                     "loss": LOSSES.index(b.loss),
                     "name": functions[-1]["name"],
-                    "gold": "nullptr, 0, 0" if gold is None else "&knet_model::{member}, {fixed}, {column}".format(
-                        **buffer_row(module, gold)
-                    ),
+                    "gold": "nullptr, 0, 0"
+                    if gold is None
+                    else "&knet_model::{member}, {fixed}, {column}".format(**buffer_row(module, gold)),
                 }
             )
     return functions, backwards

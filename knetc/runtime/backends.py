@@ -5,6 +5,7 @@ Between `model.py` and `interp.py`, `cpu.py`, `cuda.py`; the latter two are impo
 
 from __future__ import annotations
 
+from knetc import log
 from knetc.errors import KnetNameError
 from knetc.ir.program import Program
 from knetc.options import Options
@@ -14,18 +15,24 @@ from knetc.runtime.executable import Executable
 BACKENDS = ("auto", "numpy", "cpu", "cuda")
 
 
-def choose(backend: str) -> str:
-    """The back end that `auto` stands for here, or the one named. Raises KnetNameError for an unknown name."""
+def choose(backend: str) -> tuple[str, str]:
+    """The back end that `auto` stands for here, or the one named; and the same with the reason for a choice of ours.
+
+    Raises KnetNameError for an unknown name.
+    """
     if backend not in BACKENDS:
         raise KnetNameError(
             f"there is no back end {backend!r} (there are {listing(BACKENDS)}){suggestion(str(backend), BACKENDS)}"
         )
     if backend != "auto":
-        return backend
+        return backend, backend
     from knetc.runtime.cuda import available
 
     # Without a GPU the interpreter is faster than the emitted code on the emulated device.
-    return "cuda" if available() is None else "numpy"
+    missing = available()
+    chosen, reason = ("cuda", "a device is there") if missing is None else ("numpy", f"cuda cannot run: {missing}")
+    log.info(f"backend auto: {chosen}, since {reason}")
+    return chosen, f"{chosen} (auto; {reason})"
 
 
 def make(backend: str, program: Program, options: Options, seed: int) -> Executable:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from knetc.cache import cache_folder, cached, content
+from knetc import log
+from knetc.cache import cache_folder, cached, content, put
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "nvcc",
     "nvcc_command",
     "nvidia_folders",
+    "put",
     "run",
     "version",
 ]
@@ -108,15 +110,14 @@ def nvcc_command(source: str, output: str, arch: str) -> list[str]:
     return [*command, "-Xlinker", "--no-undefined"]
 
 
-def build_with_nvcc(source: str, output: str, arch: str) -> list[str]:
-    """Builds the shared library; returns the commands that ran. Raises KnetEnvironmentError, KnetInternalError."""
-    command = nvcc_command(source, output, arch)
-    run(command)
-    return [shlex.join(command)]
+def build_with_nvcc(source: str, output: str, arch: str) -> None:
+    """Builds the shared library. Raises KnetEnvironmentError, KnetInternalError."""
+    run(nvcc_command(source, output, arch))
 
 
 def run(command: Sequence[str]) -> None:
     """Runs a compiler on emitted code. What it refuses is a fault of knetc: KnetInternalError with its words."""
+    log.info(shlex.join(command))
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
 from knetc.ir.types import BatchDim, PartialDims, show_dims
+from knetc.runtime import device
+from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.onehot import OneHot, onehot
 
 if TYPE_CHECKING:
-    from knetc.runtime.executable import Tensor
+    from knetc.runtime.executable import Given, Tensor
 
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
 
@@ -44,6 +46,8 @@ def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
     if isinstance(value, np.ndarray) and as_before(value, dtype, value.shape):
         finite(value, what)
         return value
+    if device.is_device(value):
+        raise KnetTypeError(f"{what}: an array in host memory is expected, got a device array")
     try:
         given = np.asarray(value)
     except (TypeError, ValueError):
@@ -54,6 +58,43 @@ def array(value: Any, what: str, dtype: np.dtype[Any]) -> Tensor:
         result = np.asarray(given, dtype, order="F")
     finite(result, what, given)
     return result
+
+
+def device_array(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims | None) -> DeviceArray:
+    """A device array as it stands, which must be of `dtype`, dense, and of `dims` as far as they are known.
+
+    A Fortran-ordered array has its own shape, a C-ordered one the reversed: the batch first becomes the batch last.
+    Raises KnetTypeError, KnetShapeError. Elements are not looked at: that would make the host wait.
+    """
+    if isinstance(value, DeviceArray):
+        return value
+    found = device.find(value, what, device.LEGACY_STREAM)
+    if found.dtype != dtype:
+        raise KnetTypeError(
+            f"{what}: a device array is taken as it is, so it must be of {dtype}, got {_dtype_name(found.dtype)}"
+        )
+    shapes = device.readings(found)
+    if not shapes:
+        raise KnetTypeError(
+            f"{what}: the elements of the device array do not lie one after the other (shape {found.shape}, strides "
+            f"{found.strides}); make a contiguous copy of it"
+        )
+    if not found.fortran and found.shape == found.shape[::-1]:
+        raise KnetTypeError(
+            f"{what}: a C-ordered device array of shape {found.shape} can be read in two ways; give it in Fortran "
+            "order (of an array with the batch first: its transpose, x.T)"
+        )
+    fitting = [s for s in shapes if dims is None or _matches(s, dims)]
+    if not fitting:
+        wanted, order = show_dims(dims or ()), "" if found.fortran else ", which is C-ordered, so read reversed"
+        raise KnetShapeError(f"{what}: shape {wanted} is expected, got a device array of {found.shape}{order}")
+    return DeviceArray(found.pointer, fitting[0], found.dtype, found.streams, found.owner)
+
+
+def _matches(shape: tuple[int, ...], dims: PartialDims) -> bool:
+    return len(shape) == len(dims) and all(
+        d is None or isinstance(d, BatchDim) or d == n for n, d in zip(shape, dims, strict=True)
+    )
 
 
 def as_before(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
@@ -83,8 +124,10 @@ def finite(result: Tensor, what: str, given: NDArray[Any] | None = None) -> None
     raise KnetTypeError(f"{what}: every element must be finite, got {came}{more}")
 
 
-def columns(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims | None) -> Tensor:
+def columns(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims | None) -> Given:
     """An input or a ygold as an array: a one-hot matrix is made dense, a vector of integers read as one.
+
+    A device array stays one.
 
     `dims`: what is known of its shape, None where nothing is. Raises as `array`, and KnetShapeError for a scalar or an
     array without columns.
@@ -98,7 +141,8 @@ def columns(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims | Non
                 "give knetc.onehot(indices, rows)"
             )
         value = onehot(value, dims[0], what).dense(dtype)
-    result = array(value, what, dtype)
+    on_device = device.is_device(value)
+    result = device_array(value, what, dtype, dims) if on_device else array(value, what, dtype)
     if result.ndim == 0:
         raise KnetShapeError(f"{what}: an array whose last dimension is the batch is expected, got a single number")
     if result.size == 0:
@@ -112,7 +156,7 @@ def _is_index_vector(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(v) is int for v in value)
 
 
-def fits(result: Tensor, dims: PartialDims, what: str) -> int | None:
+def fits(result: Given, dims: PartialDims, what: str) -> int | None:
     """The batch size of an array of `dims`; None where `dims` has no N. Raises KnetShapeError where they differ."""
     batch: int | None = None
     good = len(dims) == result.ndim
@@ -127,7 +171,7 @@ def fits(result: Tensor, dims: PartialDims, what: str) -> int | None:
     return batch
 
 
-def gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+def gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Given:
     """`ygold` (or the gradient of the output itself) for an output of `shape`. Raises as `columns`, KnetShapeError."""
     result = columns(value, "ygold", dtype, shape)
     if result.shape != shape:
@@ -135,10 +179,12 @@ def gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
     return result
 
 
-def mask(value: Any, batch: int, dtype: np.dtype[Any]) -> Tensor | None:
+def mask(value: Any, batch: int, dtype: np.dtype[Any]) -> Given | None:
     """One number a column, or None. Raises KnetTypeError or KnetShapeError."""
     if value is None:
         return None
+    if device.is_device(value):
+        return device_array(value, "mask", dtype, (batch,))
     result = array(value, "mask", dtype)
     if result.shape != (batch,):
         raise KnetShapeError(f"mask: one number a column is expected, so shape ({batch},), got {result.shape}")

@@ -30,7 +30,7 @@ def build_cpu(source: str, sanitize: str | None = None) -> Path:
         finally:
             text.unlink()
 
-    return build.cached(key, ".so", make)
+    return build.cached(key, ".so", make, "library for the processor")
 
 
 class CpuExecutable(Library):

@@ -1,29 +1,47 @@
 """The emitted code on an NVIDIA device, through pycuda: the only place that imports it.
 
 Before: a `training` program. After: `model.Model`. pycuda gives the device's primary context (the one that the CUDA
-runtime, cuBLAS and cuDNN use too), the stream, and the kernels' cubin for the device found; the host half is built by
-the C++ compiler against NVIDIA's headers and takes its kernels from that cubin. Both are cached by content.
+runtime, cuBLAS, cuDNN, PyTorch, CuPy and JAX use too, so that arrays can be shared), the stream, pinned memory, arrays
+for results, and the kernels' cubin for the device found; the host half is built by the C++ compiler against NVIDIA's
+headers and takes its kernels from that cubin. Both are cached by content.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib.util
 import shlex
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from knetc.codegen.emit import emit_cuda
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 from knetc.ir.program import Program
 from knetc.options import Options
 from knetc.runtime import build
+from knetc.runtime.device import LEGACY_STREAM, DeviceArray
+from knetc.runtime.executable import Given, Tensor
 from knetc.runtime.library import Library
+from knetc.runtime.pinned import Staging
 
 CUBIN_OPTIONS = ["-std=c++17", "-O3", "-DKNET_DEVICE_ONLY"]
+
+
+def driver() -> Any:
+    """pycuda's driver module, ready. Raises whatever pycuda raises where it cannot be imported or has no driver."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exception says the same
+        import pycuda.driver
+    pycuda.driver.init()
+    return pycuda.driver
 
 
 @cache
@@ -32,10 +50,7 @@ def available() -> str | None:
     if importlib.util.find_spec("pycuda") is None:
         return "pycuda is not installed: pip install 'knetc[cuda]'"
     try:
-        import pycuda.driver as driver
-
-        driver.init()
-        devices = driver.Device.count()
+        devices = driver().Device.count()
     except Exception as error:  # pycuda's own errors, or its libraries missing: all mean that there is no device to use
         return f"pycuda finds no CUDA device ({error}): it needs an NVIDIA GPU and its driver"
     if devices == 0:
@@ -76,7 +91,7 @@ def build_cubin(source: str, arch: str) -> bytes:
             raise KnetInternalError(f"nvcc refused emitted code: {error}") from None
         output.write_bytes(cubin)
 
-    return build.content(build.cached(key, ".cubin", make)) or b""
+    return build.content(build.cached(key, ".cubin", make, f"kernels for {arch}")) or b""
 
 
 def host_command(source: str, output: str, text: str) -> list[str]:
@@ -103,51 +118,185 @@ def build_host(source: str) -> Path:
         finally:
             text.unlink()
 
-    return build.cached(key, ".so", make)
+    return build.cached(key, ".so", make, "host half")
+
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+class _Device:
+    """The first device as one thread sees it: pycuda's driver, the primary context, and memory for results.
+
+    pycuda ties what it makes to the thread, and wants a context to be let go by name before the process ends.
+    """
+
+    def __init__(self) -> None:
+        self.driver = driver()
+        device = self.driver.Device(0)
+        self.context = device.retain_primary_context()
+        major, minor = device.compute_capability()
+        self.arch = f"sm_{major}{minor}"
+        self.open = True
+        self._depth = 0
+        self._free: dict[int, list[Any]] = {}
+        self._block = _block_class(self.driver)
+        atexit.register(self._close)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes the primary context the thread's current one; within another `current` it is already."""
+        if self._depth == 0:
+            self.context.push()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self.driver.Context.pop()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A GPUArray in Fortran order, its memory taken from results that nobody holds any more.
+
+        It is written on the model's stream, which has waited for all readers on the default stream. pycuda's own pool
+        would need a current context whenever a result goes.
+        """
+        from pycuda.gpuarray import GPUArray
+
+        size = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        free = self._free.setdefault(size, [])
+        block = self._block(free.pop() if free else self.driver.mem_alloc(size), free)
+        return GPUArray(shape, dtype, gpudata=block, order="F")
+
+    def _close(self) -> None:
+        self.open = False
+        self._free.clear()
+        self.context.push()
+        self.context.detach()
+
+
+_MOST_FREE = 4  # results of one size whose memory is kept for the next
+
+
+def _block_class(driver: Any) -> type:
+    """pycuda's base for what points to device memory, with memory that goes back to a list."""
+
+    class Block(driver.PointerHolderBase):  # type: ignore[misc]
+        """Device memory of one result."""
+
+        def __init__(self, memory: Any, free: list[Any]) -> None:
+            super().__init__()
+            self._memory, self._free = memory, free
+
+        def get_pointer(self) -> int:
+            """The address."""
+            return int(self._memory)
+
+        def __int__(self) -> int:
+            return int(self._memory)
+
+        __index__ = __int__
+
+        def __del__(self) -> None:
+            if len(self._free) < _MOST_FREE:
+                self._free.append(self._memory)
+
+    return Block
+
+
+_of_thread = threading.local()
+
+
+def _device() -> _Device:
+    """The device for the calling thread."""
+    if not hasattr(_of_thread, "device"):
+        _of_thread.device = _Device()
+    device: _Device = _of_thread.device
+    return device
+
+
+def fetch(array: DeviceArray) -> Tensor:
+    """A device array's elements in host memory. Waits for the default stream."""
+    found: Tensor = np.empty(array.shape, array.dtype, order="F")
+    device = _device()
+    with device.current():
+        device.driver.memcpy_dtoh(found, array.pointer)
+    return found
 
 
 # --- the executable ---------------------------------------------------------------------------------------------------
 
 
 class CudaExecutable(Library):
-    """A program's emitted code on the first device (see `executable.Executable`)."""
+    """A program's emitted code on the first device (see `executable.Executable`).
+
+    Host arrays go through pinned memory; device arrays are read where they stand, by the model's own stream, which
+    waits for the streams that they come from, and these for it. The host waits where a call returns a host array.
+    """
 
     def __init__(self, program: Program, options: Options, seed: int = 0) -> None:
         """Builds for the device found and makes a model. KnetEnvironmentError where no device can be used."""
         missing = available()
         if missing is not None:
             raise KnetEnvironmentError(f"the cuda back end cannot run here: {missing}")
-        import pycuda.driver as driver
-
-        device = driver.Device(0)
-        self._driver = driver
-        self._context = device.retain_primary_context()
-        major, minor = device.compute_capability()
+        self._device = _device()
         source = emit_cuda(program, options)
-        with self._current():
-            self._stream = driver.Stream()
-            self._cubin = build_cubin(source, f"sm_{major}{minor}")
+        self._streams: dict[int, None] = {}  # that the call at hand reads from
+        with self._device.current():
+            # Non-blocking, so that work of other libraries on the default stream cannot disturb a capture.
+            self._stream = self._device.driver.Stream(_NON_BLOCKING)
+            self._cubin = build_cubin(source, self._device.arch)
+            self._staging = Staging(self._device.driver, self._stream)
         super().__init__(program, str(build_host(source)), seed, self._stream.handle)
-
-    @contextmanager
-    def _current(self) -> Iterator[None]:
-        """Makes the device's primary context the thread's current one."""
-        self._context.push()
-        try:
-            yield
-        finally:
-            self._driver.Context.pop()
 
     def _prepare(self, library: ctypes.CDLL) -> None:
         library.knet_use_cubin.argtypes = (ctypes.c_char_p,)
         self._call("knet_use_cubin", self._cubin)
 
     def _call(self, name: str, *arguments: Any) -> None:
-        with self._current():
+        with self._device.current():
             super()._call(name, *arguments)
 
+    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
+        """One call of the model (see `Executable.forward`)."""
+        with self._device.current():
+            value = super().forward(setting, inputs, push)
+            return value.copy(order="F") if isinstance(value, np.ndarray) else value  # out of pinned memory
+
+    def backward(
+        self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
+    ) -> dict[int, Any]:
+        """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
+        with self._device.current():
+            return super().backward(loss, gold, mask, dinputs, pop)
+
+    def _give(self, slot: str, array: Given | None) -> int | None:
+        if isinstance(array, DeviceArray):
+            for stream in array.streams:
+                if stream not in self._streams:
+                    self._call("knet_wait_for", self._model, stream)
+                    self._streams[stream] = None
+            return array.pointer
+        return None if array is None else self._staging.fill(slot, np.asfortranarray(array, self._dtype))
+
+    def _given(self, waited: bool) -> None:
+        self._staging.taken()
+        if self._on_device:
+            self._streams.setdefault(LEGACY_STREAM)  # on which a result is read
+        for stream in self._streams:
+            self._call("knet_make_wait", self._model, stream)
+        self._streams.clear()
+
+    def _room(self, dims: tuple[int, ...]) -> Any:
+        if not self._on_device:
+            return self._staging.room(dims, self._dtype)
+        return self._device.empty(dims, self._dtype)
+
     def __del__(self) -> None:
-        # Before the stream and the context go.
-        if getattr(self, "_model", None):
-            with self._current():
+        # Before the stream and the context go; at the end of the process they are gone, and all memory with them.
+        if getattr(self, "_model", None) and self._device.open:
+            with self._device.current():
                 super().__del__()
+
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from knetc import driver
-from knetc.errors import KnetLimitation, KnetShapeError, KnetStateError
+from knetc.errors import KnetLimitation, KnetShapeError, KnetStateError, KnetTypeError
 from knetc.ir.passes.shapes import batch_inputs
 from knetc.ir.program import LOSSES, Program, Variant
 from knetc.ir.types import N, PartialDims, Type
 from knetc.options import Options
 from knetc.runtime import backends
+from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Executable
 from knetc.runtime.signature import parameters, result_type
 
 if TYPE_CHECKING:
-    from knetc.runtime.executable import Tensor
+    from knetc.runtime.executable import Given, Tensor
 
 
 _MOST_ELEMENTS = 2**40
@@ -33,14 +34,14 @@ class Engine:
 
     `unsized`: the program before its sizes are known. `program`: the same with sizes, None where they are not known.
     `variants`: by setting, with the type of what each returns. `executable`: None until `device` makes it. `written`:
-    the parameters that the user has set.
+    the parameters that the user has set. `described`: the back end and, where it was chosen here, why.
     """
 
     def __init__(self, lowered: Program, backend: str, dtype: str, seed: int) -> None:
         self.lowered, self.dtype, self.seed = lowered, dtype, seed
         self.unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
         self.recurrent = bool(self.unsized.states())
-        self.backend = backends.choose(backend)
+        self.backend, self.described = backends.choose(backend)
         self.program: Program | None = None
         self.variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}
         self.executable: Executable | None = None
@@ -55,7 +56,7 @@ class Engine:
         """The program with sizes, or without them where they are not known yet."""
         return self.program or self.unsized
 
-    def fitting(self, arrays: Sequence[Tensor]) -> Program:
+    def fitting(self, arrays: Sequence[Given]) -> Program:
         """The program for inputs of these shapes; the one there is where sizes have been confirmed.
 
         Raises KnetShapeError where the shapes fit no program, or not the parameters that the user has set.
@@ -97,6 +98,22 @@ class Engine:
             if self._draw_seed is not None:
                 self.executable.set_seed(self._draw_seed)
         return self.executable
+
+    def can_take(self, arrays: Iterable[Given | None], what: str) -> None:
+        """Raises KnetTypeError where one is a device array and the back end has no device."""
+        if self.backend != "cuda" and any(isinstance(a, DeviceArray) for a in arrays):
+            raise KnetTypeError(
+                f"{what}: a device array was given, and the model runs on the back end {self.backend}; copy the array "
+                "to the host, or compile the model with backend='cuda'"
+            )
+
+    def to_host(self, array: Given) -> Tensor:
+        """A host array as it is, a device array's elements in host memory."""
+        if not isinstance(array, DeviceArray):
+            return array
+        from knetc.runtime.cuda import fetch
+
+        return fetch(array)
 
     def set_seed(self, seed: int) -> None:
         """Keys random draws by `seed`, also those of an executable that is made later."""

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from knetc.runtime.device import DeviceArray
+
 Tensor: TypeAlias = "NDArray[np.floating[Any]]"
+Given: TypeAlias = "Tensor | DeviceArray"
+"""What a back end is given: an array of NumPy, on a GPU one in the device's memory too."""
 
 
 class TrainingOptions(Record):
@@ -41,17 +45,18 @@ class TrainingOptions(Record):
 class Executable(Protocol):
     """A program with its parameters and state, on one back end."""
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Any], push: bool) -> Any:
         """One call of the model under `setting`; its value, or None where it returns nothing.
+
+        Arrays are `Tensor`s, for a GPU `Given`s: where an input is on the device, the value is, and so are the input
+        gradients of its backward pass.
 
         `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that
         `back` uses. Each call has the next call number, the first is 1; random draws are keyed by it.
         A push onto an empty stack begins a new sequence: the state's gradient at its last step is zero.
         """
 
-    def backward(
-        self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
-    ) -> dict[int, Tensor]:
+    def backward(self, loss: str, gold: Any, mask: Any, dinputs: Sequence[int], pop: bool) -> dict[int, Any]:
         """Gradients from `loss` (of `ir.program.LOSSES`); the gradients of the inputs in `dinputs`.
 
         `pop`: takes the newest record off the stack and adds to the parameters' gradients, the state's gradient coming

@@ -1,14 +1,14 @@
 """An emitted library behind the interface of `executable.py`: its C functions through ctypes.
 
 Before: `build.py` and the emulation, or pycuda, have made the library. After: `cpu.py` and `cuda.py`, which differ in
-how it is made. Arrays go in and out as NumPy's, without a copy where they are Fortran-contiguous.
+how it is made, and in how arrays come to it: here as NumPy's, without a copy where they are Fortran-contiguous.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from knetc.errors import KnetError, KnetInternalError, KnetStateError
 from knetc.ir.program import LOSSES, Program
 from knetc.runtime.check import DTYPES
-from knetc.runtime.executable import Tensor, TrainingOptions
+from knetc.runtime.device import DeviceArray
+from knetc.runtime.executable import Given, Tensor, TrainingOptions
 
 KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
 ARGUMENT, ORDER, MEMORY = 1, 2, 3
@@ -51,8 +52,11 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def _address(array: Tensor | None) -> _Address:
-    return _Address(None if array is None else array.ctypes.data)
+def _address(array: Any) -> _Address:
+    """The address of an array of NumPy, or of one on the device (pycuda's GPUArray)."""
+    if array is None:
+        return _Address(None)
+    return _Address(array.ctypes.data if isinstance(array, np.ndarray) else int(array.gpudata))
 
 
 class Library:
@@ -70,6 +74,8 @@ class Library:
         self._options: dict[str, TrainingOptions] = {}
         self._states = program.states()
         self._depth = 0
+        self._held: dict[str, Tensor] = {}  # what the library is reading
+        self._on_device = False  # whether the last forward call was given device arrays
         self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
         self._prepare(self._library)
         self._call("knet_create", ctypes.byref(self._model), seed & _SEED, stream)
@@ -104,56 +110,77 @@ class Library:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
         """One call of the model (see `Executable.forward`)."""
-        arrays = [np.asfortranarray(a, self._dtype) for a in inputs]
-        batch = self._batch(arrays)
-        result = self.program.variant(setting).result
-        value = self._result(setting, batch)
-        places = (_Address * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
+        batch = self._batch(inputs)
+        self._on_device = any(isinstance(a, DeviceArray) for a in inputs)
+        given = [self._give(f"input {k}", a) for k, a in enumerate(inputs)]
+        dims = self._result(setting, batch)
+        value = None if dims is None else self._room(dims)
+        places = (_Address * max(1, len(given)))(*given)
         bits = sum(self._bits[c] for c in setting)
         self._call("knet_sforward" if push else "knet_forward", self._model, bits, places, batch, _address(value))
         self._depth += push
-        if result is None:
-            self._call("knet_synchronize", self._model)  # the inputs may go now
+        self._given(waited=value is not None)
         return value
 
-    def _batch(self, inputs: Sequence[Tensor]) -> int:
+    # How arrays come to the library and from it. ---
+
+    def _give(self, slot: str, array: Given | None) -> int | None:
+        """Where the library finds an array, until `_given`; `slot` tells the arrays of a call apart."""
+        if array is None:
+            return None
+        self._held[slot] = np.asfortranarray(array, self._dtype)
+        return int(self._held[slot].ctypes.data)
+
+    def _given(self, waited: bool) -> None:
+        """The call has been made; `waited`: it has waited for the device, so what it was given may change."""
+        if not waited:
+            self._call("knet_synchronize", self._model)
+        self._held.clear()
+
+    def _room(self, dims: tuple[int, ...]) -> Any:
+        """An array of these dims for a result, where `_on_device` wants it."""
+        return np.empty(dims, self._dtype, order="F")
+
+    def _batch(self, inputs: Sequence[Given]) -> int:
         for declared, array in zip(self.program.inputs, inputs, strict=True):
             if declared.dims and not isinstance(declared.dims[-1], int):
                 return int(array.shape[-1])
         return 1
 
-    def _result(self, setting: frozenset[str], batch: int) -> Tensor | None:
+    def _result(self, setting: frozenset[str], batch: int) -> tuple[int, ...] | None:
+        """The dims of the model's value; None where it returns nothing."""
         variant = self.program.variant(setting)
         if variant.result is None:
             return None
         dims = {i.name: i.dims for i in self.program.inputs}.get(variant.result)
         if dims is not None:
-            return np.empty(tuple(d if isinstance(d, int) else batch for d in dims), self._dtype, order="F")
+            return tuple(d if isinstance(d, int) else batch for d in dims)
         type = next(i.type for i in variant.forward if i.out == variant.result)
         if type is None:
             raise KnetInternalError(f"the value {variant.result} has no type")
-        return np.empty(type.concrete(batch), self._dtype, order="F")
+        return type.concrete(batch)
 
     def backward(
-        self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
-    ) -> dict[int, Tensor]:
+        self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
+    ) -> dict[int, Any]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
-        desired, given = (None if a is None else np.asfortranarray(a, self._dtype) for a in (gold, mask))
         wanted = sum(1 << i for i in set(dinputs))
-        arguments = (LOSSES.index(loss), _address(desired), _address(given), wanted, None)
+        arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), wanted, None)
         self._call("knet_sbackward" if pop else "knet_backward", self._model, *arguments)
         self._depth -= pop
-        self._call("knet_synchronize", self._model)  # gold and mask may go now
-        return {i: self._array("dinput", self.program.inputs[i].name) for i in dinputs}
+        room = self._room if self._on_device else None
+        found = {i: self._array("dinput", self.program.inputs[i].name, room) for i in dinputs}
+        self._given(waited=False)
+        return found
 
     def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
         """The loss's value for the last `forward`, by a backward pass."""
         value = np.zeros((), self._dtype)
-        desired, given = (None if a is None else np.asfortranarray(a, self._dtype) for a in (gold, mask))
-        arguments = (LOSSES.index(loss), _address(desired), _address(given), 0, _address(value))
+        arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), 0, _address(value))
         self._call("knet_backward", self._model, *arguments)
+        self._given(waited=True)
         return float(value)
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
@@ -176,14 +203,16 @@ class Library:
     def read(self, kind: str, name: str) -> Tensor:
         """A copy of an array (see `Executable.read`)."""
         try:
-            return self._array(kind, name)
+            array: Tensor = self._array(kind, name)
+            return array
         except KnetError:
             raise KeyError(name) from None
 
-    def _array(self, kind: str, name: str) -> Tensor:
+    def _array(self, kind: str, name: str, room: Callable[[tuple[int, ...]], Any] | None = None) -> Any:
+        """A copy of an array of the library, in host memory or what `room` makes."""
         count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
         self._call("knet_dims", self._model, KINDS[kind], name.encode(), ctypes.byref(count), dims)
-        array = np.empty(tuple(dims[: count.value]), self._dtype, order="F")
+        array = room(tuple(dims[: count.value])) if room else np.empty(dims[: count.value], self._dtype, order="F")
         self._call("knet_get", self._model, KINDS[kind], name.encode(), _address(array))
         return array
 

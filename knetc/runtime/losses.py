@@ -14,6 +14,7 @@ import numpy as np
 from knetc.errors import KnetNameError, KnetTypeError
 from knetc.ops import registry
 from knetc.runtime import check
+from knetc.runtime.device import LEGACY_STREAM, find, is_device
 
 Loss: TypeAlias = Callable[..., float]
 
@@ -28,6 +29,7 @@ class _Context:
 
 
 def _loss(name: str, ypred: Any, ygold: Any, mask: Any) -> float:
+    ypred, ygold, mask = (_host(a, name) for a in (ypred, ygold, mask))
     given = np.asarray(ypred)
     dtype = check.DTYPES["f64" if given.dtype == np.float64 else "f32"]
     predicted = check.columns(given.astype(dtype) if given.dtype.kind in "iub" else given, "ypred", dtype, None)
@@ -35,6 +37,15 @@ def _loss(name: str, ypred: Any, ygold: Any, mask: Any) -> float:
     wanted = check.gold(ygold, predicted.shape, dtype)
     value = registry()[name].numpy(_Context(dtype, {}), predicted, wanted, check.mask(mask, batch, dtype))
     return float(value)
+
+
+def _host(array: Any, what: str) -> Any:
+    """A device array's elements in host memory; anything else as it is."""
+    if not is_device(array):
+        return array
+    from knetc.runtime.cuda import fetch
+
+    return fetch(check.device_array(array, what, find(array, what, LEGACY_STREAM).dtype, None))
 
 
 def quadloss(ypred: Any, ygold: Any, mask: Any = None) -> float:

@@ -26,7 +26,7 @@ from knetc.runtime.order import Call, Order, count
 from knetc.runtime.signature import parameters
 
 if TYPE_CHECKING:
-    from knetc.runtime.executable import Tensor
+    from knetc.runtime.executable import Given, Tensor
     from knetc.runtime.losses import Loss
 
 
@@ -39,7 +39,7 @@ class Model:
         self._dtype = check.DTYPES[engine.dtype]
         self._options = {name: TrainingOptions() for name in parameters(engine.unsized)}
         self._order = Order()
-        self._given: list[Tensor] = []  # the inputs of the last call
+        self._given: list[Given] = []  # the inputs of the last call
         self._state_batch: int | None = None
 
     # --- forward ------------------------------------------------------------------------------------------------------
@@ -48,7 +48,10 @@ class Model:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
         `conditions` hold for this call; those not given are false. A Fortran-ordered input of the model's dtype is
-        taken without a copy and must not change before `back`. Raises KnetTypeError (kind of an input, NaN),
+        taken without a copy and must not change before `back`. With the back end cuda an input may be a device array of
+        pycuda, PyTorch, CuPy or JAX, of the model's dtype (C-ordered with the batch first, or Fortran-ordered with the
+        batch last); then the value is a device array, pycuda's GPUArray in Fortran order, and the host does not wait.
+        Elements of device arrays are not checked for NaN. Raises KnetTypeError (kind of an input, NaN),
         KnetShapeError, KnetNameError (an unknown condition), KnetStateError (another batch size in mid-sequence).
         """
         setting = check.setting(conditions, self._engine.lowered.conditions)
@@ -85,7 +88,7 @@ class Model:
 
     def _inputs(
         self, what: str, inputs: Sequence[Any], program: Program | None = None
-    ) -> tuple[list[Tensor], int, Program]:
+    ) -> tuple[list[Given], int, Program]:
         """The checked inputs, their batch size, and the program that they fit: `program` where that is given.
 
         Infers the sizes where they are not known yet; `_run` takes what was inferred.
@@ -104,12 +107,13 @@ class Model:
             check.columns(given, label, self._dtype, i.dims)
             for given, label, i in zip(inputs, self._labels, declared, strict=True)
         ]
+        self._engine.can_take(arrays, what)
         program = program or self._engine.fitting(arrays)
         return self._with_state(what, arrays, self._batch(program, arrays), program)
 
     def _with_state(
-        self, what: str, arrays: list[Tensor], batch: int, program: Program
-    ) -> tuple[list[Tensor], int, Program]:
+        self, what: str, arrays: list[Given], batch: int, program: Program
+    ) -> tuple[list[Given], int, Program]:
         """The inputs, if their batch is that of the state."""
         if self._state_batch is not None and self._state_batch != batch:
             raise KnetStateError(
@@ -118,7 +122,7 @@ class Model:
             )
         return arrays, batch, program
 
-    def _batch(self, program: Program, arrays: Sequence[Tensor]) -> int:
+    def _batch(self, program: Program, arrays: Sequence[Given]) -> int:
         batch, first = 0, ""
         for i, array in zip(program.inputs, arrays, strict=True):
             assert i.dims is not None
@@ -130,8 +134,8 @@ class Model:
         return batch or 1
 
     def _run(
-        self, what: str, setting: frozenset[str], arrays: list[Tensor], batch: int, program: Program
-    ) -> Tensor | None:
+        self, what: str, setting: frozenset[str], arrays: list[Given], batch: int, program: Program
+    ) -> Any:
         self._engine.confirm(program)
         value = self._engine.device().forward(setting, arrays, push=what == "sforw")
         self._given = arrays
@@ -155,7 +159,8 @@ class Model:
 
         `ygold` has the output's shape; with no `loss` it is the gradient of the output itself, and without ygold that
         gradient is zero. `mask`: one number a column, 0 where a column adds nothing. `getdx`: True (of every input), an
-        index or a list of indices: returns the gradients of those inputs, one array or a list. Raises KnetStateError
+        index or a list of indices: returns the gradients of those inputs, one array or a list; device arrays where
+        an input of that `forw` was one. `ygold` and `mask` may be device arrays as inputs may. Raises KnetStateError
         (no forw before), KnetTypeError, KnetShapeError, KnetNameError.
         """
         call = self._order.before_back()
@@ -194,13 +199,13 @@ class Model:
             self._pop(call, *target, False, [])
 
     def _pop(
-        self, call: Call, kind: str, gold: Tensor | None, mask: Tensor | None, getdx: Any, wanted: list[int]
+        self, call: Call, kind: str, gold: Given | None, mask: Given | None, getdx: Any, wanted: list[int]
     ) -> Tensor | list[Tensor] | None:
         found = self._engine.device().backward(kind, gold, mask, wanted, pop=True)
         self._order.went_back(pop=True)
         return self._dx(getdx, wanted, found, call)
 
-    def _target(self, call: Call, ygold: Any, loss: Any, mask: Any) -> tuple[str, Tensor | None, Tensor | None]:
+    def _target(self, call: Call, ygold: Any, loss: Any, mask: Any) -> tuple[str, Given | None, Given | None]:
         """Where a backward pass starts: the loss's kind, the checked ygold and mask."""
         name = "none" if loss is None else loss_name(loss, gradient=True)
         if ygold is None:
@@ -214,7 +219,9 @@ class Model:
         if call.result is None:
             raise KnetStateError("ygold: the model returned nothing in that call, so there is nothing to compare")
         gold = check.gold(ygold, call.result, self._dtype)
-        return name, gold, check.mask(mask, gold.shape[-1], self._dtype)
+        masked = check.mask(mask, gold.shape[-1], self._dtype)
+        self._engine.can_take((gold, masked), "back")
+        return name, gold, masked
 
     def _wanted(self, getdx: Any) -> list[int]:
         count = len(self._labels)
@@ -326,7 +333,7 @@ class Model:
         last = self._order.last
         if last is None or name not in dict(last.variant.names):  # a parameter of the model may be assigned to
             with contextlib.suppress(KeyError):
-                return self._given_by_name()[name].copy(order="F")
+                return self._engine.to_host(self._given_by_name()[name]).copy(order="F")
         with contextlib.suppress(KeyError):
             return device.read(kind, name)
         ran = last is not None and kind != "state"
@@ -397,14 +404,14 @@ class Model:
 
         program = self._engine.known
         variant = self._order.last.variant if self._order.last else program.variants[0]
-        return listing(program, variant, self._engine.backend, self._engine.dtype, self._value_norm)
+        return listing(program, variant, self._engine.described, self._engine.dtype, self._value_norm)
 
     __repr__ = summary
 
     def _value_norm(self, value: str) -> float | None:
         """The norm of a parameter or of a value of the last call; None where there is none."""
         with contextlib.suppress(KeyError):
-            return _norm([self._given_by_name()[value]])
+            return _norm([self._engine.to_host(self._given_by_name()[value])])
         with contextlib.suppress(KeyError):
             if self._engine.executable:
                 kind = "par" if value in self._options else "value"
@@ -416,7 +423,7 @@ class Model:
         """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
         return self._engine.backend
 
-    def _given_by_name(self) -> dict[str, Tensor]:
+    def _given_by_name(self) -> dict[str, Given]:
         """The inputs of the last call; none before the first."""
         return dict(zip((i.name for i in self._engine.lowered.inputs), self._given, strict=False))
 

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 1.4 MB in 81 buffers (lower bound, the largest set live at once: 724.3 kB).
+// Peak memory with a batch of 100: 1.5 MB in 82 buffers (lower bound, the largest set live at once: 750.3 kB).
 //   state  b/h            f32[64,N]   25.6 kB
 //   state  b/cell         f32[64,N]   25.6 kB
 //   input  x              f32[65,N]   26.0 kB
@@ -50,10 +50,10 @@
 //   value  b/tmp3         f32[64,N]   25.6 kB
 //   value  b/h            f32[64,N]   25.6 kB
 //   value  wbf/tmp1       f32[65,N]   26.0 kB
+//   value  wbf/tmp2       f32[65,N]   26.0 kB
 //   value  return         f32[65,N]   26.0 kB
 //   gold   @gold          f32[65,N]   26.0 kB
-//   mask   @mask          f32[N]        400 B
-//   and 41 more
+//   and 42 more
 // Each step on the stack but the first takes 320.8 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -68,10 +68,18 @@
 #define KNET_EMULATED 1
 #endif
 
-// What `update` is told about one parameter; an average that its options do not keep is NULL.
+// What random draws are keyed by besides the array: the model's seed and the number of the call.
+struct knet_clock {
+  unsigned long long seed;
+  unsigned call;
+};
+
+// What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
+// device, so that a captured graph sees what has changed, and counts Adam's steps there.
 struct knet_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  int adam_steps;
   float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
 };
 
@@ -185,35 +193,36 @@ __global__ void __launch_bounds__(256) fused_h_64xN_kernel(float* __restrict__ o
   }
 }
 
-// add, soft, element by element
+// y = add(a, b)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int rows) {
-  const int column = blockIdx.x;
-  float top = -INFINITY;
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    top = knet_max(top, (tmp1[i] + b[i % 65]));
+__global__ void __launch_bounds__(256) add_65xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i % 65];
   }
+}
+
+// y = soft(x), column by column
+//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+__global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
+  x += (size_t)blockIdx.x * rows;
+  y += (size_t)blockIdx.x * rows;
+  float top = -INFINITY;
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) top = knet_max(top, x[i]);
   top = knet_block_max(top);
   float sum = 0;
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    sum += knet_exp((tmp1[i] + b[i % 65]) - top);
-  }
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += y[i] = knet_exp(x[i] - top);
   sum = knet_block_sum(sum);
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    y_2[i] = knet_exp((tmp1[i] + b[i % 65]) - top) / sum;
-  }
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) y[i] /= sum;
 }
 
 // y = scale with probability p, else 0
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-__global__ void __launch_bounds__(256) fill_bernoulli_kernel(float* __restrict__ y, unsigned long long seed,
-    unsigned call, unsigned stream, double p, double scale, int n) {
+__global__ void __launch_bounds__(256) fill_bernoulli_kernel(float* __restrict__ y,
+    const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int n) {
+  const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = knet_uniform(knet_random_word(seed, i, call, stream)) < p ? (float)scale : 0;
+    y[i] = knet_uniform(knet_random_word(now.seed, i, now.call, stream)) < p ? (float)scale : 0;
   }
 }
 
@@ -433,10 +442,11 @@ __global__ void __launch_bounds__(256) fused_d_input_tmp4_3_kernel(float* __rest
 //   charlm.knet:5: a = wdot(x; out=embedding)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
-    unsigned call, unsigned stream, double low, double high, int n) {
+__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y,
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+  const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(seed, i, call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
     y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
@@ -448,9 +458,10 @@ __global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ 
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
-// w -= lr * dw, where dw goes through the training options that t has
+// w -= lr * dw, where dw goes through the options of the parameter
 __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, knet_training t, int n) {
+    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
+  const knet_training t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -507,10 +518,31 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
   if (threadIdx.x == 0) *squares += sum;
 }
 
+// *to = t
+__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+  *to = t;
+}
+
+// one step more of each parameter that Adam trains, and the corrections for it
+__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    if (!training[i].adam_mean) continue;
+    const int steps = ++training[i].adam_steps;
+    training[i].mean_bias = (float)(1 - pow(0.9, (double)steps));
+    training[i].square_bias = (float)(1 - pow(0.999, (double)steps));
+  }
+}
+
 // sum += dw
 __global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
+}
+
+// *clock = {seed, call}
+__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
+    unsigned call) {
+  *clock = {seed, call};
 }
 
 }  // extern "C"
@@ -572,9 +604,10 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream);
 int knet_destroy(knet_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [65,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([65,N]), or NULL. Waits for the device only
-   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
-   read from device memory must be ready on the model's stream, which does not wait for the default one. */
+   in host or device memory. output: where the value is copied ([65,N]), in host or device memory,
+   or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
+   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
+   (knet_wait_for), which does not wait for the default one. */
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
    or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
@@ -593,6 +626,15 @@ int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const
    state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
 int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value);
+/* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
+   comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
+   size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
+   bits in every run, where cuDNN has one; 0 takes the fastest. */
+int knet_configure(knet_model* model, const char* setting, int value);
+/* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
+int knet_wait_for(knet_model* model, void* stream);
+/* What is put on another stream after this waits for all that the model has been asked for. */
+int knet_make_wait(knet_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int knet_reset(knet_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -602,7 +644,7 @@ int knet_set_seed(knet_model* model, unsigned long long seed);
 
 /* The dimensions of an array, slowest last; `dims` has room for 8. */
 int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
-/* Copies an array to host or device memory. */
+/* Copies an array to host or device memory; waits for the device where it is host memory. */
 int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 /* Overwrites a parameter. */
 int knet_set(knet_model* model, const char* name, const knet_real* array);
@@ -697,6 +739,18 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
                    cublasGetStatusString(status), line, call);
 }
+// The workspace that cuBLAS uses, given to it before anything is captured: bytes as NVIDIA recommends for the device.
+static inline int knet_blas_workspace(int device, size_t* bytes) {
+#ifdef KNET_EMULATED
+  (void)device;
+  *bytes = 1024;
+#else
+  int major = 0;
+  TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  *bytes = (size_t)(major >= 9 ? 32 : 4) << 20;
+#endif
+  return 0;
+}
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
@@ -705,9 +759,9 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
     const float* forget_tmp2, const float* forget_c, const float* input_tmp1, const float* input_tmp2, \
     const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, \
     const float* cell_prev, int n)) \
-  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
-  K(fill_bernoulli, (float* y, unsigned long long seed, unsigned call, unsigned stream, double p, double scale, \
-    int n)) \
+  K(add_65xN, (float* y, const float* a, const float* b, int n)) \
+  K(soft, (float* y, const float* x, int rows)) \
+  K(fill_bernoulli, (float* y, const knet_clock* clock, unsigned stream, double p, double scale, int n)) \
   K(fused_return_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, \
     float* h, float* return_, const float* output_tmp1, const float* output_tmp2, const float* output_c, \
     const float* forget_tmp1, const float* forget_tmp2, const float* forget_c, const float* input_tmp1, \
@@ -732,13 +786,15 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
     float* d_input_tmp4, const float* d_return, const float* tmp1, const float* d_h_next, const float* output, \
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
     const float* input, int n)) \
-  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
-    int n)) \
+  K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
   K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
   K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(accumulate, (float* sum, const float* dw, int n))
+  K(set_training, (knet_training* to, knet_training t)) \
+  K(count_adam, (knet_training* training, int n)) \
+  K(accumulate, (float* sum, const float* dw, int n)) \
+  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -759,13 +815,34 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
+// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
+// gradients, and which allocations there are (`memory` of the model).
+struct knet_call {
+  int batch, loss;
+  unsigned flags, memory;
+  unsigned long long want;
+};
+enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+
+// The work of a call that has been seen before, captured as a CUDA graph.
+struct knet_graph {
+  knet_graph* next;
+  knet_call call;
+  bool refused;  // it cannot be captured
+  cudaGraphExec_t exec;
+  const float* input_gradients[INPUTS + 1];  // where it leaves them
+};
+
 }  // namespace
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
-// `room` columns. `below` is the step before on the stack, or the next one that waits to be used again.
+// `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
+// that waits to be used again.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  knet_graph* graphs;
   float* values[13];
 };
 
@@ -773,10 +850,15 @@ struct knet_frame {
 struct knet_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
+  cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
+  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
+  void* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
   // knet_sforward has pushed, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
@@ -790,6 +872,8 @@ struct knet_model {
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
+  knet_training *updates = nullptr, *sent = nullptr;  // what they come to, on the device; and a copy of that
+  knet_graph* update_graphs = nullptr;
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
 
@@ -856,6 +940,7 @@ struct knet_model {
   float* b_tmp3 = nullptr;  // b/tmp3 f32[64,N]
   float* b_h = nullptr;  // b/h f32[64,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[65,N]
+  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[65,N]
   float* return_ = nullptr;  // return f32[65,N]
   float* db_h = nullptr;  // @db/h f32[64,N]
   float* db_cell = nullptr;  // @db/cell f32[64,N]
@@ -921,6 +1006,7 @@ const knet_buffer buffers[] = {
     {&knet_model::b_newmem_tmp2, 0, 64},
     {&knet_model::b_cell, 0, 64},
     {&knet_model::wbf_tmp1, 0, 65},
+    {&knet_model::wbf_tmp2, 0, 65},
     {&knet_model::gold, 0, 65},
     {&knet_model::mask, 0, 1},
     {&knet_model::db_h, 0, 64},
@@ -1171,7 +1257,9 @@ int forward(knet_model* m) {
       m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->b_h, m->wbf_tmp1));  // wbf/tmp1 f32[65,N]
-  TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
+  // wbf/tmp2 f32[65,N]
+  TRY(knet_launch_each(kernels.add_65xN, 65 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
+  TRY(knet_launch(kernels.soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp2, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
   TRY(cudaMemcpyAsync(m->b_h_state, m->b_h, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
@@ -1210,7 +1298,7 @@ int forward_dropout(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->b_h_prev, m->b_newmem_tmp2));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N], Bernoulli(0.8, 1.25)
-  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->seed, m->call, 13u, 0.8, 1.25));
+  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 0.8, 1.25));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // c/return f32[64,N]
   TRY(knet_launch_each(kernels.fused_return_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input,
@@ -1220,7 +1308,9 @@ int forward_dropout(knet_model* m) {
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->c_return, m->wbf_tmp1));
-  TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
+  // wbf/tmp2 f32[65,N]
+  TRY(knet_launch_each(kernels.add_65xN, 65 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
+  TRY(knet_launch(kernels.soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp2, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
   TRY(cudaMemcpyAsync(m->b_h_state, m->b_h, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
@@ -1230,7 +1320,7 @@ int forward_dropout(knet_model* m) {
 }
 
 // The backward pass from no gradient of the output where no condition holds.
-int backward_zero(knet_model* m, const float*, const float*, unsigned long long want) {
+int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
@@ -1305,9 +1395,8 @@ int backward_zero(knet_model* m, const float*, const float*, unsigned long long 
 }
 
 // The backward pass from softloss where no condition holds.
-int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
-  TRY(cudaMemcpyAsync(m->gold, gold, 65 * N * sizeof(float), cudaMemcpyDefault, m->stream));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
       mask, 65, 65 * N));
@@ -1391,7 +1480,7 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
 }
 
 // The backward pass from no gradient of the output where dropout.
-int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned long long want) {
+int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
@@ -1466,9 +1555,8 @@ int backward_zero_dropout(knet_model* m, const float*, const float*, unsigned lo
 }
 
 // The backward pass from softloss where dropout.
-int backward_softloss_dropout(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
-  TRY(cudaMemcpyAsync(m->gold, gold, 65 * N * sizeof(float), cudaMemcpyDefault, m->stream));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
       mask, 65, 65 * N));
@@ -1553,180 +1641,79 @@ int backward_softloss_dropout(knet_model* m, const float* gold, const float* mas
   return 0;
 }
 
-// Makes room for an average that an option needs, zero at first.
-int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
-  if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
-}
-int keep_averages(knet_model* m, knet_options* o, size_t elements) {
-  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
-  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
-  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
-  TRY(keep_average(m, o->adam, &o->adam_square, elements));
-  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
-  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
-  return 0;
-}
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
-// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
-                     double gscale) {
-  knet_training t = {};
-  t.scale = gscale * o->gscale;
-  t.clip = gclip > 0 ? gclip : o->gclip;
-  t.lr = (float)o->lr;
-  t.l1reg = (float)o->l1reg;
-  t.l2reg = (float)o->l2reg;
-  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
-  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
-  if (o->adam) {
-    o->adam_steps++;
-    t.adam_mean = o->adam_mean;
-    t.adam_square = o->adam_square;
-    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
-    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
-  }
-  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
-  t.momentum_rate = (float)o->momentum;
-  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
-  t.nesterov_rate = (float)o->nesterov;
-  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
-  return 0;
-}
-
-// Changes every parameter that has a gradient.
-int update(knet_model* m, double gclip, double gscale) {
-  bool clip = gclip > 0;
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
-    clip = clip || m->training[i].gclip > 0;
-  }
-  if (clip) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_a_w, 2080));
-    TRY(add_squares(m, m->d_b_input_a, 2048));
-    TRY(add_squares(m, m->d_b_input_b, 4096));
-    TRY(add_squares(m, m->d_b_input_c, 64));
-    TRY(add_squares(m, m->d_b_forget_a, 2048));
-    TRY(add_squares(m, m->d_b_forget_b, 4096));
-    TRY(add_squares(m, m->d_b_forget_c, 64));
-    TRY(add_squares(m, m->d_b_output_a, 2048));
-    TRY(add_squares(m, m->d_b_output_b, 4096));
-    TRY(add_squares(m, m->d_b_output_c, 64));
-    TRY(add_squares(m, m->d_b_newmem_a, 2048));
-    TRY(add_squares(m, m->d_b_newmem_b, 4096));
-    TRY(add_squares(m, m->d_b_newmem_c, 64));
-    TRY(add_squares(m, m->d_wbf_w, 4160));
-    TRY(add_squares(m, m->d_wbf_b, 65));
-  }
-  TRY(update_parameter(m, &m->training[0], m->a_w, m->d_a_w, 2080, gclip, gscale));
-  TRY(update_parameter(m, &m->training[1], m->b_input_a, m->d_b_input_a, 2048, gclip, gscale));
-  TRY(update_parameter(m, &m->training[2], m->b_input_b, m->d_b_input_b, 4096, gclip, gscale));
-  TRY(update_parameter(m, &m->training[3], m->b_input_c, m->d_b_input_c, 64, gclip, gscale));
-  TRY(update_parameter(m, &m->training[4], m->b_forget_a, m->d_b_forget_a, 2048, gclip, gscale));
-  TRY(update_parameter(m, &m->training[5], m->b_forget_b, m->d_b_forget_b, 4096, gclip, gscale));
-  TRY(update_parameter(m, &m->training[6], m->b_forget_c, m->d_b_forget_c, 64, gclip, gscale));
-  TRY(update_parameter(m, &m->training[7], m->b_output_a, m->d_b_output_a, 2048, gclip, gscale));
-  TRY(update_parameter(m, &m->training[8], m->b_output_b, m->d_b_output_b, 4096, gclip, gscale));
-  TRY(update_parameter(m, &m->training[9], m->b_output_c, m->d_b_output_c, 64, gclip, gscale));
-  TRY(update_parameter(m, &m->training[10], m->b_newmem_a, m->d_b_newmem_a, 2048, gclip, gscale));
-  TRY(update_parameter(m, &m->training[11], m->b_newmem_b, m->d_b_newmem_b, 4096, gclip, gscale));
-  TRY(update_parameter(m, &m->training[12], m->b_newmem_c, m->d_b_newmem_c, 64, gclip, gscale));
-  TRY(update_parameter(m, &m->training[13], m->wbf_w, m->d_wbf_w, 4160, gclip, gscale));
-  TRY(update_parameter(m, &m->training[14], m->wbf_b, m->d_wbf_b, 65, gclip, gscale));
-  return 0;
-}
-
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
-int set_gradients_aside(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
-  return 0;
-}
-// Adds what that pass computed to them.
-int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    std::swap(m->*gradients[i].place, m->sums[i]);
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+// Keys the draws of the call at hand.
+int set_clock(knet_model* m) {
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
   return 0;
 }
 
 // Parameters and constants as they are at the start.
 int initialize(knet_model* m) {
+  TRY(set_clock(m));
   // a/w f32[32,65], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2080, m->stream, m->a_w, m->seed, 0u, 0u, (-0.30618621784789724),
+  TRY(knet_launch_each(kernels.fill_uniform, 2080, m->stream, m->a_w, m->clock, 0u, (-0.30618621784789724),
       0.30618621784789724));
   // b/input/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a, m->seed, 0u, 1u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a, m->clock, 1u, (-0.21650635094610965),
+      0.21650635094610965));
   // b/input/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b, m->seed, 0u, 2u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b, m->clock, 2u, (-0.21650635094610965),
+      0.21650635094610965));
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_input_c, 0.0));  // b/input/c f32[64], Constant(0.0)
   // b/forget/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_forget_a, m->seed, 0u, 4u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_forget_a, m->clock, 4u, (-0.21650635094610965),
+      0.21650635094610965));
   // b/forget/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_forget_b, m->seed, 0u, 5u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_forget_b, m->clock, 5u, (-0.21650635094610965),
+      0.21650635094610965));
   // b/forget/c f32[64], Constant(1.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_forget_c, 1.0));
   // b/output/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_output_a, m->seed, 0u, 7u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_output_a, m->clock, 7u, (-0.21650635094610965),
+      0.21650635094610965));
   // b/output/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_output_b, m->seed, 0u, 8u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_output_b, m->clock, 8u, (-0.21650635094610965),
+      0.21650635094610965));
   // b/output/c f32[64], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_output_c, 0.0));
   // b/newmem/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_newmem_a, m->seed, 0u, 10u,
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_newmem_a, m->clock, 10u,
       (-0.21650635094610965), 0.21650635094610965));
   // b/newmem/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_newmem_b, m->seed, 0u, 11u,
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_newmem_b, m->clock, 11u,
       (-0.21650635094610965), 0.21650635094610965));
   // b/newmem/c f32[64], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_newmem_c, 0.0));
   // wbf/w f32[65,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->seed, 0u, 14u, (-0.21483446221182986),
+  TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->clock, 14u, (-0.21483446221182986),
       0.21483446221182986));
   TRY(knet_launch_each(kernels.fill_constant, 65, m->stream, m->wbf_b, 0.0));  // wbf/b f32[65], Constant(0.0)
   (void)m;
   return 0;
 }
 
-int run_forward(knet_model* m, int variant) {
-  switch (variant) {
-    case 0: return forward(m);
-    case 1: return forward_dropout(m);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
-}
-
-int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
-  switch (4 * m->variant + loss) {
-    case 0: return backward_zero(m, gold, mask, want);
-    case 3: return backward_softloss(m, gold, mask, want);
-    case 4: return backward_zero_dropout(m, gold, mask, want);
-    case 7: return backward_softloss_dropout(m, gold, mask, want);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
-}
+// The forward function of each variant, and whether it draws random numbers.
+struct knet_forward_function {
+  int (*run)(knet_model* m);
+  bool draws;
+};
+const knet_forward_function forwards[] = {
+    {forward, false},
+    {forward_dropout, true},
+};
+// A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
+struct knet_backward_function {
+  int variant, loss;
+  int (*run)(knet_model* m, const float* mask, unsigned long long want);
+  knet_buffer gold;
+};
+const knet_backward_function backwards[] = {
+    {0, 0, backward_zero, {nullptr, 0, 0}},
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 65}},
+    {1, 0, backward_zero_dropout, {nullptr, 0, 0}},
+    {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 65}},
+    {0, 0, nullptr, {nullptr, 0, 0}},
+};
 
 }  // namespace
 
@@ -1743,9 +1730,12 @@ void release(float** place, int* code) {
   *place = nullptr;
 }
 
+void free_graphs(knet_graph** list, int* code);
+
 // ---- frames
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
+  free_graphs(&f->graphs, code);
   for (float*& value : f->values) release(&value, code);
   delete f;
 }
@@ -1808,6 +1798,7 @@ void forget_input_gradients(knet_model* m) {
 
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
+  m->memory++;
   forget_record(m);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
@@ -1857,6 +1848,7 @@ int begin_state(knet_model* m, int batch) {
   int code = 0;
   if (batch > m->state_room) {
     m->state_room = 0;
+    m->memory++;
     for (const knet_array* s = states; s->name; s++)
       if (batched(*s)) release(&(m->*s->place), &code);
     for (const knet_array* s = states; s->name && !code; s++)
@@ -1869,6 +1861,237 @@ int begin_state(knet_model* m, int batch) {
   return 0;
 }
 
+
+// ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
+// once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
+// one from then on. What changes from call to call without being a part of these stands on the device, where the
+// captured work finds it: inputs, desired output and mask are copied to buffers of the model before; the numbers of
+// calls and steps and the training options are kept there. The first time a call runs as it is, which also lets cuBLAS
+// and cuDNN load and choose what they need. Where something cannot be captured it runs as it is, too.
+enum { KNET_GRAPHS = 8 };  // the most that are kept for a frame
+
+bool same_call(const knet_call& a, const knet_call& b) {
+  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want;
+}
+void drop_graph(knet_graph* g, int* code) {
+  if (!g->exec) return;
+  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
+  if (failed) *code = failed;
+  g->exec = nullptr;
+}
+void free_graphs(knet_graph** list, int* code) {
+  while (knet_graph* g = *list) {
+    *list = g->next;
+    drop_graph(g, code);
+    delete g;
+  }
+}
+// The entry of a call, which comes to the front of its list; a new one where it has not been seen, NULL without memory.
+// The entries whose memory is gone go, and the longest unused of too many.
+knet_graph* find_graph(knet_graph** list, const knet_call& call, bool* seen) {
+  knet_graph* found = nullptr;
+  int kept = 1;
+  for (knet_graph** place = list; knet_graph* g = *place;) {
+    const bool here = same_call(g->call, call);
+    if (!here && g->call.memory == call.memory && kept++ < KNET_GRAPHS) {
+      place = &g->next;
+      continue;
+    }
+    *place = g->next;
+    if (here) {
+      found = g;
+      continue;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    delete g;
+  }
+  *seen = found != nullptr;
+  if (!found) found = new (std::nothrow) knet_graph();
+  if (!found) return nullptr;
+  found->call = call;
+  found->next = *list;
+  return *list = found;
+}
+// Captures the work of a call, which is not done by this; where that fails the entry is refused from then on.
+template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
+  if (cudaStreamIsCapturing(m->stream, &status) || status != cudaStreamCaptureStatusNone) return;  // by our user
+  g->refused = true;
+  if (cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+    const int code = work();
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(m->stream, &graph);
+    g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (g->refused) g->exec = nullptr;
+    memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
+  }
+  cudaGetLastError();  // a failure here is none of the call
+}
+// Runs the work of a call: by its graph if there is one or it can be had, else as it is.
+template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call call, Work work) {
+  bool seen = false;
+  call.memory = m->memory;
+  knet_graph* g = m->graphs ? find_graph(list, call, &seen) : nullptr;
+  if (g && !g->exec && !g->refused && (seen || m->graphs == 2))
+    capture(m, g, work);
+  if (g && g->exec) {
+    if (cudaGraphLaunch(g->exec, m->stream) == cudaSuccess) {
+      memcpy(m->input_gradients, g->input_gradients, sizeof g->input_gradients);
+      return 0;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    g->refused = true;
+    cudaGetLastError();
+  }
+  return work();
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
+// of the parameter's own.
+int send_training(knet_model* m, int i, double gclip, double gscale) {
+  const knet_options& o = m->training[i];
+  knet_training t;
+  memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.scale = gscale * o.gscale;
+  t.clip = gclip > 0 ? gclip : o.gclip;
+  t.lr = (float)o.lr;
+  t.l1reg = (float)o.l1reg;
+  t.l2reg = (float)o.l2reg;
+  t.adagrad = o.adagrad ? o.adagrad_squares : nullptr;
+  t.rmsprop = o.rmsprop ? o.rmsprop_squares : nullptr;
+  t.adam_mean = o.adam ? o.adam_mean : nullptr;
+  t.adam_square = o.adam ? o.adam_square : nullptr;
+  t.adam_steps = o.adam_steps;
+  t.momentum = o.momentum != 0 ? o.momentum_average : nullptr;
+  t.momentum_rate = (float)o.momentum;
+  t.nesterov = o.nesterov != 0 ? o.nesterov_average : nullptr;
+  t.nesterov_rate = (float)o.nesterov;
+  if (!memcmp(&t, &m->sent[i], sizeof t)) return 0;
+  TRY(knet_launch(kernels.set_training, 1, 1, 0, m->stream, m->updates + i, t));
+  memcpy(&m->sent[i], &t, sizeof t);
+  return 0;
+}
+// The work of an update: every parameter that has a gradient changes.
+int run_update(knet_model* m, unsigned flags) {
+  if (flags & KNET_CLIPPING) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_a_w, 2080));
+    TRY(add_squares(m, m->d_b_input_a, 2048));
+    TRY(add_squares(m, m->d_b_input_b, 4096));
+    TRY(add_squares(m, m->d_b_input_c, 64));
+    TRY(add_squares(m, m->d_b_forget_a, 2048));
+    TRY(add_squares(m, m->d_b_forget_b, 4096));
+    TRY(add_squares(m, m->d_b_forget_c, 64));
+    TRY(add_squares(m, m->d_b_output_a, 2048));
+    TRY(add_squares(m, m->d_b_output_b, 4096));
+    TRY(add_squares(m, m->d_b_output_c, 64));
+    TRY(add_squares(m, m->d_b_newmem_a, 2048));
+    TRY(add_squares(m, m->d_b_newmem_b, 4096));
+    TRY(add_squares(m, m->d_b_newmem_c, 64));
+    TRY(add_squares(m, m->d_wbf_w, 4160));
+    TRY(add_squares(m, m->d_wbf_b, 65));
+  }
+  if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
+  TRY(knet_launch_each(kernels.update, 2080, m->stream, m->a_w, m->d_a_w, m->squares,
+                       m->updates + 0));
+  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_input_a, m->d_b_input_a, m->squares,
+                       m->updates + 1));
+  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_input_b, m->d_b_input_b, m->squares,
+                       m->updates + 2));
+  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_input_c, m->d_b_input_c, m->squares,
+                       m->updates + 3));
+  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_forget_a, m->d_b_forget_a, m->squares,
+                       m->updates + 4));
+  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_forget_b, m->d_b_forget_b, m->squares,
+                       m->updates + 5));
+  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_forget_c, m->d_b_forget_c, m->squares,
+                       m->updates + 6));
+  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_output_a, m->d_b_output_a, m->squares,
+                       m->updates + 7));
+  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_output_b, m->d_b_output_b, m->squares,
+                       m->updates + 8));
+  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_output_c, m->d_b_output_c, m->squares,
+                       m->updates + 9));
+  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_newmem_a, m->d_b_newmem_a, m->squares,
+                       m->updates + 10));
+  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_newmem_b, m->d_b_newmem_b, m->squares,
+                       m->updates + 11));
+  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_newmem_c, m->d_b_newmem_c, m->squares,
+                       m->updates + 12));
+  TRY(knet_launch_each(kernels.update, 4160, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
+                       m->updates + 13));
+  TRY(knet_launch_each(kernels.update, 65, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
+                       m->updates + 14));
+  return 0;
+}
+int update(knet_model* m, double gclip, double gscale) {
+  knet_call call = {};
+  if (gclip > 0) call.flags = KNET_CLIPPING;
+  for (int i = 0; i < PARAMETERS; i++) {
+    const knet_options& o = m->training[i];
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
+    TRY(send_training(m, i, gclip, gscale));
+    call.flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
+  }
+  const int code = run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); });
+  // The device has counted Adam's steps, or no one knows what it has done.
+  if (code) memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);
+  for (int i = 0; i < PARAMETERS && !code; i++)
+    if (gradients[i].place && m->training[i].adam) m->sent[i].adam_steps = ++m->training[i].adam_steps;
+  return code;
+}
+
+// Makes room for the gradients that are set aside while a step of a sequence computes its own.
+int make_sums(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place && !m->sums[i])
+      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+  return 0;
+}
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+void swap_gradients(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+}
+// Takes them back and adds what that pass computed.
+int add_gradients(knet_model* m) {
+  swap_gradients(m);
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+  }
+  return 0;
+}
+
+
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;
   TRY(cudaGetDevice(&m->device));
@@ -1877,11 +2100,21 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
     TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->own_stream = true;
   }
+  TRY(cudaEventCreateWithFlags(&m->event, cudaEventDisableTiming));
   TRY(cublasCreate(&m->blas));
   TRY(cublasSetStream(m->blas, m->stream));
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  size_t bytes = 0;
+  TRY(knet_blas_workspace(m->device, &bytes));
+  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  m->sent = new (std::nothrow) knet_training[PARAMETERS];
+  if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
+  memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
+  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(zero_state(m, 0));
@@ -1904,8 +2137,14 @@ int close_model(knet_model* m) {
                             o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  free_graphs(&m->update_graphs, &code);
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+  delete[] m->sent;
+  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
   if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
+  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
   if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
   delete m;
   return code;
@@ -2048,6 +2287,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   return 0;
 }
 
+int in_host_memory(const void* pointer, bool* yes) {
+  cudaPointerAttributes attributes = {};
+  TRY(cudaPointerGetAttributes(&attributes, pointer));
+  *yes = attributes.type != cudaMemoryTypeDevice;
+  return 0;
+}
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   use_frame(m, f);
@@ -2055,14 +2300,20 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(run_forward(m, m->variant));
+  if (forwards[m->variant].draws) TRY(set_clock(m));
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = -1;
+  TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
+  bool wait = true;
+  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 // knet_forward; with `push`, knet_sforward.
@@ -2104,15 +2355,33 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs the backward function of the frame in use; `add` to the gradients that there are.
-int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
-             bool add) {
-  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
-  if (mask) mask = m->mask;
-  if (add) TRY(set_gradients_aside(m));
-  const int code = run_backward(m, loss, gold, mask, input_grads);
-  if (add) TRY(add_gradients(m));
-  return code;
+// Runs a backward function in the frame in use; `add` to the gradients that there are.
+int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
+             const knet_real* mask, unsigned long long input_grads, bool add) {
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = b->loss;
+  call.want = input_grads;
+  if (b->gold.place) {
+    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
+  }
+  if (mask) {
+    TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+    mask = m->mask;
+    call.flags |= KNET_MASKED;
+  }
+  call.flags |= (m->unwinding ? KNET_UNWINDING : 0) | (m->later ? KNET_LATER : 0);
+  if (add) {
+    TRY(make_sums(m));
+    call.flags |= KNET_ADDING;
+  }
+  return run_call(m, &f->graphs, call, [=] {
+    if (add) swap_gradients(m);
+    const int code = b->run(m, mask, input_grads);
+    if (add) TRY(add_gradients(m));
+    return code;
+  });
 }
 // knet_backward; with `pop`, knet_sbackward.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -2126,13 +2395,17 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
   use_frame(m, f);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
   m->unwinding = pop;
-  TRY(run_back(m, loss, gold, mask, input_grads, add));
+  TRY(run_back(m, f, b, gold, mask, input_grads, add));
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
@@ -2237,6 +2510,30 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
+int knet_configure(knet_model* m, const char* setting, int value) {
+  TRY(check_model(m));
+  if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
+  const bool graphs = !strcmp(setting, "graphs");
+  if (!graphs && strcmp(setting, "search") && strcmp(setting, "deterministic"))
+    return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
+  if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
+  if (graphs) m->graphs = value;
+  return 0;
+}
+
+int knet_wait_for(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
+  TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
+  return 0;
+}
+int knet_make_wait(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, m->stream));
+  TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
+  return 0;
+}
+
 int knet_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
   forget_sequence(m);
@@ -2280,8 +2577,10 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   int batch = 0;
   TRY(find_array(m, kind, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  bool wait = true;
+  TRY(in_host_memory(array, &wait));
   TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 22.6 MB in 40 buffers (lower bound, the largest set live at once: 10.7 MB).
+// Peak memory with a batch of 100: 31.4 MB in 41 buffers (lower bound, the largest set live at once: 17.6 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -23,14 +23,15 @@
 //   param  wbf/w       f32[10,500]       20.0 kB
 //   param  wbf/b       f32[10]              40 B
 //   value  a/c         f32[24,24,20,N]    4.6 MB
-//   value  a@winner    f32[12,12,20,N]    1.2 MB
+//   value  a/tmp2      f32[24,24,20,N]    4.6 MB
 //   value  a           f32[12,12,20,N]    1.2 MB
 //   value  b/c         f32[8,8,50,N]      1.3 MB
-//   value  b@winner    f32[4,4,50,N]    320.0 kB
+//   value  b/tmp2      f32[8,8,50,N]      1.3 MB
 //   value  b           f32[4,4,50,N]    320.0 kB
 //   value  c/tmp1      f32[500,N]       200.0 kB
 //   value  c           f32[500,N]       200.0 kB
 //   value  wbf/tmp1    f32[10,N]          4.0 kB
+//   value  wbf/tmp2    f32[10,N]          4.0 kB
 //   value  return      f32[10,N]          4.0 kB
 //   gold   @gold       f32[10,N]          4.0 kB
 //   mask   @mask       f32[N]              400 B
@@ -43,16 +44,16 @@
 //   grad   d:c/b       f32[500]           2.0 kB
 //   grad   d:c/w       f32[500,800]       1.6 MB
 //   value  d:b         f32[4,4,50,N]    320.0 kB
-//   value  d:b@pool    f32[4,4,50,N]    320.0 kB
+//   value  d:b/tmp2    f32[8,8,50,N]      1.3 MB
 //   value  d:b/tmp1    f32[8,8,50,N]      1.3 MB
 //   grad   d:b/b       f32[1,1,50,1]       200 B
 //   grad   d:b/w       f32[5,5,20,50]   100.0 kB
 //   value  d:a         f32[12,12,20,N]    1.2 MB
-//   value  d:a@pool    f32[12,12,20,N]    1.2 MB
+//   value  d:a/tmp2    f32[24,24,20,N]    4.6 MB
 //   value  d:a/tmp1    f32[24,24,20,N]    4.6 MB
 //   grad   d:a/b       f32[1,1,20,1]        80 B
 //   grad   d:a/w       f32[5,5,1,20]      2.0 kB
-//   value  d:x         f32[28,28,1,N]   313.6 kB
+//   and 1 more
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -66,10 +67,18 @@
 #define KNET_EMULATED 1
 #endif
 
-// What `update` is told about one parameter; an average that its options do not keep is NULL.
+// What random draws are keyed by besides the array: the model's seed and the number of the call.
+struct knet_clock {
+  unsigned long long seed;
+  unsigned call;
+};
+
+// What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
+// device, so that a captured graph sees what has changed, and counts Adam's steps there.
 struct knet_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  int adam_steps;
   float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
 };
 
@@ -147,85 +156,57 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 4 operations, element by element
+// add, relu, element by element
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) fused_y_24x24_to_12x12_kernel(float* __restrict__ y_3,
-    float* __restrict__ y_4, const float* __restrict__ c, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_576x20xN_kernel(float* __restrict__ tmp2,
+    const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const int image = i / 144 * 576;
-    const int start0 = i % 12 * 2, stop0 = start0 + 2;
-    const int start1 = i / 12 % 12 * 2, stop1 = start1 + 2;
-    float top = -INFINITY;
-    int first = -1;  // the place in the window of the first largest element
-    for (int x1 = start1; x1 < stop1; x1++)
-      for (int x0 = start0; x0 < stop0; x0++) {
-        const int at = image + x0 + x1 * 24;
-        const float element = (c[at] + b[at / 576 % 20]);
-        if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
-        top = knet_max(top, element);
-      }
-    if (top != top) first = -1;
-    
-    y_3[i] = first;
-    y_4[i] = top < 0.0f ? 0.0f : top;
+    const float tmp1 = c[i] + b[i / 576 % 20];
+    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
   }
 }
 
-// 4 operations, element by element
+// add, relu, element by element
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) fused_y_8x8_to_4x4_kernel(float* __restrict__ y_3, float* __restrict__ y_4,
+__global__ void __launch_bounds__(256) add_relu_64x50xN_kernel(float* __restrict__ tmp2,
     const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const int image = i / 16 * 64;
-    const int start0 = i % 4 * 2, stop0 = start0 + 2;
-    const int start1 = i / 4 % 4 * 2, stop1 = start1 + 2;
-    float top = -INFINITY;
-    int first = -1;  // the place in the window of the first largest element
-    for (int x1 = start1; x1 < stop1; x1++)
-      for (int x0 = start0; x0 < stop0; x0++) {
-        const int at = image + x0 + x1 * 8;
-        const float element = (c[at] + b[at / 64 % 50]);
-        if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
-        top = knet_max(top, element);
-      }
-    if (top != top) first = -1;
-    
-    y_3[i] = first;
-    y_4[i] = top < 0.0f ? 0.0f : top;
+    const float tmp1 = c[i] + b[i / 64 % 50];
+    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
   }
 }
 
 // add, relu, element by element
 //   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__ y_2,
-    const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
+    const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 500];
-    y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
+    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
-// add, soft, element by element
+// y = add(a, b)
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int rows) {
-  const int column = blockIdx.x;
-  float top = -INFINITY;
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    top = knet_max(top, (tmp1[i] + b[i % 10]));
+__global__ void __launch_bounds__(256) add_10xN_kernel(float* __restrict__ y, const float* __restrict__ a,
+    const float* __restrict__ b, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    y[i] = a[i] + b[i % 10];
   }
+}
+
+// y = soft(x), column by column
+//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
+__global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
+  x += (size_t)blockIdx.x * rows;
+  y += (size_t)blockIdx.x * rows;
+  float top = -INFINITY;
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) top = knet_max(top, x[i]);
   top = knet_block_max(top);
   float sum = 0;
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    sum += knet_exp((tmp1[i] + b[i % 10]) - top);
-  }
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += y[i] = knet_exp(x[i] - top);
   sum = knet_block_sum(sum);
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    const int i = column * rows + r;
-    y_2[i] = knet_exp((tmp1[i] + b[i % 10]) - top) / sum;
-  }
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) y[i] /= sum;
 }
 
 // partial sums of -mask * gold * log(p)
@@ -297,64 +278,26 @@ __global__ void __launch_bounds__(256) sumto_500xsumN_kernel(float* __restrict__
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// dx = unpool(dy, winner; stride=2)
-//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) unpool_8x8_to_4x4_kernel(float* __restrict__ dx,
-    const float* __restrict__ dy, const float* __restrict__ winner, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const int image = i / 64 * 16, at = i % 64;
-    const int x0 = at % 8, low0 = x0 < 2 ? 0 : (x0 - 2) / 2 + 1, high0 = min(x0 / 2, 3);
-    const int x1 = at / 8, low1 = x1 < 2 ? 0 : (x1 - 2) / 2 + 1, high1 = min(x1 / 2, 3);
-    // Every window that the element won gives it its gradient.
-    float sum = 0;
-    for (int y1 = low1; y1 <= high1; y1++)
-      for (int y0 = low0; y0 <= high0; y0++) {
-        const int o = image + y0 + y1 * 4;
-        if (winner[o] == (x0 - (y0 * 2)) + (x1 - (y1 * 2)) * 2) sum += dy[o];
-      }
-    dx[i] = sum;
-  }
-}
-
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) sumto_sum16x50xsumN_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) sumto_sum64x50xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 16;
+  const int base = o * 64;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 16 + (r / 16) * 800];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 64 + (r / 64) * 3200];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// dx = unpool(dy, winner; stride=2)
-//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) unpool_24x24_to_12x12_kernel(float* __restrict__ dx,
-    const float* __restrict__ dy, const float* __restrict__ winner, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const int image = i / 576 * 144, at = i % 576;
-    const int x0 = at % 24, low0 = x0 < 2 ? 0 : (x0 - 2) / 2 + 1, high0 = min(x0 / 2, 11);
-    const int x1 = at / 24, low1 = x1 < 2 ? 0 : (x1 - 2) / 2 + 1, high1 = min(x1 / 2, 11);
-    // Every window that the element won gives it its gradient.
-    float sum = 0;
-    for (int y1 = low1; y1 <= high1; y1++)
-      for (int y0 = low0; y0 <= high0; y0++) {
-        const int o = image + y0 + y1 * 12;
-        if (winner[o] == (x0 - (y0 * 2)) + (x1 - (y1 * 2)) * 2) sum += dy[o];
-      }
-    dx[i] = sum;
-  }
-}
-
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) sumto_sum144x20xsumN_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) sumto_sum576x20xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 144;
+  const int base = o * 576;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 144 + (r / 144) * 2880];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 576 + (r / 576) * 11520];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -364,10 +307,11 @@ __global__ void __launch_bounds__(256) sumto_sum144x20xsumN_kernel(float* __rest
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
 //   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
-    unsigned call, unsigned stream, double low, double high, int n) {
+__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y,
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+  const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(seed, i, call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
     y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
@@ -381,9 +325,10 @@ __global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ 
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
-// w -= lr * dw, where dw goes through the training options that t has
+// w -= lr * dw, where dw goes through the options of the parameter
 __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, knet_training t, int n) {
+    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
+  const knet_training t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -440,10 +385,31 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
   if (threadIdx.x == 0) *squares += sum;
 }
 
+// *to = t
+__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+  *to = t;
+}
+
+// one step more of each parameter that Adam trains, and the corrections for it
+__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    if (!training[i].adam_mean) continue;
+    const int steps = ++training[i].adam_steps;
+    training[i].mean_bias = (float)(1 - pow(0.9, (double)steps));
+    training[i].square_bias = (float)(1 - pow(0.999, (double)steps));
+  }
+}
+
 // sum += dw
 __global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
+}
+
+// *clock = {seed, call}
+__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
+    unsigned call) {
+  *clock = {seed, call};
 }
 
 }  // extern "C"
@@ -505,9 +471,10 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream);
 int knet_destroy(knet_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [28,28,1,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([10,N]), or NULL. Waits for the device only
-   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
-   read from device memory must be ready on the model's stream, which does not wait for the default one. */
+   in host or device memory. output: where the value is copied ([10,N]), in host or device memory,
+   or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
+   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
+   (knet_wait_for), which does not wait for the default one. */
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
    or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
@@ -526,6 +493,15 @@ int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const
    state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
 int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value);
+/* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
+   comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
+   size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
+   bits in every run, where cuDNN has one; 0 takes the fastest. */
+int knet_configure(knet_model* model, const char* setting, int value);
+/* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
+int knet_wait_for(knet_model* model, void* stream);
+/* What is put on another stream after this waits for all that the model has been asked for. */
+int knet_make_wait(knet_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int knet_reset(knet_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -535,7 +511,7 @@ int knet_set_seed(knet_model* model, unsigned long long seed);
 
 /* The dimensions of an array, slowest last; `dims` has room for 8. */
 int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
-/* Copies an array to host or device memory. */
+/* Copies an array to host or device memory; waits for the device where it is host memory. */
 int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 /* Overwrites a parameter. */
 int knet_set(knet_model* model, const char* name, const knet_real* array);
@@ -630,6 +606,18 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
                    cublasGetStatusString(status), line, call);
 }
+// The workspace that cuBLAS uses, given to it before anything is captured: bytes as NVIDIA recommends for the device.
+static inline int knet_blas_workspace(int device, size_t* bytes) {
+#ifdef KNET_EMULATED
+  (void)device;
+  *bytes = 1024;
+#else
+  int major = 0;
+  TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  *bytes = (size_t)(major >= 9 ? 32 : 4) << 20;
+#endif
+  return 0;
+}
 
 static inline int knet_check(cudnnStatus_t status, const char* call, int line) {
   if (status == CUDNN_STATUS_SUCCESS) return 0;
@@ -651,44 +639,101 @@ struct knet_conv_shape {
   int nd, x[5], w[5], y[5], padding[3], stride[3], upscale[3];
   cudnnConvolutionMode_t mode;
 };
+enum { KNET_CHOICES = 3, KNET_PLANS = 4, KNET_FOUND = 16 };
+const size_t KNET_WORKSPACE_LIMIT = (size_t)256 << 20;  // bytes; an algorithm that needs more is passed over
+const size_t KNET_SEARCH_WORKSPACE = (size_t)32 << 20;  // what a timed search may use
+
+// The algorithms of one call, the best first, and which of them is in use: the next one takes over where cuDNN does not
+// support it after all.
+struct knet_choice {
+  int count, at, algorithm[KNET_CHOICES];
+  bool searched;
+};
+// What has been chosen for a batch, and the workspace that it needs.
+struct knet_conv_plan {
+  int batch;
+  knet_choice forward, back_x, back_w;
+  size_t bytes;
+};
 struct knet_conv {
   cudnnTensorDescriptor_t x, y;
   cudnnFilterDescriptor_t w;
   cudnnConvolutionDescriptor_t conv;
-  int forward, back_x, back_w;  // which algorithm of the tables below is in use
+  knet_conv_plan plans[KNET_PLANS], *plan;  // of the last batches; and the one in use
+  int next;                                 // which of them the next batch takes
 };
-// The algorithms, the second for what cuDNN does not support with the first. All give the same bits in every run but
-// the second ones of the backward passes, which add atomically and know every upscale.
-static const cudnnConvolutionFwdAlgo_t knet_forward_algorithms[2] = {
-    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM};
-static const cudnnConvolutionBwdDataAlgo_t knet_back_x_algorithms[2] = {CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
-                                                                        CUDNN_CONVOLUTION_BWD_DATA_ALGO_0};
-static const cudnnConvolutionBwdFilterAlgo_t knet_back_w_algorithms[2] = {CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
-                                                                          CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0};
 
-// Whether a call is to be made again with the second algorithm: cuDNN does not support it with the first. *algorithm is
-// the second from then on.
-static inline bool knet_conv_again(cudnnStatus_t status, int* algorithm) {
-  const bool unsupported = status >= CUDNN_STATUS_NOT_SUPPORTED && status < CUDNN_STATUS_NOT_SUPPORTED + 1000;
-  if (!unsupported || *algorithm) return false;
-  *algorithm = 1;
+static inline bool knet_unsupported(cudnnStatus_t status) {
+  return status >= CUDNN_STATUS_NOT_SUPPORTED && status < CUDNN_STATUS_NOT_SUPPORTED + 1000;
+}
+// Whether a call is to be made again with the next algorithm: cuDNN does not support the one in use.
+static inline bool knet_conv_again(cudnnStatus_t status, knet_choice* choice) {
+  if (!knet_unsupported(status) || choice->at + 1 >= choice->count) return false;
+  choice->at++;
   return true;
 }
-// Raises *workspace to what both algorithms need, as far as cuDNN supports them, and chooses the first that it does.
-template <class Bytes> static inline int knet_conv_choose(Bytes bytes_of, int* algorithm, size_t* workspace) {
-  cudnnStatus_t status[2];
-  for (int i = 0; i < 2; i++) {
-    size_t bytes = 0;
-    status[i] = bytes_of(i, &bytes);
-    if (!status[i] && bytes > *workspace) *workspace = bytes;
-  }
-  *algorithm = status[0] ? 1 : 0;
-  if (status[0] && status[1]) TRY(status[0]);
+// Adds an algorithm to a choice if cuDNN supports it within the limit of memory; raises *bytes to what it needs.
+template <class Bytes> static void knet_conv_add(knet_choice* choice, int algorithm, Bytes bytes_of, size_t* bytes) {
+  size_t needed = 0;
+  for (int i = 0; i < choice->count; i++)
+    if (choice->algorithm[i] == algorithm) return;
+  if (choice->count == KNET_CHOICES || bytes_of(algorithm, &needed) || needed > KNET_WORKSPACE_LIMIT) return;
+  choice->algorithm[choice->count++] = algorithm;
+  if (needed > *bytes) *bytes = needed;
+}
+// Takes the best of the algorithms that cuDNN lists, the best first. Where only deterministic ones are wanted, the
+// others stand behind them: better than none.
+template <class Found, class Bytes>
+static int knet_conv_choose(knet_choice* choice, const Found* found, int count, bool deterministic, Bytes bytes_of,
+                            size_t* bytes) {
+  choice->count = choice->at = 0;
+  for (int i = 0; i < count; i++)
+    if (!found[i].status && (!deterministic || found[i].determinism == CUDNN_DETERMINISTIC) &&
+        choice->count < KNET_CHOICES - 1)
+      knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+  for (int i = 0; i < count; i++)
+    if (!found[i].status) knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+  return choice->count ? 0 : knet_fail(KNET_CUDNN, "cuDNN has no algorithm for a convolution of this shape");
+}
+
+static inline auto knet_forward_bytes(cudnnHandle_t dnn, const knet_conv* c) {
+  return [=](int algorithm, size_t* bytes) {
+    return cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y,
+                                                   (cudnnConvolutionFwdAlgo_t)algorithm, bytes);
+  };
+}
+static inline auto knet_back_x_bytes(cudnnHandle_t dnn, const knet_conv* c) {
+  return [=](int algorithm, size_t* bytes) {
+    return cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x,
+                                                        (cudnnConvolutionBwdDataAlgo_t)algorithm, bytes);
+  };
+}
+static inline auto knet_back_w_bytes(cudnnHandle_t dnn, const knet_conv* c) {
+  return [=](int algorithm, size_t* bytes) {
+    return cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w,
+                                                          (cudnnConvolutionBwdFilterAlgo_t)algorithm, bytes);
+  };
+}
+// Chooses the algorithms for a batch by cuDNN's heuristics.
+static inline int knet_conv_heuristics(cudnnHandle_t dnn, const knet_conv* c, bool deterministic,
+                                       knet_conv_plan* plan) {
+  int count = 0;
+  cudnnConvolutionFwdAlgoPerf_t forward[KNET_FOUND];
+  TRY(cudnnGetConvolutionForwardAlgorithm_v7(dnn, c->x, c->w, c->conv, c->y, KNET_FOUND, &count, forward));
+  TRY(knet_conv_choose(&plan->forward, forward, count, deterministic, knet_forward_bytes(dnn, c), &plan->bytes));
+  cudnnConvolutionBwdDataAlgoPerf_t back_x[KNET_FOUND];
+  TRY(cudnnGetConvolutionBackwardDataAlgorithm_v7(dnn, c->w, c->y, c->conv, c->x, KNET_FOUND, &count, back_x));
+  TRY(knet_conv_choose(&plan->back_x, back_x, count, deterministic, knet_back_x_bytes(dnn, c), &plan->bytes));
+  cudnnConvolutionBwdFilterAlgoPerf_t back_w[KNET_FOUND];
+  TRY(cudnnGetConvolutionBackwardFilterAlgorithm_v7(dnn, c->x, c->y, c->conv, c->w, KNET_FOUND, &count, back_w));
+  TRY(knet_conv_choose(&plan->back_w, back_w, count, deterministic, knet_back_w_bytes(dnn, c), &plan->bytes));
   return 0;
 }
-// Describes a convolution for a batch and chooses its algorithms; raises *workspace to the bytes that they need.
+// Describes a convolution for a batch and chooses its algorithms, once for each batch; raises *workspace to the bytes
+// that they need.
 static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_conv_shape& s, int batch,
-                                    cudnnDataType_t type, cudnnMathType_t math, size_t* workspace) {
+                                    cudnnDataType_t type, cudnnMathType_t math, bool deterministic,
+                                    size_t* workspace) {
   if (!c->x) TRY(cudnnCreateTensorDescriptor(&c->x));
   if (!c->y) TRY(cudnnCreateTensorDescriptor(&c->y));
   if (!c->w) TRY(cudnnCreateFilterDescriptor(&c->w));
@@ -698,20 +743,18 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   TRY(cudnnSetFilterNdDescriptor(c->w, type, CUDNN_TENSOR_NCHW, s.nd, s.w));
   TRY(cudnnSetConvolutionNdDescriptor(c->conv, s.nd - 2, s.padding, s.stride, s.upscale, s.mode, type));
   TRY(cudnnSetConvolutionMathType(c->conv, math));
-  const auto forward = [=](int i, size_t* bytes) {
-    return cudnnGetConvolutionForwardWorkspaceSize(dnn, c->x, c->w, c->conv, c->y, knet_forward_algorithms[i], bytes);
-  };
-  const auto back_x = [=](int i, size_t* bytes) {
-    return cudnnGetConvolutionBackwardDataWorkspaceSize(dnn, c->w, c->y, c->conv, c->x, knet_back_x_algorithms[i],
-                                                        bytes);
-  };
-  const auto back_w = [=](int i, size_t* bytes) {
-    return cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn, c->x, c->y, c->conv, c->w, knet_back_w_algorithms[i],
-                                                          bytes);
-  };
-  TRY(knet_conv_choose(forward, &c->forward, workspace));
-  TRY(knet_conv_choose(back_x, &c->back_x, workspace));
-  TRY(knet_conv_choose(back_w, &c->back_w, workspace));
+  c->plan = nullptr;
+  for (knet_conv_plan& plan : c->plans)
+    if (plan.batch == batch) c->plan = &plan;
+  if (!c->plan) {
+    knet_conv_plan* const plan = &c->plans[c->next];
+    *plan = {};
+    TRY(knet_conv_heuristics(dnn, c, deterministic, plan));
+    plan->batch = batch;
+    c->plan = plan;
+    c->next = (c->next + 1) % KNET_PLANS;
+  }
+  if (c->plan->bytes > *workspace) *workspace = c->plan->bytes;
   return 0;
 }
 // Destroys all descriptors, past failures; the last failure's code.
@@ -728,29 +771,61 @@ static inline int knet_conv_release(knet_conv* c) {
   return code;
 }
 
+// A pooling's sizes, slowest first; x and y (batch, channels, spatial).
+struct knet_pool_shape {
+  int nd, x[5], y[5], window[3], padding[3], stride[3];
+  cudnnPoolingMode_t mode;
+};
+struct knet_pool {
+  cudnnTensorDescriptor_t x, y;
+  cudnnPoolingDescriptor_t pool;
+};
+static inline int knet_pool_prepare(knet_pool* p, const knet_pool_shape& s, int batch, cudnnDataType_t type) {
+  if (!p->x) TRY(cudnnCreateTensorDescriptor(&p->x));
+  if (!p->y) TRY(cudnnCreateTensorDescriptor(&p->y));
+  if (!p->pool) TRY(cudnnCreatePoolingDescriptor(&p->pool));
+  TRY(knet_describe(p->x, type, s.nd, s.x, batch));
+  TRY(knet_describe(p->y, type, s.nd, s.y, batch));
+  TRY(cudnnSetPoolingNdDescriptor(p->pool, s.mode, CUDNN_PROPAGATE_NAN, s.nd - 2, s.window, s.padding, s.stride));
+  return 0;
+}
+// Destroys all descriptors, past failures; the last failure's code.
+static inline int knet_pool_release(knet_pool* p) {
+  int code = 0;
+  const auto check = [&code](cudnnStatus_t status) {
+    const int failed = knet_check(status, "releasing a pooling", __LINE__);
+    if (failed) code = failed;
+  };
+  if (p->x) check(cudnnDestroyTensorDescriptor(p->x));
+  if (p->y) check(cudnnDestroyTensorDescriptor(p->y));
+  if (p->pool) check(cudnnDestroyPoolingDescriptor(p->pool));
+  return code;
+}
+
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(fused_y_24x24_to_12x12, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
-  K(fused_y_8x8_to_4x4, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
-  K(add_relu_500xN, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(add_relu_576x20xN, (float* tmp2, const float* c, const float* b, int n)) \
+  K(add_relu_64x50xN, (float* tmp2, const float* c, const float* b, int n)) \
+  K(add_relu_500xN, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_10xN, (float* y, const float* a, const float* b, int n)) \
+  K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
   K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_500xsumN, (float* y, const float* dy, int summed)) \
-  K(unpool_8x8_to_4x4, (float* dx, const float* dy, const float* winner, int n)) \
-  K(sumto_sum16x50xsumN, (float* y, const float* dy, int summed)) \
-  K(unpool_24x24_to_12x12, (float* dx, const float* dy, const float* winner, int n)) \
-  K(sumto_sum144x20xsumN, (float* y, const float* dy, int summed)) \
-  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
-    int n)) \
+  K(sumto_sum64x50xsumN, (float* y, const float* dy, int summed)) \
+  K(sumto_sum576x20xsumN, (float* y, const float* dy, int summed)) \
+  K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
   K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
   K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(accumulate, (float* sum, const float* dw, int n))
+  K(set_training, (knet_training* to, knet_training t)) \
+  K(count_adam, (knet_training* training, int n)) \
+  K(accumulate, (float* sum, const float* dw, int n)) \
+  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -768,6 +843,15 @@ const knet_conv_shape conv_shapes[2] = {
     {4, {0, 20, 12, 12}, {50, 20, 5, 5}, {0, 50, 8, 8}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},
 };
 
+// The poolings: the number of sizes, then the sizes of x and y (slowest first, 0 is the batch), window, padding,
+// stride, mode.
+const knet_pool_shape pool_shapes[2] = {
+    // x f32[24,24,20,N], y f32[12,12,20,N]
+    {4, {0, 20, 24, 24}, {0, 20, 12, 12}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
+    // x f32[8,8,50,N], y f32[4,4,50,N]
+    {4, {0, 50, 8, 8}, {0, 50, 4, 4}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
+};
+
 enum { PARAMETERS = 8, INPUTS = 1, CONDITIONS = 0 };
 
 // The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
@@ -780,13 +864,34 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
+// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
+// gradients, and which allocations there are (`memory` of the model).
+struct knet_call {
+  int batch, loss;
+  unsigned flags, memory;
+  unsigned long long want;
+};
+enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+
+// The work of a call that has been seen before, captured as a CUDA graph.
+struct knet_graph {
+  knet_graph* next;
+  knet_call call;
+  bool refused;  // it cannot be captured
+  cudaGraphExec_t exec;
+  const float* input_gradients[INPUTS + 1];  // where it leaves them
+};
+
 }  // namespace
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
-// `room` columns. `below` is the step before on the stack, or the next one that waits to be used again.
+// `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
+// that waits to be used again.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  knet_graph* graphs;
   float* values[7];
 };
 
@@ -794,14 +899,21 @@ struct knet_frame {
 struct knet_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
+  cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
+  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
+  void* blas_workspace = nullptr;
   cudnnHandle_t dnn = nullptr;
   knet_conv conv[2] = {};
   void* workspace = nullptr;
   size_t workspace_bytes = 0;
+  bool search = false, deterministic = true;  // how the algorithms of convolutions are chosen
+  knet_pool pool[2] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
   // knet_sforward has pushed, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
@@ -813,6 +925,8 @@ struct knet_model {
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
+  knet_training *updates = nullptr, *sent = nullptr;  // what they come to, on the device; and a copy of that
+  knet_graph* update_graphs = nullptr;
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
 
@@ -841,23 +955,24 @@ struct knet_model {
 
   // values, forward and backward
   float* a_c = nullptr;  // a/c f32[24,24,20,N]
-  float* a_winner = nullptr;  // a@winner f32[12,12,20,N]
+  float* a_tmp2 = nullptr;  // a/tmp2 f32[24,24,20,N]
   float* a = nullptr;  // a f32[12,12,20,N]
   float* b_c = nullptr;  // b/c f32[8,8,50,N]
-  float* b_winner = nullptr;  // b@winner f32[4,4,50,N]
+  float* b_tmp2 = nullptr;  // b/tmp2 f32[8,8,50,N]
   float* b = nullptr;  // b f32[4,4,50,N]
   float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
   float* c = nullptr;  // c f32[500,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
+  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[10,N]
   float* return_ = nullptr;  // return f32[10,N]
   float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[10,N]
   float* d_c = nullptr;  // d:c f32[500,N]
   float* d_c_tmp2 = nullptr;  // d:c/tmp2 f32[500,N]
   float* d_b = nullptr;  // d:b f32[4,4,50,N]
-  float* d_b_pool = nullptr;  // d:b@pool f32[4,4,50,N]
+  float* d_b_tmp2 = nullptr;  // d:b/tmp2 f32[8,8,50,N]
   float* d_b_tmp1 = nullptr;  // d:b/tmp1 f32[8,8,50,N]
   float* d_a = nullptr;  // d:a f32[12,12,20,N]
-  float* d_a_pool = nullptr;  // d:a@pool f32[12,12,20,N]
+  float* d_a_tmp2 = nullptr;  // d:a/tmp2 f32[24,24,20,N]
   float* d_a_tmp1 = nullptr;  // d:a/tmp1 f32[24,24,20,N]
   float* d_x = nullptr;  // d:x f32[28,28,1,N]
 
@@ -888,6 +1003,7 @@ const knet_buffer buffers[] = {
     {&knet_model::b_c, 0, 3200},
     {&knet_model::c_tmp1, 0, 500},
     {&knet_model::wbf_tmp1, 0, 10},
+    {&knet_model::wbf_tmp2, 0, 10},
     {&knet_model::gold, 0, 10},
     {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
@@ -899,12 +1015,12 @@ const knet_buffer buffers[] = {
     {&knet_model::d_c_b, 500, 0},
     {&knet_model::d_c_w, 400000, 0},
     {&knet_model::d_b, 0, 800},
-    {&knet_model::d_b_pool, 0, 800},
+    {&knet_model::d_b_tmp2, 0, 3200},
     {&knet_model::d_b_tmp1, 0, 3200},
     {&knet_model::d_b_b, 50, 0},
     {&knet_model::d_b_w, 25000, 0},
     {&knet_model::d_a, 0, 2880},
-    {&knet_model::d_a_pool, 0, 2880},
+    {&knet_model::d_a_tmp2, 0, 11520},
     {&knet_model::d_a_tmp1, 0, 11520},
     {&knet_model::d_a_b, 20, 0},
     {&knet_model::d_a_w, 500, 0},
@@ -915,9 +1031,9 @@ const knet_buffer buffers[] = {
 // What the frame of each forward function holds, in order.
 const knet_buffer frame_0[] = {
     {&knet_model::x, 0, 784},
-    {&knet_model::a_winner, 0, 2880},
+    {&knet_model::a_tmp2, 0, 11520},
     {&knet_model::a, 0, 2880},
-    {&knet_model::b_winner, 0, 800},
+    {&knet_model::b_tmp2, 0, 3200},
     {&knet_model::b, 0, 800},
     {&knet_model::c, 0, 500},
     {&knet_model::return_, 0, 10},
@@ -992,33 +1108,84 @@ const knet_array* find(const knet_array* table, const char* name) {
   return nullptr;
 }
 
-int conv_forward(knet_model* m, knet_conv* c, const float* w, const float* x, float* y) {
-  const float one = 1, zero = 0;
+// Makes the workspace of convolutions so large.
+int grow_workspace(knet_model* m, size_t bytes) {
+  if (bytes <= m->workspace_bytes) return 0;
+  m->memory++;
+  TRY(cudaFree(m->workspace));
+  m->workspace = nullptr;
+  m->workspace_bytes = 0;
+  TRY(cudaMalloc(&m->workspace, bytes));
+  m->workspace_bytes = bytes;
+  return 0;
+}
+// Runs a convolution by `run`, which takes an algorithm; where the user wants it, `find` times them all before.
+template <class Found, class Bytes, class Find, class Run>
+int run_conv(knet_model* m, knet_conv* c, knet_choice* choice, Bytes bytes_of, Find find, Run run) {
+  if (m->search && !choice->searched) {
+    TRY(grow_workspace(m, KNET_SEARCH_WORKSPACE));
+    Found found[KNET_FOUND];
+    int count = 0;
+    TRY(find(found, &count));
+    TRY(knet_conv_choose(choice, found, count, m->deterministic, bytes_of, &c->plan->bytes));
+    TRY(grow_workspace(m, c->plan->bytes));
+    choice->searched = true;
+  }
   cudnnStatus_t status;
-  do status = cudnnConvolutionForward(m->dnn, &one, c->x, x, c->w, w, c->conv, knet_forward_algorithms[c->forward],
-                                      m->workspace, m->workspace_bytes, &zero, c->y, y);
-  while (knet_conv_again(status, &c->forward));
+  do status = run(choice->algorithm[choice->at]);
+  while (knet_conv_again(status, choice));
   TRY(status);
   return 0;
+}
+int conv_forward(knet_model* m, knet_conv* c, const float* w, const float* x, float* y) {
+  const float one = 1, zero = 0;
+  const auto find = [=](cudnnConvolutionFwdAlgoPerf_t* found, int* count) {
+    return cudnnFindConvolutionForwardAlgorithmEx(m->dnn, c->x, x, c->w, w, c->conv, c->y, y, KNET_FOUND, count, found,
+                                                  m->workspace, m->workspace_bytes);
+  };
+  const auto run = [&](int algorithm) {
+    return cudnnConvolutionForward(m->dnn, &one, c->x, x, c->w, w, c->conv, (cudnnConvolutionFwdAlgo_t)algorithm,
+                                   m->workspace, m->workspace_bytes, &zero, c->y, y);
+  };
+  return run_conv<cudnnConvolutionFwdAlgoPerf_t>(m, c, &c->plan->forward, knet_forward_bytes(m->dnn, c), find, run);
 }
 int conv_back_w(knet_model* m, knet_conv* c, const float* x, const float* dy, float* dw) {
   const float one = 1, zero = 0;
-  cudnnStatus_t status;
-  do status = cudnnConvolutionBackwardFilter(m->dnn, &one, c->x, x, c->y, dy, c->conv,
-                                             knet_back_w_algorithms[c->back_w], m->workspace, m->workspace_bytes,
-                                             &zero, c->w, dw);
-  while (knet_conv_again(status, &c->back_w));
-  TRY(status);
-  return 0;
+  const auto find = [=](cudnnConvolutionBwdFilterAlgoPerf_t* found, int* count) {
+    return cudnnFindConvolutionBackwardFilterAlgorithmEx(m->dnn, c->x, x, c->y, dy, c->conv, c->w, dw, KNET_FOUND,
+                                                         count, found, m->workspace, m->workspace_bytes);
+  };
+  const auto run = [&](int algorithm) {
+    return cudnnConvolutionBackwardFilter(m->dnn, &one, c->x, x, c->y, dy, c->conv,
+                                          (cudnnConvolutionBwdFilterAlgo_t)algorithm, m->workspace,
+                                          m->workspace_bytes, &zero, c->w, dw);
+  };
+  return run_conv<cudnnConvolutionBwdFilterAlgoPerf_t>(m, c, &c->plan->back_w, knet_back_w_bytes(m->dnn, c), find,
+                                                       run);
 }
 int conv_back_x(knet_model* m, knet_conv* c, const float* w, const float* dy, float* dx) {
   const float one = 1, zero = 0;
-  cudnnStatus_t status;
-  do status = cudnnConvolutionBackwardData(m->dnn, &one, c->w, w, c->y, dy, c->conv,
-                                           knet_back_x_algorithms[c->back_x], m->workspace, m->workspace_bytes,
-                                           &zero, c->x, dx);
-  while (knet_conv_again(status, &c->back_x));
-  TRY(status);
+  const auto find = [=](cudnnConvolutionBwdDataAlgoPerf_t* found, int* count) {
+    return cudnnFindConvolutionBackwardDataAlgorithmEx(m->dnn, c->w, w, c->y, dy, c->conv, c->x, dx, KNET_FOUND, count,
+                                                       found, m->workspace, m->workspace_bytes);
+  };
+  const auto run = [&](int algorithm) {
+    return cudnnConvolutionBackwardData(m->dnn, &one, c->w, w, c->y, dy, c->conv,
+                                        (cudnnConvolutionBwdDataAlgo_t)algorithm, m->workspace, m->workspace_bytes,
+                                        &zero, c->x, dx);
+  };
+  return run_conv<cudnnConvolutionBwdDataAlgoPerf_t>(m, c, &c->plan->back_x, knet_back_x_bytes(m->dnn, c), find, run);
+}
+
+int pool_forward(knet_model* m, const knet_pool* p, const float* x, float* y) {
+  const float one = 1, zero = 0;
+  TRY(cudnnPoolingForward(m->dnn, p->pool, &one, p->x, x, &zero, p->y, y));
+  return 0;
+}
+int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x, const float* y,
+              float* dx) {
+  const float one = 1, zero = 0;
+  TRY(cudnnPoolingBackward(m->dnn, p->pool, &one, p->y, y, p->y, dy, p->x, x, &zero, p->x, dx));
   return 0;
 }
 
@@ -1027,25 +1194,28 @@ int forward(knet_model* m) {
   const int N = m->batch;
   // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
-  // a f32[12,12,20,N]
-  TRY(knet_launch_each(kernels.fused_y_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a, m->a_c, m->a_b));
+  // a/tmp2 f32[24,24,20,N]
+  TRY(knet_launch_each(kernels.add_relu_576x20xN, 11520 * N, m->stream, m->a_tmp2, m->a_c, m->a_b));
+  TRY(pool_forward(m, &m->pool[0], m->a_tmp2, m->a));  // a f32[12,12,20,N]
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
-  // b f32[4,4,50,N]
-  TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
+  // b/tmp2 f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.add_relu_64x50xN, 3200 * N, m->stream, m->b_tmp2, m->b_c, m->b_b));
+  TRY(pool_forward(m, &m->pool[1], m->b_tmp2, m->b));  // b f32[4,4,50,N]
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, m->b, m->c_tmp1));  // c/tmp1 f32[500,N]
   TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
-  TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
+  // wbf/tmp2 f32[10,N]
+  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
+  TRY(knet_launch(kernels.soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp2, 10));  // return f32[10,N]
   return 0;
 }
 
 // The backward pass from softloss.
-int backward_softloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
-  TRY(cudaMemcpyAsync(m->gold, gold, 10 * N * sizeof(float), cudaMemcpyDefault, m->stream));
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
       mask, 10, 10 * N));
@@ -1064,21 +1234,19 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, m->b, m->d_c_w));  // d:c/w f32[500,800]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, m->d_c_tmp2, m->d_b));  // d:b f32[4,4,50,N]
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-  TRY(knet_launch_each(kernels.relu_back, 800 * N, m->stream, m->d_b_pool, m->d_b, m->b));  // d:b@pool f32[4,4,50,N]
+  TRY(pool_back(m, &m->pool[1], m->d_b, m->b_tmp2, m->b, m->d_b_tmp2));  // d:b/tmp2 f32[8,8,50,N]
   // d:b/tmp1 f32[8,8,50,N]
-  TRY(knet_launch_each(kernels.unpool_8x8_to_4x4, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_pool, m->b_winner));
+  TRY(knet_launch_each(kernels.relu_back, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_tmp2, m->b_tmp2));
   // d:b/b f32[1,1,50,1]
-  TRY(knet_launch(kernels.sumto_sum16x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_pool, 16 * N));
+  TRY(knet_launch(kernels.sumto_sum64x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_tmp1, 64 * N));
   TRY(conv_back_w(m, &m->conv[1], m->a, m->d_b_tmp1, m->d_b_w));  // d:b/w f32[5,5,20,50]
   TRY(conv_back_x(m, &m->conv[1], m->b_w, m->d_b_tmp1, m->d_a));  // d:a f32[12,12,20,N]
   // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-  // d:a@pool f32[12,12,20,N]
-  TRY(knet_launch_each(kernels.relu_back, 2880 * N, m->stream, m->d_a_pool, m->d_a, m->a));
+  TRY(pool_back(m, &m->pool[0], m->d_a, m->a_tmp2, m->a, m->d_a_tmp2));  // d:a/tmp2 f32[24,24,20,N]
   // d:a/tmp1 f32[24,24,20,N]
-  TRY(knet_launch_each(kernels.unpool_24x24_to_12x12, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_pool,
-      m->a_winner));
+  TRY(knet_launch_each(kernels.relu_back, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_tmp2, m->a_tmp2));
   // d:a/b f32[1,1,20,1]
-  TRY(knet_launch(kernels.sumto_sum144x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_pool, 144 * N));
+  TRY(knet_launch(kernels.sumto_sum576x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_tmp1, 576 * N));
   TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
   if (want & 1) {
     TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
@@ -1087,140 +1255,53 @@ int backward_softloss(knet_model* m, const float* gold, const float* mask, unsig
   return 0;
 }
 
-// Makes room for an average that an option needs, zero at first.
-int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
-  if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
-}
-int keep_averages(knet_model* m, knet_options* o, size_t elements) {
-  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
-  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
-  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
-  TRY(keep_average(m, o->adam, &o->adam_square, elements));
-  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
-  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
-  return 0;
-}
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
-// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
-                     double gscale) {
-  knet_training t = {};
-  t.scale = gscale * o->gscale;
-  t.clip = gclip > 0 ? gclip : o->gclip;
-  t.lr = (float)o->lr;
-  t.l1reg = (float)o->l1reg;
-  t.l2reg = (float)o->l2reg;
-  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
-  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
-  if (o->adam) {
-    o->adam_steps++;
-    t.adam_mean = o->adam_mean;
-    t.adam_square = o->adam_square;
-    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
-    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
-  }
-  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
-  t.momentum_rate = (float)o->momentum;
-  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
-  t.nesterov_rate = (float)o->nesterov;
-  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
-  return 0;
-}
-
-// Changes every parameter that has a gradient.
-int update(knet_model* m, double gclip, double gscale) {
-  bool clip = gclip > 0;
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
-    clip = clip || m->training[i].gclip > 0;
-  }
-  if (clip) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_a_w, 500));
-    TRY(add_squares(m, m->d_a_b, 20));
-    TRY(add_squares(m, m->d_b_w, 25000));
-    TRY(add_squares(m, m->d_b_b, 50));
-    TRY(add_squares(m, m->d_c_w, 400000));
-    TRY(add_squares(m, m->d_c_b, 500));
-    TRY(add_squares(m, m->d_wbf_w, 5000));
-    TRY(add_squares(m, m->d_wbf_b, 10));
-  }
-  TRY(update_parameter(m, &m->training[0], m->a_w, m->d_a_w, 500, gclip, gscale));
-  TRY(update_parameter(m, &m->training[1], m->a_b, m->d_a_b, 20, gclip, gscale));
-  TRY(update_parameter(m, &m->training[2], m->b_w, m->d_b_w, 25000, gclip, gscale));
-  TRY(update_parameter(m, &m->training[3], m->b_b, m->d_b_b, 50, gclip, gscale));
-  TRY(update_parameter(m, &m->training[4], m->c_w, m->d_c_w, 400000, gclip, gscale));
-  TRY(update_parameter(m, &m->training[5], m->c_b, m->d_c_b, 500, gclip, gscale));
-  TRY(update_parameter(m, &m->training[6], m->wbf_w, m->d_wbf_w, 5000, gclip, gscale));
-  TRY(update_parameter(m, &m->training[7], m->wbf_b, m->d_wbf_b, 10, gclip, gscale));
-  return 0;
-}
-
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
-int set_gradients_aside(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
-  return 0;
-}
-// Adds what that pass computed to them.
-int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    std::swap(m->*gradients[i].place, m->sums[i]);
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+// Keys the draws of the call at hand.
+int set_clock(knet_model* m) {
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
   return 0;
 }
 
 // Parameters and constants as they are at the start.
 int initialize(knet_model* m) {
+  TRY(set_clock(m));
   // a/w f32[5,5,1,20], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->seed, 0u, 0u, (-0.10690449676496976),
+  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->clock, 0u, (-0.10690449676496976),
       0.10690449676496976));
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0));  // a/b f32[1,1,20,1], Constant(0.0)
   // b/w f32[5,5,20,50], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->seed, 0u, 2u, (-0.05855400437691199),
+  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->clock, 2u, (-0.05855400437691199),
       0.05855400437691199));
   TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0));  // b/b f32[1,1,50,1], Constant(0.0)
   // c/w f32[500,800], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->seed, 0u, 4u, (-0.06793662204867575),
+  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->clock, 4u, (-0.06793662204867575),
       0.06793662204867575));
   TRY(knet_launch_each(kernels.fill_constant, 500, m->stream, m->c_b, 0.0));  // c/b f32[500], Constant(0.0)
   // wbf/w f32[10,500], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->seed, 0u, 6u, (-0.10846522890932808),
+  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->clock, 6u, (-0.10846522890932808),
       0.10846522890932808));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0));  // wbf/b f32[10], Constant(0.0)
   (void)m;
   return 0;
 }
 
-int run_forward(knet_model* m, int variant) {
-  switch (variant) {
-    case 0: return forward(m);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
-}
-
-int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
-  switch (4 * m->variant + loss) {
-    case 3: return backward_softloss(m, gold, mask, want);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
-}
+// The forward function of each variant, and whether it draws random numbers.
+struct knet_forward_function {
+  int (*run)(knet_model* m);
+  bool draws;
+};
+const knet_forward_function forwards[] = {
+    {forward, false},
+};
+// A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
+struct knet_backward_function {
+  int variant, loss;
+  int (*run)(knet_model* m, const float* mask, unsigned long long want);
+  knet_buffer gold;
+};
+const knet_backward_function backwards[] = {
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}},
+    {0, 0, nullptr, {nullptr, 0, 0}},
+};
 
 }  // namespace
 
@@ -1237,9 +1318,12 @@ void release(float** place, int* code) {
   *place = nullptr;
 }
 
+void free_graphs(knet_graph** list, int* code);
+
 // ---- frames
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
+  free_graphs(&f->graphs, code);
   for (float*& value : f->values) release(&value, code);
   delete f;
 }
@@ -1302,6 +1386,7 @@ void forget_input_gradients(knet_model* m) {
 
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
+  m->memory++;
   forget_record(m);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
@@ -1316,14 +1401,10 @@ int describe(knet_model* m, int batch) {
   m->described = 0;
   size_t bytes = 0;
   for (int i = 0; i < 2; i++)
-    TRY(knet_conv_prepare(m->dnn, &m->conv[i], conv_shapes[i], batch, CUDNN_DATA_FLOAT, CUDNN_FMA_MATH, &bytes));
-  if (bytes > m->workspace_bytes) {
-    TRY(cudaFree(m->workspace));
-    m->workspace = nullptr;
-    m->workspace_bytes = 0;
-    TRY(cudaMalloc(&m->workspace, bytes));
-    m->workspace_bytes = bytes;
-  }
+    TRY(knet_conv_prepare(m->dnn, &m->conv[i], conv_shapes[i], batch, CUDNN_DATA_FLOAT, CUDNN_FMA_MATH,
+                          m->deterministic, &bytes));
+  TRY(grow_workspace(m, bytes));
+  for (int i = 0; i < 2; i++) TRY(knet_pool_prepare(&m->pool[i], pool_shapes[i], batch, CUDNN_DATA_FLOAT));
   m->described = batch;
   return 0;
 }
@@ -1347,9 +1428,221 @@ int reserve(knet_model* m, int batch) {
     }
     m->capacity = batch;
   }
-  TRY(describe(m, batch));
   return 0;
 }
+
+
+// ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
+// once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
+// one from then on. What changes from call to call without being a part of these stands on the device, where the
+// captured work finds it: inputs, desired output and mask are copied to buffers of the model before; the numbers of
+// calls and steps and the training options are kept there. The first time a call runs as it is, which also lets cuBLAS
+// and cuDNN load and choose what they need. Where something cannot be captured it runs as it is, too.
+enum { KNET_GRAPHS = 8 };  // the most that are kept for a frame
+
+bool same_call(const knet_call& a, const knet_call& b) {
+  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want;
+}
+void drop_graph(knet_graph* g, int* code) {
+  if (!g->exec) return;
+  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
+  if (failed) *code = failed;
+  g->exec = nullptr;
+}
+void free_graphs(knet_graph** list, int* code) {
+  while (knet_graph* g = *list) {
+    *list = g->next;
+    drop_graph(g, code);
+    delete g;
+  }
+}
+// The entry of a call, which comes to the front of its list; a new one where it has not been seen, NULL without memory.
+// The entries whose memory is gone go, and the longest unused of too many.
+knet_graph* find_graph(knet_graph** list, const knet_call& call, bool* seen) {
+  knet_graph* found = nullptr;
+  int kept = 1;
+  for (knet_graph** place = list; knet_graph* g = *place;) {
+    const bool here = same_call(g->call, call);
+    if (!here && g->call.memory == call.memory && kept++ < KNET_GRAPHS) {
+      place = &g->next;
+      continue;
+    }
+    *place = g->next;
+    if (here) {
+      found = g;
+      continue;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    delete g;
+  }
+  *seen = found != nullptr;
+  if (!found) found = new (std::nothrow) knet_graph();
+  if (!found) return nullptr;
+  found->call = call;
+  found->next = *list;
+  return *list = found;
+}
+// Captures the work of a call, which is not done by this; where that fails the entry is refused from then on.
+template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
+  if (cudaStreamIsCapturing(m->stream, &status) || status != cudaStreamCaptureStatusNone) return;  // by our user
+  g->refused = true;
+  if (cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+    const int code = work();
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(m->stream, &graph);
+    g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (g->refused) g->exec = nullptr;
+    memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
+  }
+  cudaGetLastError();  // a failure here is none of the call
+}
+// Runs the work of a call: by its graph if there is one or it can be had, else as it is.
+template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call call, Work work) {
+  bool seen = false;
+  call.memory = m->memory;
+  knet_graph* g = m->graphs ? find_graph(list, call, &seen) : nullptr;
+  if ((!g || !g->exec) && call.batch) TRY(describe(m, call.batch));
+  if (g) g->call.memory = m->memory;  // that may have made room
+  if (g && !g->exec && !g->refused && (seen || (m->graphs == 2 && !m->search)))
+    capture(m, g, work);
+  if (g && g->exec) {
+    if (cudaGraphLaunch(g->exec, m->stream) == cudaSuccess) {
+      memcpy(m->input_gradients, g->input_gradients, sizeof g->input_gradients);
+      return 0;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    g->refused = true;
+    cudaGetLastError();
+    if (call.batch) TRY(describe(m, call.batch));
+  }
+  return work();
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
+// of the parameter's own.
+int send_training(knet_model* m, int i, double gclip, double gscale) {
+  const knet_options& o = m->training[i];
+  knet_training t;
+  memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.scale = gscale * o.gscale;
+  t.clip = gclip > 0 ? gclip : o.gclip;
+  t.lr = (float)o.lr;
+  t.l1reg = (float)o.l1reg;
+  t.l2reg = (float)o.l2reg;
+  t.adagrad = o.adagrad ? o.adagrad_squares : nullptr;
+  t.rmsprop = o.rmsprop ? o.rmsprop_squares : nullptr;
+  t.adam_mean = o.adam ? o.adam_mean : nullptr;
+  t.adam_square = o.adam ? o.adam_square : nullptr;
+  t.adam_steps = o.adam_steps;
+  t.momentum = o.momentum != 0 ? o.momentum_average : nullptr;
+  t.momentum_rate = (float)o.momentum;
+  t.nesterov = o.nesterov != 0 ? o.nesterov_average : nullptr;
+  t.nesterov_rate = (float)o.nesterov;
+  if (!memcmp(&t, &m->sent[i], sizeof t)) return 0;
+  TRY(knet_launch(kernels.set_training, 1, 1, 0, m->stream, m->updates + i, t));
+  memcpy(&m->sent[i], &t, sizeof t);
+  return 0;
+}
+// The work of an update: every parameter that has a gradient changes.
+int run_update(knet_model* m, unsigned flags) {
+  if (flags & KNET_CLIPPING) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_a_w, 500));
+    TRY(add_squares(m, m->d_a_b, 20));
+    TRY(add_squares(m, m->d_b_w, 25000));
+    TRY(add_squares(m, m->d_b_b, 50));
+    TRY(add_squares(m, m->d_c_w, 400000));
+    TRY(add_squares(m, m->d_c_b, 500));
+    TRY(add_squares(m, m->d_wbf_w, 5000));
+    TRY(add_squares(m, m->d_wbf_b, 10));
+  }
+  if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
+  TRY(knet_launch_each(kernels.update, 500, m->stream, m->a_w, m->d_a_w, m->squares,
+                       m->updates + 0));
+  TRY(knet_launch_each(kernels.update, 20, m->stream, m->a_b, m->d_a_b, m->squares,
+                       m->updates + 1));
+  TRY(knet_launch_each(kernels.update, 25000, m->stream, m->b_w, m->d_b_w, m->squares,
+                       m->updates + 2));
+  TRY(knet_launch_each(kernels.update, 50, m->stream, m->b_b, m->d_b_b, m->squares,
+                       m->updates + 3));
+  TRY(knet_launch_each(kernels.update, 400000, m->stream, m->c_w, m->d_c_w, m->squares,
+                       m->updates + 4));
+  TRY(knet_launch_each(kernels.update, 500, m->stream, m->c_b, m->d_c_b, m->squares,
+                       m->updates + 5));
+  TRY(knet_launch_each(kernels.update, 5000, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
+                       m->updates + 6));
+  TRY(knet_launch_each(kernels.update, 10, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
+                       m->updates + 7));
+  return 0;
+}
+int update(knet_model* m, double gclip, double gscale) {
+  knet_call call = {};
+  if (gclip > 0) call.flags = KNET_CLIPPING;
+  for (int i = 0; i < PARAMETERS; i++) {
+    const knet_options& o = m->training[i];
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
+    TRY(send_training(m, i, gclip, gscale));
+    call.flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
+  }
+  const int code = run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); });
+  // The device has counted Adam's steps, or no one knows what it has done.
+  if (code) memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);
+  for (int i = 0; i < PARAMETERS && !code; i++)
+    if (gradients[i].place && m->training[i].adam) m->sent[i].adam_steps = ++m->training[i].adam_steps;
+  return code;
+}
+
+// Makes room for the gradients that are set aside while a step of a sequence computes its own.
+int make_sums(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place && !m->sums[i])
+      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+  return 0;
+}
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+void swap_gradients(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+}
+// Takes them back and adds what that pass computed.
+int add_gradients(knet_model* m) {
+  swap_gradients(m);
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+  }
+  return 0;
+}
+
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;
@@ -1359,13 +1652,23 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
     TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->own_stream = true;
   }
+  TRY(cudaEventCreateWithFlags(&m->event, cudaEventDisableTiming));
   TRY(cublasCreate(&m->blas));
   TRY(cublasSetStream(m->blas, m->stream));
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  size_t bytes = 0;
+  TRY(knet_blas_workspace(m->device, &bytes));
+  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
   TRY(cudnnCreate(&m->dnn));
   TRY(cudnnSetStream(m->dnn, m->stream));
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  m->sent = new (std::nothrow) knet_training[PARAMETERS];
+  if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
+  memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
+  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
@@ -1386,11 +1689,18 @@ int close_model(knet_model* m) {
                             o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  free_graphs(&m->update_graphs, &code);
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+  delete[] m->sent;
+  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->workspace), "cudaFree", __LINE__));
   for (knet_conv& c : m->conv) check(knet_conv_release(&c));
+  for (knet_pool& p : m->pool) check(knet_pool_release(&p));
   if (m->dnn) check(knet_check(cudnnDestroy(m->dnn), "cudnnDestroy", __LINE__));
   if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
+  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
   if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
   delete m;
   return code;
@@ -1528,6 +1838,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   return 0;
 }
 
+int in_host_memory(const void* pointer, bool* yes) {
+  cudaPointerAttributes attributes = {};
+  TRY(cudaPointerGetAttributes(&attributes, pointer));
+  *yes = attributes.type != cudaMemoryTypeDevice;
+  return 0;
+}
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   use_frame(m, f);
@@ -1535,14 +1851,19 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(run_forward(m, m->variant));
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = -1;
+  TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
+  bool wait = true;
+  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 // knet_forward; with `push`, knet_sforward.
@@ -1579,15 +1900,32 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs the backward function of the frame in use; `add` to the gradients that there are.
-int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
-             bool add) {
-  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
-  if (mask) mask = m->mask;
-  if (add) TRY(set_gradients_aside(m));
-  const int code = run_backward(m, loss, gold, mask, input_grads);
-  if (add) TRY(add_gradients(m));
-  return code;
+// Runs a backward function in the frame in use; `add` to the gradients that there are.
+int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
+             const knet_real* mask, unsigned long long input_grads, bool add) {
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = b->loss;
+  call.want = input_grads;
+  if (b->gold.place) {
+    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
+  }
+  if (mask) {
+    TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+    mask = m->mask;
+    call.flags |= KNET_MASKED;
+  }
+  if (add) {
+    TRY(make_sums(m));
+    call.flags |= KNET_ADDING;
+  }
+  return run_call(m, &f->graphs, call, [=] {
+    if (add) swap_gradients(m);
+    const int code = b->run(m, mask, input_grads);
+    if (add) TRY(add_gradients(m));
+    return code;
+  });
 }
 // knet_backward; with `pop`, knet_sbackward.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -1601,12 +1939,16 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
   use_frame(m, f);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
-  TRY(run_back(m, loss, gold, mask, input_grads, add));
+  TRY(run_back(m, f, b, gold, mask, input_grads, add));
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
@@ -1709,6 +2051,36 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
+int knet_configure(knet_model* m, const char* setting, int value) {
+  TRY(check_model(m));
+  if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
+  const bool graphs = !strcmp(setting, "graphs");
+  if (!graphs && strcmp(setting, "search") && strcmp(setting, "deterministic"))
+    return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
+  if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
+  if (graphs) m->graphs = value;
+  if (graphs) return 0;
+  (*setting == 's' ? m->search : m->deterministic) = value;
+  m->described = 0;  // algorithms are chosen anew
+  m->memory++;
+  for (knet_conv& c : m->conv)
+    for (knet_conv_plan& plan : c.plans) plan.batch = 0;
+  return 0;
+}
+
+int knet_wait_for(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
+  TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
+  return 0;
+}
+int knet_make_wait(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, m->stream));
+  TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
+  return 0;
+}
+
 int knet_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
   forget_sequence(m);
@@ -1750,8 +2122,10 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   int batch = 0;
   TRY(find_array(m, kind, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  bool wait = true;
+  TRY(in_host_memory(array, &wait));
   TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 

@@ -60,10 +60,18 @@
 #define KNET_EMULATED 1
 #endif
 
-// What `update` is told about one parameter; an average that its options do not keep is NULL.
+// What random draws are keyed by besides the array: the model's seed and the number of the call.
+struct knet_clock {
+  unsigned long long seed;
+  unsigned call;
+};
+
+// What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
+// device, so that a captured graph sees what has changed, and counts Adam's steps there.
 struct knet_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
+  int adam_steps;
   float *adagrad, *rmsprop, *adam_mean, *adam_square, *momentum, *nesterov;
 };
 
@@ -143,11 +151,11 @@ extern "C" {
 
 // add, tanh, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
+__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    y_2[i] = knet_tanh(tmp2);
+    y[i] = knet_tanh(tmp2);
   }
 }
 
@@ -163,17 +171,17 @@ __global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const
 // 5 operations, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y_2, float* __restrict__ return_,
-    float* __restrict__ y_3, const float* __restrict__ tmp1, const float* __restrict__ b,
+__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y, float* __restrict__ return_,
+    float* __restrict__ y_2, const float* __restrict__ tmp1, const float* __restrict__ b,
     const float* __restrict__ tmp1_2, const float* __restrict__ b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    const float y_2_i = knet_tanh(tmp2);
-    y_2[i] = y_2_i;
+    const float y_i = knet_tanh(tmp2);
+    y[i] = y_i;
     const float tmp2_2 = tmp1_2[i] + b_2[i % 8];
     const float return__i = 1.0f / (1.0f + knet_exp(-tmp2_2));
     return_[i] = return__i;
-    y_3[i] = y_2_i * return__i;
+    y_2[i] = y_i * return__i;
   }
 }
 
@@ -250,15 +258,15 @@ __global__ void __launch_bounds__(256) sumto_8xsumN_kernel(float* __restrict__ y
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 __global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __restrict__ d_tmp2,
     float* __restrict__ d_tmp2_2, const float* __restrict__ d_x, const float* __restrict__ return_,
-    const float* __restrict__ x_2, int n) {
+    const float* __restrict__ x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_x_i = d_x[i];
     const float return__i = return_[i];
-    const float x_2_i = x_2[i];
+    const float x_i = x[i];
     const float d_y = d_x_i * return__i;
-    const float d_return = d_x_i * x_2_i;
+    const float d_return = d_x_i * x_i;
     d_tmp2[i] = d_return * (return__i * (1.0f - return__i));
-    d_tmp2_2[i] = d_y * ((1.0f - x_2_i) * (1.0f + x_2_i));
+    d_tmp2_2[i] = d_y * ((1.0f - x_i) * (1.0f + x_i));
   }
 }
 
@@ -266,10 +274,11 @@ __global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __r
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:11: return wb(b; out=1)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y, unsigned long long seed,
-    unsigned call, unsigned stream, double low, double high, int n) {
+__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y,
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+  const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(seed, i, call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
     y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
@@ -282,9 +291,10 @@ __global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ 
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
-// w -= lr * dw, where dw goes through the training options that t has
+// w -= lr * dw, where dw goes through the options of the parameter
 __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, knet_training t, int n) {
+    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
+  const knet_training t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -341,10 +351,31 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
   if (threadIdx.x == 0) *squares += sum;
 }
 
+// *to = t
+__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+  *to = t;
+}
+
+// one step more of each parameter that Adam trains, and the corrections for it
+__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    if (!training[i].adam_mean) continue;
+    const int steps = ++training[i].adam_steps;
+    training[i].mean_bias = (float)(1 - pow(0.9, (double)steps));
+    training[i].square_bias = (float)(1 - pow(0.999, (double)steps));
+  }
+}
+
 // sum += dw
 __global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
+}
+
+// *clock = {seed, call}
+__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
+    unsigned call) {
+  *clock = {seed, call};
 }
 
 }  // extern "C"
@@ -406,9 +437,10 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream);
 int knet_destroy(knet_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [4,N], z [6,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([1,N]), or NULL. Waits for the device only
-   where there is an output: without one, arrays in host memory must stay as they are until knet_synchronize. What is
-   read from device memory must be ready on the model's stream, which does not wait for the default one. */
+   in host or device memory. output: where the value is copied ([1,N]), in host or device memory,
+   or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
+   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
+   (knet_wait_for), which does not wait for the default one. */
 int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
 /* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
    or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
@@ -427,6 +459,15 @@ int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const
    state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
 int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value);
+/* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
+   comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
+   size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
+   bits in every run, where cuDNN has one; 0 takes the fastest. */
+int knet_configure(knet_model* model, const char* setting, int value);
+/* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
+int knet_wait_for(knet_model* model, void* stream);
+/* What is put on another stream after this waits for all that the model has been asked for. */
+int knet_make_wait(knet_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int knet_reset(knet_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -436,7 +477,7 @@ int knet_set_seed(knet_model* model, unsigned long long seed);
 
 /* The dimensions of an array, slowest last; `dims` has room for 8. */
 int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
-/* Copies an array to host or device memory. */
+/* Copies an array to host or device memory; waits for the device where it is host memory. */
 int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 /* Overwrites a parameter. */
 int knet_set(knet_model* model, const char* name, const knet_real* array);
@@ -531,12 +572,24 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   return knet_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? KNET_MEMORY : KNET_CUBLAS, "%s (line %d: %s)",
                    cublasGetStatusString(status), line, call);
 }
+// The workspace that cuBLAS uses, given to it before anything is captured: bytes as NVIDIA recommends for the device.
+static inline int knet_blas_workspace(int device, size_t* bytes) {
+#ifdef KNET_EMULATED
+  (void)device;
+  *bytes = 1024;
+#else
+  int major = 0;
+  TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  *bytes = (size_t)(major >= 9 ? 32 : 4) << 20;
+#endif
+  return 0;
+}
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_tanh_8xN, (float* y_2, const float* tmp1, const float* b, int n)) \
+  K(add_tanh_8xN, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_N, (float* y, const float* a, const float* b, int n)) \
-  K(fused_y_8xN, (float* y_2, float* return_, float* y_3, const float* tmp1, const float* b, const float* tmp1_2, \
+  K(fused_y_8xN, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, const float* tmp1_2, \
     const float* b_2, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
@@ -545,14 +598,16 @@ static inline int knet_check(cublasStatus_t status, const char* call, int line) 
   K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
   K(mul_sigm_back_tanh_back, (float* d_tmp2, float* d_tmp2_2, const float* d_x, const float* return_, \
-    const float* x_2, int n)) \
-  K(fill_uniform, (float* y, unsigned long long seed, unsigned call, unsigned stream, double low, double high, \
-    int n)) \
+    const float* x, int n)) \
+  K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
   K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, knet_training t, int n)) \
+  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
   K(square_sum, (double* partials, const float* dw, int n)) \
   K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(accumulate, (float* sum, const float* dw, int n))
+  K(set_training, (knet_training* to, knet_training t)) \
+  K(count_adam, (knet_training* training, int n)) \
+  K(accumulate, (float* sum, const float* dw, int n)) \
+  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -573,13 +628,34 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
+// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
+// gradients, and which allocations there are (`memory` of the model).
+struct knet_call {
+  int batch, loss;
+  unsigned flags, memory;
+  unsigned long long want;
+};
+enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+
+// The work of a call that has been seen before, captured as a CUDA graph.
+struct knet_graph {
+  knet_graph* next;
+  knet_call call;
+  bool refused;  // it cannot be captured
+  cudaGraphExec_t exec;
+  const float* input_gradients[INPUTS + 1];  // where it leaves them
+};
+
 }  // namespace
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
-// `room` columns. `below` is the step before on the stack, or the next one that waits to be used again.
+// `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
+// that waits to be used again.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  knet_graph* graphs;
   float* values[6];
 };
 
@@ -587,10 +663,15 @@ struct knet_frame {
 struct knet_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
+  cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
+  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
+  void* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
   // knet_sforward has pushed, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
@@ -601,6 +682,8 @@ struct knet_model {
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
+  knet_training *updates = nullptr, *sent = nullptr;  // what they come to, on the device; and a copy of that
+  knet_graph* update_graphs = nullptr;
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
 
@@ -801,9 +884,8 @@ int forward_second(knet_model* m) {
 }
 
 // The backward pass from quadloss where no condition holds.
-int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
-  TRY(cudaMemcpyAsync(m->gold, gold, N * sizeof(float), cudaMemcpyDefault, m->stream));
   // two.knet:11: return wb(b; out=1)
   TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
       N));
@@ -832,9 +914,8 @@ int backward_quadloss(knet_model* m, const float* gold, const float* mask, unsig
 }
 
 // The backward pass from quadloss where second.
-int backward_quadloss_second(knet_model* m, const float* gold, const float* mask, unsigned long long want) {
+int backward_quadloss_second(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
-  TRY(cudaMemcpyAsync(m->gold, gold, N * sizeof(float), cudaMemcpyDefault, m->stream));
   // two.knet:11: return wb(b; out=1)
   TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
       N));
@@ -865,134 +946,51 @@ int backward_quadloss_second(knet_model* m, const float* gold, const float* mask
   return 0;
 }
 
-// Makes room for an average that an option needs, zero at first.
-int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
-  if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
-}
-int keep_averages(knet_model* m, knet_options* o, size_t elements) {
-  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
-  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
-  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
-  TRY(keep_average(m, o->adam, &o->adam_square, elements));
-  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
-  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
-  return 0;
-}
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
-// Changes one parameter by its gradient and its options; this call's gclip takes the place of the parameter's own.
-int update_parameter(knet_model* m, knet_options* o, float* w, const float* dw, int n, double gclip,
-                     double gscale) {
-  knet_training t = {};
-  t.scale = gscale * o->gscale;
-  t.clip = gclip > 0 ? gclip : o->gclip;
-  t.lr = (float)o->lr;
-  t.l1reg = (float)o->l1reg;
-  t.l2reg = (float)o->l2reg;
-  t.adagrad = o->adagrad ? o->adagrad_squares : nullptr;
-  t.rmsprop = o->rmsprop ? o->rmsprop_squares : nullptr;
-  if (o->adam) {
-    o->adam_steps++;
-    t.adam_mean = o->adam_mean;
-    t.adam_square = o->adam_square;
-    t.mean_bias = (float)(1 - pow(0.9, o->adam_steps));
-    t.square_bias = (float)(1 - pow(0.999, o->adam_steps));
-  }
-  t.momentum = o->momentum != 0 ? o->momentum_average : nullptr;
-  t.momentum_rate = (float)o->momentum;
-  t.nesterov = o->nesterov != 0 ? o->nesterov_average : nullptr;
-  t.nesterov_rate = (float)o->nesterov;
-  TRY(knet_launch_each(kernels.update, n, m->stream, w, dw, m->squares, t));
-  return 0;
-}
-
-// Changes every parameter that has a gradient.
-int update(knet_model* m, double gclip, double gscale) {
-  bool clip = gclip > 0;
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
-    clip = clip || m->training[i].gclip > 0;
-  }
-  if (clip) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_a_w, 32));
-    TRY(add_squares(m, m->d_a_b, 8));
-    TRY(add_squares(m, m->d_wb_w, 8));
-    TRY(add_squares(m, m->d_wb_b, 1));
-    TRY(add_squares(m, m->d_wbf_w, 48));
-    TRY(add_squares(m, m->d_wbf_b, 8));
-  }
-  TRY(update_parameter(m, &m->training[0], m->a_w, m->d_a_w, 32, gclip, gscale));
-  TRY(update_parameter(m, &m->training[1], m->a_b, m->d_a_b, 8, gclip, gscale));
-  TRY(update_parameter(m, &m->training[2], m->wb_w, m->d_wb_w, 8, gclip, gscale));
-  TRY(update_parameter(m, &m->training[3], m->wb_b, m->d_wb_b, 1, gclip, gscale));
-  TRY(update_parameter(m, &m->training[4], m->wbf_w, m->d_wbf_w, 48, gclip, gscale));
-  TRY(update_parameter(m, &m->training[5], m->wbf_b, m->d_wbf_b, 8, gclip, gscale));
-  return 0;
-}
-
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
-int set_gradients_aside(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
-  return 0;
-}
-// Adds what that pass computed to them.
-int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    std::swap(m->*gradients[i].place, m->sums[i]);
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+// Keys the draws of the call at hand.
+int set_clock(knet_model* m) {
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
   return 0;
 }
 
 // Parameters and constants as they are at the start.
 int initialize(knet_model* m) {
+  TRY(set_clock(m));
   // a/w f32[8,4], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->seed, 0u, 0u, (-0.6123724356957945),
+  TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->clock, 0u, (-0.6123724356957945),
       0.6123724356957945));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0));  // a/b f32[8], Constant(0.0)
   // wb/w f32[1,8], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->seed, 0u, 4u, (-1.7320508075688772),
+  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, (-1.7320508075688772),
       1.7320508075688772));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
   // wbf/w f32[8,6], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->seed, 0u, 2u, (-0.6123724356957945),
+  TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->clock, 2u, (-0.6123724356957945),
       0.6123724356957945));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0));  // wbf/b f32[8], Constant(0.0)
   (void)m;
   return 0;
 }
 
-int run_forward(knet_model* m, int variant) {
-  switch (variant) {
-    case 0: return forward(m);
-    case 1: return forward_second(m);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
-}
-
-int run_backward(knet_model* m, int loss, const float* gold, const float* mask, unsigned long long want) {
-  switch (4 * m->variant + loss) {
-    case 2: return backward_quadloss(m, gold, mask, want);
-    case 6: return backward_quadloss_second(m, gold, mask, want);
-  }
-  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
-}
+// The forward function of each variant, and whether it draws random numbers.
+struct knet_forward_function {
+  int (*run)(knet_model* m);
+  bool draws;
+};
+const knet_forward_function forwards[] = {
+    {forward, false},
+    {forward_second, false},
+};
+// A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
+struct knet_backward_function {
+  int variant, loss;
+  int (*run)(knet_model* m, const float* mask, unsigned long long want);
+  knet_buffer gold;
+};
+const knet_backward_function backwards[] = {
+    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}},
+    {1, 2, backward_quadloss_second, {&knet_model::gold, 0, 1}},
+    {0, 0, nullptr, {nullptr, 0, 0}},
+};
 
 }  // namespace
 
@@ -1009,9 +1007,12 @@ void release(float** place, int* code) {
   *place = nullptr;
 }
 
+void free_graphs(knet_graph** list, int* code);
+
 // ---- frames
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
+  free_graphs(&f->graphs, code);
   for (float*& value : f->values) release(&value, code);
   delete f;
 }
@@ -1074,6 +1075,7 @@ void forget_input_gradients(knet_model* m) {
 
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
+  m->memory++;
   forget_record(m);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
@@ -1105,6 +1107,210 @@ int reserve(knet_model* m, int batch) {
   return 0;
 }
 
+
+// ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
+// once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
+// one from then on. What changes from call to call without being a part of these stands on the device, where the
+// captured work finds it: inputs, desired output and mask are copied to buffers of the model before; the numbers of
+// calls and steps and the training options are kept there. The first time a call runs as it is, which also lets cuBLAS
+// and cuDNN load and choose what they need. Where something cannot be captured it runs as it is, too.
+enum { KNET_GRAPHS = 8 };  // the most that are kept for a frame
+
+bool same_call(const knet_call& a, const knet_call& b) {
+  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want;
+}
+void drop_graph(knet_graph* g, int* code) {
+  if (!g->exec) return;
+  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
+  if (failed) *code = failed;
+  g->exec = nullptr;
+}
+void free_graphs(knet_graph** list, int* code) {
+  while (knet_graph* g = *list) {
+    *list = g->next;
+    drop_graph(g, code);
+    delete g;
+  }
+}
+// The entry of a call, which comes to the front of its list; a new one where it has not been seen, NULL without memory.
+// The entries whose memory is gone go, and the longest unused of too many.
+knet_graph* find_graph(knet_graph** list, const knet_call& call, bool* seen) {
+  knet_graph* found = nullptr;
+  int kept = 1;
+  for (knet_graph** place = list; knet_graph* g = *place;) {
+    const bool here = same_call(g->call, call);
+    if (!here && g->call.memory == call.memory && kept++ < KNET_GRAPHS) {
+      place = &g->next;
+      continue;
+    }
+    *place = g->next;
+    if (here) {
+      found = g;
+      continue;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    delete g;
+  }
+  *seen = found != nullptr;
+  if (!found) found = new (std::nothrow) knet_graph();
+  if (!found) return nullptr;
+  found->call = call;
+  found->next = *list;
+  return *list = found;
+}
+// Captures the work of a call, which is not done by this; where that fails the entry is refused from then on.
+template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
+  if (cudaStreamIsCapturing(m->stream, &status) || status != cudaStreamCaptureStatusNone) return;  // by our user
+  g->refused = true;
+  if (cudaStreamBeginCapture(m->stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+    const int code = work();
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(m->stream, &graph);
+    g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (g->refused) g->exec = nullptr;
+    memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
+  }
+  cudaGetLastError();  // a failure here is none of the call
+}
+// Runs the work of a call: by its graph if there is one or it can be had, else as it is.
+template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call call, Work work) {
+  bool seen = false;
+  call.memory = m->memory;
+  knet_graph* g = m->graphs ? find_graph(list, call, &seen) : nullptr;
+  if (g && !g->exec && !g->refused && (seen || m->graphs == 2))
+    capture(m, g, work);
+  if (g && g->exec) {
+    if (cudaGraphLaunch(g->exec, m->stream) == cudaSuccess) {
+      memcpy(m->input_gradients, g->input_gradients, sizeof g->input_gradients);
+      return 0;
+    }
+    int ignored = 0;
+    drop_graph(g, &ignored);
+    g->refused = true;
+    cudaGetLastError();
+  }
+  return work();
+}
+
+// Makes room for an average that an option needs, zero at first.
+int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
+  if (!needed || *average) return 0;
+  float* fresh = nullptr;
+  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
+  *average = fresh;
+  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
+  return 0;
+}
+int keep_averages(knet_model* m, knet_options* o, size_t elements) {
+  TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
+  TRY(keep_average(m, o->rmsprop, &o->rmsprop_squares, elements));
+  TRY(keep_average(m, o->adam, &o->adam_mean, elements));
+  TRY(keep_average(m, o->adam, &o->adam_square, elements));
+  TRY(keep_average(m, o->momentum != 0, &o->momentum_average, elements));
+  TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
+  return 0;
+}
+// Adds the squares of a gradient to m->squares.
+int add_squares(knet_model* m, const float* dw, int n) {
+  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
+  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
+  return 0;
+}
+// Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
+// of the parameter's own.
+int send_training(knet_model* m, int i, double gclip, double gscale) {
+  const knet_options& o = m->training[i];
+  knet_training t;
+  memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.scale = gscale * o.gscale;
+  t.clip = gclip > 0 ? gclip : o.gclip;
+  t.lr = (float)o.lr;
+  t.l1reg = (float)o.l1reg;
+  t.l2reg = (float)o.l2reg;
+  t.adagrad = o.adagrad ? o.adagrad_squares : nullptr;
+  t.rmsprop = o.rmsprop ? o.rmsprop_squares : nullptr;
+  t.adam_mean = o.adam ? o.adam_mean : nullptr;
+  t.adam_square = o.adam ? o.adam_square : nullptr;
+  t.adam_steps = o.adam_steps;
+  t.momentum = o.momentum != 0 ? o.momentum_average : nullptr;
+  t.momentum_rate = (float)o.momentum;
+  t.nesterov = o.nesterov != 0 ? o.nesterov_average : nullptr;
+  t.nesterov_rate = (float)o.nesterov;
+  if (!memcmp(&t, &m->sent[i], sizeof t)) return 0;
+  TRY(knet_launch(kernels.set_training, 1, 1, 0, m->stream, m->updates + i, t));
+  memcpy(&m->sent[i], &t, sizeof t);
+  return 0;
+}
+// The work of an update: every parameter that has a gradient changes.
+int run_update(knet_model* m, unsigned flags) {
+  if (flags & KNET_CLIPPING) {
+    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
+    TRY(add_squares(m, m->d_a_w, 32));
+    TRY(add_squares(m, m->d_a_b, 8));
+    TRY(add_squares(m, m->d_wb_w, 8));
+    TRY(add_squares(m, m->d_wb_b, 1));
+    TRY(add_squares(m, m->d_wbf_w, 48));
+    TRY(add_squares(m, m->d_wbf_b, 8));
+  }
+  if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
+  TRY(knet_launch_each(kernels.update, 32, m->stream, m->a_w, m->d_a_w, m->squares,
+                       m->updates + 0));
+  TRY(knet_launch_each(kernels.update, 8, m->stream, m->a_b, m->d_a_b, m->squares,
+                       m->updates + 1));
+  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wb_w, m->d_wb_w, m->squares,
+                       m->updates + 2));
+  TRY(knet_launch_each(kernels.update, 1, m->stream, m->wb_b, m->d_wb_b, m->squares,
+                       m->updates + 3));
+  TRY(knet_launch_each(kernels.update, 48, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
+                       m->updates + 4));
+  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
+                       m->updates + 5));
+  return 0;
+}
+int update(knet_model* m, double gclip, double gscale) {
+  knet_call call = {};
+  if (gclip > 0) call.flags = KNET_CLIPPING;
+  for (int i = 0; i < PARAMETERS; i++) {
+    const knet_options& o = m->training[i];
+    if (!gradients[i].place) continue;
+    TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
+    TRY(send_training(m, i, gclip, gscale));
+    call.flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
+  }
+  const int code = run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); });
+  // The device has counted Adam's steps, or no one knows what it has done.
+  if (code) memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);
+  for (int i = 0; i < PARAMETERS && !code; i++)
+    if (gradients[i].place && m->training[i].adam) m->sent[i].adam_steps = ++m->training[i].adam_steps;
+  return code;
+}
+
+// Makes room for the gradients that are set aside while a step of a sequence computes its own.
+int make_sums(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place && !m->sums[i])
+      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+  return 0;
+}
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+void swap_gradients(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+}
+// Takes them back and adds what that pass computed.
+int add_gradients(knet_model* m) {
+  swap_gradients(m);
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!gradients[i].place) continue;
+    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+  }
+  return 0;
+}
+
+
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;
   TRY(cudaGetDevice(&m->device));
@@ -1113,11 +1319,21 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
     TRY(cudaStreamCreateWithFlags(&m->stream, cudaStreamNonBlocking));
     m->own_stream = true;
   }
+  TRY(cudaEventCreateWithFlags(&m->event, cudaEventDisableTiming));
   TRY(cublasCreate(&m->blas));
   TRY(cublasSetStream(m->blas, m->stream));
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
+  size_t bytes = 0;
+  TRY(knet_blas_workspace(m->device, &bytes));
+  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
   TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
   TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
+  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  m->sent = new (std::nothrow) knet_training[PARAMETERS];
+  if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
+  memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
+  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
@@ -1138,8 +1354,14 @@ int close_model(knet_model* m) {
                             o.nesterov_average})
       check(knet_check(cudaFree(average), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
+  free_graphs(&m->update_graphs, &code);
   check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
+  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+  delete[] m->sent;
+  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
   if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
+  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
+  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
   if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
   delete m;
   return code;
@@ -1277,6 +1499,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   return 0;
 }
 
+int in_host_memory(const void* pointer, bool* yes) {
+  cudaPointerAttributes attributes = {};
+  TRY(cudaPointerGetAttributes(&attributes, pointer));
+  *yes = attributes.type != cudaMemoryTypeDevice;
+  return 0;
+}
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   use_frame(m, f);
@@ -1284,14 +1512,19 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(run_forward(m, m->variant));
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = -1;
+  TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
+  bool wait = true;
+  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
   }
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 // knet_forward; with `push`, knet_sforward.
@@ -1328,15 +1561,32 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs the backward function of the frame in use; `add` to the gradients that there are.
-int run_back(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, unsigned long long input_grads,
-             bool add) {
-  if (mask) TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
-  if (mask) mask = m->mask;
-  if (add) TRY(set_gradients_aside(m));
-  const int code = run_backward(m, loss, gold, mask, input_grads);
-  if (add) TRY(add_gradients(m));
-  return code;
+// Runs a backward function in the frame in use; `add` to the gradients that there are.
+int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
+             const knet_real* mask, unsigned long long input_grads, bool add) {
+  knet_call call = {};
+  call.batch = m->batch;
+  call.loss = b->loss;
+  call.want = input_grads;
+  if (b->gold.place) {
+    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
+  }
+  if (mask) {
+    TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+    mask = m->mask;
+    call.flags |= KNET_MASKED;
+  }
+  if (add) {
+    TRY(make_sums(m));
+    call.flags |= KNET_ADDING;
+  }
+  return run_call(m, &f->graphs, call, [=] {
+    if (add) swap_gradients(m);
+    const int code = b->run(m, mask, input_grads);
+    if (add) TRY(add_gradients(m));
+    return code;
+  });
 }
 // knet_backward; with `pop`, knet_sbackward.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -1350,12 +1600,16 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
   use_frame(m, f);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
-  TRY(run_back(m, loss, gold, mask, input_grads, add));
+  TRY(run_back(m, f, b, gold, mask, input_grads, add));
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
@@ -1458,6 +1712,30 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
+int knet_configure(knet_model* m, const char* setting, int value) {
+  TRY(check_model(m));
+  if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
+  const bool graphs = !strcmp(setting, "graphs");
+  if (!graphs && strcmp(setting, "search") && strcmp(setting, "deterministic"))
+    return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
+  if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
+  if (graphs) m->graphs = value;
+  return 0;
+}
+
+int knet_wait_for(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
+  TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
+  return 0;
+}
+int knet_make_wait(knet_model* m, void* stream) {
+  TRY(check_model(m));
+  TRY(cudaEventRecord(m->event, m->stream));
+  TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
+  return 0;
+}
+
 int knet_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
   forget_sequence(m);
@@ -1499,8 +1777,10 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   int batch = 0;
   TRY(find_array(m, kind, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
+  bool wait = true;
+  TRY(in_host_memory(array, &wait));
   TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
+  if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 

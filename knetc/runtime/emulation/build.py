@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from knetc import log
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 from knetc.runtime import build
 
@@ -26,6 +27,8 @@ _HERE = Path(__file__).resolve().parent
 
 # Each sanitizer, with the runtimes that a process which was not built with it (Python) must load first.
 SANITIZERS = {"": (), "address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
+
+_whole: set[Path] = set()  # the libraries that this process has seen to be whole
 
 _LANGUAGE = ("-std=c++17", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 _EXPORTS = "{ global: cuda*; __cuda*; cublas*; cudnn*; knetemu_*; threadIdx; blockIdx; blockDim; gridDim; local: *; };"
@@ -56,10 +59,13 @@ def build_library(sanitize: str | None = None) -> Path:
     options = ["-O3", *_native(), "-Wmissing-declarations", "-Werror=missing-declarations"]
     command = [find_compiler(), *_LANGUAGE, *options, *_includes(), *_sanitizing(sanitize)]
     path = build.cache_folder().resolve() / f"libknetemu-{_key(command)}.so"
-    if not path.exists():
-        with _locked(path):
-            if not path.exists():
-                _build(command, path)
+    if path not in _whole:
+        if build.content(path) is None:
+            with _locked(path):
+                if build.content(path) is None:
+                    log.info(f"emulation library: to be compiled, {path}")
+                    build.put(path, lambda fresh: _build(command, fresh))
+        _whole.add(path)
     return path
 
 

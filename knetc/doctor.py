@@ -1,0 +1,218 @@
+"""`knetc doctor`: what of a machine knetc found, where, and which back ends can run; for each thing missing the command
+that brings it.
+
+Called by `cli.py`. It looks with the functions that the back ends look with (`runtime.build`, `runtime.cuda`), so what
+it finds is what they find.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from knetc.errors import KnetEnvironmentError
+from knetc.record import Record
+from knetc.runtime import build
+
+_TOOLKIT = "sudo apt install cuda-toolkit-13-0    (from NVIDIA's repository: https://developer.nvidia.com/cuda-downloads)"
+_DRIVERS = {
+    "debian": "sudo apt install nvidia-driver",
+    "ubuntu": "sudo ubuntu-drivers install",
+    "fedora": "sudo dnf install akmod-nvidia",
+    "arch": "sudo pacman -S nvidia",
+}
+_COMPILERS = {
+    "debian": "sudo apt install g++",
+    "ubuntu": "sudo apt install g++",
+    "fedora": "sudo dnf install gcc-c++",
+    "arch": "sudo pacman -S gcc",
+}
+
+
+class Finding(Record):
+    """One thing that was looked for: what it is (`text`: version and place, or why it is not there) and, where it is
+    missing, the command that brings it.
+    """
+
+    name: str
+    found: bool
+    text: str
+    command: str = ""
+
+
+def run() -> int:
+    """Prints the report; 0 where every back end can run, 3 where something is missing."""
+    findings = [finding for look in _LOOKS for finding in look()]
+    width = max(len(f.name) for f in findings)
+    print(f"knetc {importlib.metadata.version('knetc')}, Python {platform.python_version()}, {platform.platform()}")
+    for f in findings:
+        print(f"{f.name:<{width}}  {'ok     ' if f.found else 'missing'}  {f.text}")
+        if f.command:
+            print(f"{'':<{width}}           get it with: {f.command}")
+    return 0 if all(f.found for f in findings) else 3
+
+
+# --- what to look for -------------------------------------------------------------------------------------------------
+
+
+def _system() -> str:
+    """The distribution as /etc/os-release names it, or the one that it is like."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    names = re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)', text, re.MULTILINE)
+    return next((n for n in " ".join(names).split() if n in _DRIVERS), "")
+
+
+def _cxx() -> Iterator[Finding]:
+    try:
+        path = build.cxx()
+    except KnetEnvironmentError:
+        command = _COMPILERS.get(_system(), "install g++ or clang++, or set CXX")
+        yield Finding("C++ compiler", False, "neither $CXX, g++ nor clang++ is on the path", command)
+        return
+    yield Finding("C++ compiler", True, f"{build.version(path).splitlines()[0]}, {path}")
+
+
+def _driver() -> Iterator[Finding]:
+    command = _DRIVERS.get(_system(), "install NVIDIA's driver: https://www.nvidia.com/drivers")
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        version, count = ctypes.c_int(), ctypes.c_int()
+        cuda.cuDriverGetVersion(ctypes.byref(version))
+        code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError) as error:
+        yield Finding("NVIDIA driver", False, f"{error}", command)
+        yield Finding("device", False, "none without a driver")
+        return
+    yield Finding("NVIDIA driver", True, f"for CUDA up to {_dotted(version.value)}")
+    if code or not count.value:
+        reason = f"the driver answers with error {code}" if code else "the driver sees none"
+        yield Finding("device", False, f"{reason}; is CUDA_VISIBLE_DEVICES ({_visible()}) right, is there a GPU?")
+        return
+    for number in range(count.value):
+        yield Finding(f"device {number}", True, _device(cuda, number))
+
+
+def _visible() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+
+
+def _device(cuda: ctypes.CDLL, number: int) -> str:
+    handle, major, minor, size = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGet(ctypes.byref(handle), number)
+    cuda.cuDeviceGetName(name, 256, handle)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(size), handle)
+    return f"{name.value.decode()}, sm_{major.value}{minor.value}, {size.value / 2**30:.0f} GiB"
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _nvcc() -> Iterator[Finding]:
+    try:
+        path = build.nvcc()
+        yield Finding("nvcc", True, f"{_release(build.version(path))}, {path}")
+    except (KnetEnvironmentError, OSError):
+        yield Finding("nvcc", False, "neither on the path nor under $CUDA_HOME or a usual place", _TOOLKIT)
+
+
+def _release(text: str) -> str:
+    found = re.search(r"release ([\d.]+)", text)
+    return found[1] if found else "version unknown"
+
+
+def _libraries() -> Iterator[Finding]:
+    for label, name, header, command, version in (
+        ("CUDA runtime", "cudart", "cuda_runtime.h", _TOOLKIT, _cudart_version),
+        ("cuBLAS", "cublas", "cublas_v2.h", "pip install 'nvidia-cublas>=13,<14'", _cublas_version),
+        ("cuDNN", "cudnn", "cudnn.h", "pip install 'nvidia-cudnn-cu13>=9.10'", _cudnn_version),
+    ):
+        try:
+            path = build.library(name)
+        except KnetEnvironmentError as error:
+            yield Finding(label, False, error.diagnostics[0].message.split(":")[0], command)
+            continue
+        if not any((folder / header).is_file() for folder in build.nvidia_folders("include")):
+            yield Finding(label, False, f"{path} is there, its header {header} is not", command)
+            continue
+        yield Finding(label, True, f"{version(path)}, {path}")
+
+
+def _cudart_version(path: Path) -> str:
+    number = ctypes.c_int()
+    return _version(path, lambda library: library.cudaRuntimeGetVersion(ctypes.byref(number)), lambda: number.value)
+
+
+def _cublas_version(path: Path) -> str:
+    parts = [ctypes.c_int(), ctypes.c_int(), ctypes.c_int()]
+
+    def ask(library: ctypes.CDLL) -> int:
+        return sum(library.cublasGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
+
+    return _version(path, ask, lambda: ".".join(str(part.value) for part in parts))
+
+
+def _cudnn_version(path: Path) -> str:
+    found: list[int] = []
+
+    def ask(library: ctypes.CDLL) -> int:
+        library.cudnnGetVersion.restype = ctypes.c_size_t
+        found.append(library.cudnnGetVersion())
+        return 0
+
+    return _version(path, ask, lambda: f"{found[0] // 10000}.{found[0] % 10000 // 100}.{found[0] % 100}")
+
+
+def _version(path: Path, ask: Callable[[ctypes.CDLL], int], text: Callable[[], object]) -> str:
+    """A library's own word; that it cannot be loaded is part of the report."""
+    try:
+        code = ask(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError) as error:
+        return f"cannot be asked ({error})"
+    found = text()
+    return _dotted(found) if isinstance(found, int) and not code else "version unknown" if code else str(found)
+
+
+def _pycuda() -> Iterator[Finding]:
+    if importlib.util.find_spec("pycuda") is None:
+        yield Finding("pycuda", False, "not installed", "pip install 'knetc[cuda]'")
+        return
+    version = importlib.metadata.version("pycuda")
+    from knetc.runtime.cuda import driver
+
+    try:
+        driver()
+    except Exception as error:  # whatever its extension module says: mostly a driver that is not there
+        yield Finding("pycuda", False, f"{version} is installed and cannot be used: {error}")
+        return
+    yield Finding("pycuda", True, f"{version}, {Path(sys.modules['pycuda'].__file__ or '').parent}")
+
+
+def _back_ends() -> Iterator[Finding]:
+    from knetc.runtime.cuda import available
+    from knetc.runtime.emulation import find_compiler
+
+    yield Finding("back end numpy", True, "the reference interpreter")
+    try:
+        find_compiler()
+        yield Finding("back end cpu", True, "emitted code, built by the C++ compiler")
+    except KnetEnvironmentError as error:
+        yield Finding("back end cpu", False, error.diagnostics[0].message)
+    missing = available()
+    yield Finding("back end cuda", missing is None, missing or "emitted code on the device, through pycuda")
+
+
+_LOOKS = (_cxx, _driver, _nvcc, _libraries, _pycuda, _back_ends)
