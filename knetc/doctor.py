@@ -51,7 +51,9 @@ def run() -> int:
     """Prints the report; 0 where every back end can run, 3 where something is missing."""
     findings = [finding for look in _LOOKS for finding in look()]
     width = max(len(f.name) for f in findings)
-    print(f"knetc {importlib.metadata.version('knetc')}, Python {platform.python_version()}, {platform.platform()}")
+    from knetc.cli import VERSION
+
+    print(f"knetc {VERSION}, Python {platform.python_version()}, {platform.platform()}")
     for f in findings:
         print(f"{f.name:<{width}}  {'ok     ' if f.found else 'missing'}  {f.text}")
         if f.command:

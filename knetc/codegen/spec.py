@@ -27,7 +27,7 @@ REAL = {"f32": "float", "f64": "double"}
 _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
     seed call batch described capacity variant gradients input_gradients input_batch training last record stack spare
     state_batch state_room unwinding later sums clock memory graphs updates sent event search deterministic
-    blas_workspace"""
+    blas_workspace captured refused"""
 TAKEN = tuple(_TAKEN.split())
 
 

@@ -37,6 +37,7 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
     "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
     "knet_configure": (_Address, _Text, ctypes.c_int),
+    "knet_graphs": (_Address, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
     "knet_wait_for": (_Address, _Address),
     "knet_make_wait": (_Address, _Address),
     "knet_reset": (_Address, ctypes.c_int),
@@ -238,6 +239,12 @@ class Library:
     def set_seed(self, seed: int) -> None:
         """Random draws are keyed by `seed`, call numbers from 1 again."""
         self._call("knet_set_seed", self._model, seed & _SEED)
+
+    def graphs(self) -> tuple[int, int]:
+        """How many calls have been captured as CUDA graphs, and how many could not be."""
+        captured, refused = ctypes.c_int(), ctypes.c_int()
+        self._call("knet_graphs", self._model, ctypes.byref(captured), ctypes.byref(refused))
+        return captured.value, refused.value
 
     def close(self) -> None:
         """Frees the model."""

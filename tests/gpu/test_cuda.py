@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import knetc
+from knetc.ir.program import LOSSES
 from knetc.runtime import cuda
+from knetc.runtime.interp import Interpreter
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from codegen.support import compiled
+from codegen.test_graphs import NET, SHAPE, training
 
 pytestmark = pytest.mark.gpu
+TIGHT = {"rtol": 2e-4, "atol": 2e-5}
 
 LENET = """
 @knet function lenet(x)
@@ -28,9 +39,10 @@ end
 
 
 @pytest.fixture(autouse=True)
-def device():
+def device(monkeypatch):
     if cuda.available() is not None:
         pytest.skip(f"no device to test on: {cuda.available()}")
+    monkeypatch.setenv("KNETC_GRAPHS", "1")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -105,3 +117,141 @@ def test_the_same_bits_again():
         net.back(gold, knetc.softloss)
         found.append([net.grad(name) for name in net.params()])
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+# --- graphs and algorithms --------------------------------------------------------------------------------------------
+
+
+def model(monkeypatch, **environment):
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    program, options = compiled(NET, inputs=(SHAPE,), losses=LOSSES)
+    return cuda.CudaExecutable(program, options, 7)
+
+
+def test_replayed_graphs_agree_with_the_interpreter(monkeypatch):
+    """Dropout, batch, loss, mask, options, clipping, wanted gradients and seed change from step to step."""
+    e = model(monkeypatch)
+    for got, want in zip(training(e, 24), training(Interpreter(e.program, 7), 24), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+    captured, refused = e.graphs()
+    assert captured > 5 and refused == 0
+
+
+def test_the_same_bits_with_and_without_graphs(monkeypatch):
+    without, again = (training(model(monkeypatch, KNETC_GRAPHS=k)) for k in ("0", "1"))
+    assert all(map(np.array_equal, without, again))
+
+
+@pytest.mark.parametrize("search,deterministic", [("1", "1"), ("1", "0"), ("0", "0")])
+def test_other_algorithms_agree_with_the_interpreter(monkeypatch, search, deterministic):
+    e = model(monkeypatch, KNETC_SEARCH=search, KNETC_DETERMINISTIC=deterministic)
+    for got, want in zip(training(e), training(Interpreter(e.program, 7)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sequence_is_replayed(monkeypatch):
+    from codegen.test_sequences import MODELS, run
+
+    source, shapes, settings = MODELS["lstm2"]
+    program, options = compiled(source, inputs=shapes, losses=LOSSES)
+    e, meaning = cuda.CudaExecutable(program, options, 7), Interpreter(program, 7)
+    for _ in range(4):
+        for got, want in zip(*(run(m, shapes, settings, 33, "f32") for m in (e, meaning)), strict=True):
+            np.testing.assert_allclose(got, want, **TIGHT)
+        for m in (e, meaning):
+            m.reset(False)
+    captured, refused = e.graphs()
+    assert captured >= 2 * len(settings) and refused == 0
+
+
+# --- device arrays ----------------------------------------------------------------------------------------------------
+
+
+def pycuda_array(x):
+    from pycuda.gpuarray import GPUArray
+
+    with cuda._device().current():
+        array = GPUArray(x.shape, x.dtype, order="F")
+        array.set(x)
+    return array
+
+
+def torch_array(x):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    return torch.from_numpy(np.ascontiguousarray(x.T)).cuda()  # C-ordered, the batch first
+
+
+def torch_array_of_a_stream(x):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with torch.cuda.stream(torch.cuda.Stream()):
+        array = torch.from_numpy(np.ascontiguousarray(x.T)).pin_memory().cuda(non_blocking=True)
+        for _ in range(20):
+            array = array * 1
+    return array
+
+
+def cupy_array(x):
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    return cupy.asarray(x, order="F")
+
+
+def jax_array(x):
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    if jax.default_backend() != "gpu":
+        pytest.skip(f"JAX has no GPU here, its backend is {jax.default_backend()}")
+    return jax.numpy.asarray(np.ascontiguousarray(x.T))
+
+
+MAKERS = [pycuda_array, torch_array, torch_array_of_a_stream, cupy_array, jax_array]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_device_arrays(make):
+    """As inputs, desired outputs and masks; the results, read back, are those for host arrays."""
+    r = np.random.default_rng(0)
+    nets = [knetc.compile(LENET, "lenet", backend="cuda", seed=3) for _ in range(2)]
+    for _ in range(4):
+        x = np.asfortranarray(r.random((28, 28, 1, 16)), np.float32)
+        gold = np.zeros((10, 16), np.float32, order="F")
+        gold[r.integers(0, 10, 16), np.arange(16)] = 1
+        mask = r.integers(0, 2, 16).astype(np.float32)
+        wanted = nets[1].forw(x)
+        value = nets[0].forw(make(x))
+        assert not isinstance(value, np.ndarray)
+        with cuda._device().current():
+            np.testing.assert_array_equal(value.get(), wanted)
+        dx = nets[0].back(make(gold), knetc.softloss, getdx=True, mask=make(mask))
+        with cuda._device().current():
+            np.testing.assert_array_equal(dx.get(), nets[1].back(gold, knetc.softloss, getdx=True, mask=mask))
+        assert nets[0].get("x").tolist() == x.tolist()
+        for net in nets:
+            net.update()
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+
+
+def test_a_result_goes_to_torch_and_cupy_without_a_copy():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    net = knetc.compile("@knet function f(x)\n return relu(x)\nend", backend="cuda")
+    x = torch.randn(50, 7, device="cuda")  # 50 columns of 7
+    for _ in range(20):
+        y = torch.as_tensor(net.forw(x), device="cuda")  # Fortran-ordered, (7, 50)
+        assert torch.equal(y, torch.relu(x).T)
+        x = x + 0.1
+    assert y.data_ptr() != x.data_ptr()
+
+
+def test_a_wrong_device_array():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    net = knetc.compile(LENET, "lenet", backend="cuda")
+    x = torch.rand(4, 1, 28, 28, device="cuda")
+    for given, message in (
+        (x.double(), "must be of float32, got float64"),
+        (x[..., ::2], "do not lie one after the other"),
+        (torch.rand(28, 28, 1, 4, device="cuda"), "C-ordered, so read reversed"),
+        (x.clone().requires_grad_(), "cannot be read"),
+    ):
+        net.forw(x)
+        with pytest.raises(knetc.KnetError, match=message):
+            net.forw(given)

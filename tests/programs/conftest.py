@@ -11,9 +11,9 @@ import knetc
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.fixture(params=["numpy", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Every back end that runs without a GPU."""
+@pytest.fixture(params=["numpy", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every back end; skips those that cannot run here, with the reason."""
     if request.param == "cpu":
         from knetc.runtime.build import cxx
 
@@ -21,4 +21,11 @@ def backend(request: pytest.FixtureRequest) -> str:
             cxx()
         except knetc.KnetEnvironmentError as missing:
             pytest.skip(f"back end cpu: {missing}")
+    if request.param == "cuda":
+        from knetc.runtime.cuda import available
+
+        if available() is not None:
+            pytest.skip(f"back end cuda: {available()}")
+        # As users have it: cuBLAS and cuDNN load what they need in a first call, which is not captured.
+        monkeypatch.setenv("KNETC_GRAPHS", "1")
     return str(request.param)

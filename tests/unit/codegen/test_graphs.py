@@ -110,6 +110,7 @@ def test_captured_once_and_replayed(monkeypatch, device):
         for counts, a, b in zip((made, launched, works), after, before, strict=True):
             counts.append(a - b)
     assert made == [0, 3, 0, 0, 0] and launched == [0, 3, 3, 3, 3]
+    assert e.graphs() == (3, 0)
     # A copy of input, output and gold each, and the clock of the dropout mask, beside the three graphs.
     assert works[2:] == [7, 7, 7]
     live = device.knetemu_live_objects()
@@ -136,7 +137,9 @@ def test_without_capture_calls_run_as_they_are(monkeypatch, device, capture):
     device.knetemu_reload()
     launched = device.knetemu_graph_launches()
     for graphs in (1, 2):
-        assert all(map(np.array_equal, training(model(monkeypatch, graphs)), want))
+        e = model(monkeypatch, graphs)
+        assert all(map(np.array_equal, training(e), want))
+        assert e.graphs()[0] == 0 and e.graphs()[1] > 10
     assert device.knetemu_graph_launches() == launched
 
 

@@ -189,14 +189,14 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
   return cudaSuccess;
 }
 
+// On the default stream: streams that do not block are not waited for.
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
   Call call;
   if (call.fails()) return fail(cudaErrorUnknown);
   if (!valid(kind)) return fail(cudaErrorInvalidMemcpyDirection);
   if (const cudaError_t e = waits_for_all()) return e;
-  drain_all();
-  copy(to, from, size, kind);
-  return cudaSuccess;
+  submit(nullptr, [=] { copy(to, from, size, kind); });
+  return cudaStreamSynchronize(nullptr);
 }
 // The host's side must be left alone until the stream has been waited for: stricter than a device, which copies pageable
 // memory at once.
