@@ -56,7 +56,9 @@ class Interface:
         self.dtype, self.memory = array.dtype, ctypes.c_void_p()
         assert EMULATION.cudaMalloc(ctypes.byref(self.memory), ctypes.c_size_t(max(1, array.nbytes))) == 0
         kept = array if array.flags.c_contiguous or array.flags.f_contiguous else np.ascontiguousarray(array)
-        EMULATION.cudaMemcpy(self.memory, ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes), 1)
+        self.kept, size = kept, ctypes.c_size_t(kept.nbytes)
+        # On the default stream, and not waited for: who reads the array has to.
+        EMULATION.cudaMemcpyAsync(self.memory, ctypes.c_void_p(kept.ctypes.data), size, 1, None)
         self.__cuda_array_interface__ = {
             "shape": kept.shape,
             "strides": kept.strides,
@@ -123,6 +125,7 @@ def device_arrays() -> None:
         )
         xd, gd, md = forms[t % 3]
         value = net.forw(xd)
+        np.testing.assert_allclose(net.get("return"), meaning.forw(x), **CLOSE)  # waits for the model's stream alone
         np.testing.assert_allclose(to_host(value), meaning.forw(x), **CLOSE)
         assert abs(knetc.softloss(value, gd, md) - knetc.softloss(meaning.forw(x), gold, mask)) < 1e-5
         dx = net.back(gd, knetc.softloss, getdx=True, mask=md)
@@ -135,6 +138,26 @@ def device_arrays() -> None:
         np.testing.assert_allclose(to_host(again), meaning.forw(x), **CLOSE)
     assert isinstance(net.forw(x), np.ndarray)
     assert "norm" in repr(net)
+
+
+def sequences() -> None:
+    """Steps back that nothing waits between, their desired outputs in pinned memory one after the other."""
+    source = "@knet function f(x)\n h = lstm(x; out=4)\n return wbf(h; out=3, f=:soft)\nend"
+    net, meaning = (knetc.compile(source, backend=b, seed=3) for b in ("cuda", "numpy"))
+    r = np.random.default_rng(5)
+    for _ in range(3):
+        xs = [np.asfortranarray(r.random((3, 6)), np.float32) for _ in range(5)]
+        golds = [np.asfortranarray(np.eye(3, dtype=np.float32)[:, r.integers(0, 3, 6)]) for _ in xs]
+        for n in (net, meaning):
+            for x in xs:
+                n.sforw(x)
+            for gold in golds:
+                n.sback(gold, knetc.softloss)
+        for name in net.params():
+            np.testing.assert_allclose(net.grad(name), meaning.grad(name), **CLOSE)
+        for n in (net, meaning):
+            n.update()
+            n.reset()
 
 
 def value_of(x: np.ndarray) -> GPUArray:

@@ -17,7 +17,7 @@ from knetc.errors import KnetEnvironmentError
 from knetc.runtime import build, emulation
 
 HERE = Path(__file__).parent
-CASES = ["host_arrays", "device_arrays", "wrong_arrays", "several"]
+CASES = ["host_arrays", "sequences", "device_arrays", "wrong_arrays", "several"]
 
 
 @pytest.fixture(scope="module")
