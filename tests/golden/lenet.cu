@@ -12,7 +12,7 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 31.4 MB in 41 buffers (lower bound, the largest set live at once: 17.6 MB).
+// Peak memory with a batch of 100: 22.6 MB in 41 buffers (lower bound, the largest set live at once: 10.7 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -23,10 +23,10 @@
 //   param  wbf/w       f32[10,500]       20.0 kB
 //   param  wbf/b       f32[10]              40 B
 //   value  a/c         f32[24,24,20,N]    4.6 MB
-//   value  a/tmp2      f32[24,24,20,N]    4.6 MB
+//   value  a@winner    f32[12,12,20,N]    1.2 MB
 //   value  a           f32[12,12,20,N]    1.2 MB
 //   value  b/c         f32[8,8,50,N]      1.3 MB
-//   value  b/tmp2      f32[8,8,50,N]      1.3 MB
+//   value  b@winner    f32[4,4,50,N]    320.0 kB
 //   value  b           f32[4,4,50,N]    320.0 kB
 //   value  c/tmp1      f32[500,N]       200.0 kB
 //   value  c           f32[500,N]       200.0 kB
@@ -44,12 +44,12 @@
 //   grad   d:c/b       f32[500]           2.0 kB
 //   grad   d:c/w       f32[500,800]       1.6 MB
 //   value  d:b         f32[4,4,50,N]    320.0 kB
-//   value  d:b/tmp2    f32[8,8,50,N]      1.3 MB
+//   value  d:b@pool    f32[4,4,50,N]    320.0 kB
 //   value  d:b/tmp1    f32[8,8,50,N]      1.3 MB
 //   grad   d:b/b       f32[1,1,50,1]       200 B
 //   grad   d:b/w       f32[5,5,20,50]   100.0 kB
 //   value  d:a         f32[12,12,20,N]    1.2 MB
-//   value  d:a/tmp2    f32[24,24,20,N]    4.6 MB
+//   value  d:a@pool    f32[12,12,20,N]    1.2 MB
 //   value  d:a/tmp1    f32[24,24,20,N]    4.6 MB
 //   grad   d:a/b       f32[1,1,20,1]        80 B
 //   grad   d:a/w       f32[5,5,1,20]      2.0 kB
@@ -156,33 +156,61 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// add, relu, element by element
+// 4 operations, element by element
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) add_relu_576x20xN_kernel(float* __restrict__ tmp2,
-    const float* __restrict__ c, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) fused_y_24x24_to_12x12_kernel(float* __restrict__ y_3,
+    float* __restrict__ y_4, const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float tmp1 = c[i] + b[i / 576 % 20];
-    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
+    const int image = i / 144 * 576;
+    const int start0 = i % 12 * 2, stop0 = start0 + 2;
+    const int start1 = i / 12 % 12 * 2, stop1 = start1 + 2;
+    float top = -INFINITY;
+    int first = -1;  // the place in the window of the first largest element
+    for (int x1 = start1; x1 < stop1; x1++)
+      for (int x0 = start0; x0 < stop0; x0++) {
+        const int at = image + x0 + x1 * 24;
+        const float element = (c[at] + b[at / 576 % 20]);
+        if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
+        top = knet_max(top, element);
+      }
+    if (top != top) first = -1;
+    
+    y_3[i] = first;
+    y_4[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
-// add, relu, element by element
+// 4 operations, element by element
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) add_relu_64x50xN_kernel(float* __restrict__ tmp2,
+__global__ void __launch_bounds__(256) fused_y_8x8_to_4x4_kernel(float* __restrict__ y_3, float* __restrict__ y_4,
     const float* __restrict__ c, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float tmp1 = c[i] + b[i / 64 % 50];
-    tmp2[i] = tmp1 < 0.0f ? 0.0f : tmp1;
+    const int image = i / 16 * 64;
+    const int start0 = i % 4 * 2, stop0 = start0 + 2;
+    const int start1 = i / 4 % 4 * 2, stop1 = start1 + 2;
+    float top = -INFINITY;
+    int first = -1;  // the place in the window of the first largest element
+    for (int x1 = start1; x1 < stop1; x1++)
+      for (int x0 = start0; x0 < stop0; x0++) {
+        const int at = image + x0 + x1 * 8;
+        const float element = (c[at] + b[at / 64 % 50]);
+        if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
+        top = knet_max(top, element);
+      }
+    if (top != top) first = -1;
+    
+    y_3[i] = first;
+    y_4[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
 // add, relu, element by element
 //   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__ y_2,
+    const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 500];
-    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
+    y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
@@ -278,26 +306,64 @@ __global__ void __launch_bounds__(256) sumto_500xsumN_kernel(float* __restrict__
   if (threadIdx.x == 0) y[o] = sum;
 }
 
+// dx = unpool(dy, winner; stride=2)
+//   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
+__global__ void __launch_bounds__(256) unpool_8x8_to_4x4_kernel(float* __restrict__ dx,
+    const float* __restrict__ dy, const float* __restrict__ winner, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int image = i / 64 * 16, at = i % 64;
+    const int x0 = at % 8, low0 = x0 < 2 ? 0 : (x0 - 2) / 2 + 1, high0 = min(x0 / 2, 3);
+    const int x1 = at / 8, low1 = x1 < 2 ? 0 : (x1 - 2) / 2 + 1, high1 = min(x1 / 2, 3);
+    // Every window that the element won gives it its gradient.
+    float sum = 0;
+    for (int y1 = low1; y1 <= high1; y1++)
+      for (int y0 = low0; y0 <= high0; y0++) {
+        const int o = image + y0 + y1 * 4;
+        if (winner[o] == (x0 - (y0 * 2)) + (x1 - (y1 * 2)) * 2) sum += dy[o];
+      }
+    dx[i] = sum;
+  }
+}
+
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-__global__ void __launch_bounds__(256) sumto_sum64x50xsumN_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) sumto_sum16x50xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 64;
+  const int base = o * 16;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 64 + (r / 64) * 3200];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 16 + (r / 16) * 800];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
 
+// dx = unpool(dy, winner; stride=2)
+//   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
+__global__ void __launch_bounds__(256) unpool_24x24_to_12x12_kernel(float* __restrict__ dx,
+    const float* __restrict__ dy, const float* __restrict__ winner, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int image = i / 576 * 144, at = i % 576;
+    const int x0 = at % 24, low0 = x0 < 2 ? 0 : (x0 - 2) / 2 + 1, high0 = min(x0 / 2, 11);
+    const int x1 = at / 24, low1 = x1 < 2 ? 0 : (x1 - 2) / 2 + 1, high1 = min(x1 / 2, 11);
+    // Every window that the element won gives it its gradient.
+    float sum = 0;
+    for (int y1 = low1; y1 <= high1; y1++)
+      for (int y0 = low0; y0 <= high0; y0++) {
+        const int o = image + y0 + y1 * 12;
+        if (winner[o] == (x0 - (y0 * 2)) + (x1 - (y1 * 2)) * 2) sum += dy[o];
+      }
+    dx[i] = sum;
+  }
+}
+
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-__global__ void __launch_bounds__(256) sumto_sum576x20xsumN_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) sumto_sum144x20xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 576;
+  const int base = o * 144;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 576 + (r / 576) * 11520];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 144 + (r / 144) * 2880];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -498,6 +564,8 @@ int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const kne
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
 int knet_configure(knet_model* model, const char* setting, int value);
+/* How many calls have been captured as graphs, and how many could not be; these run as they are. */
+int knet_graphs(knet_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
 int knet_wait_for(knet_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
@@ -771,42 +839,11 @@ static inline int knet_conv_release(knet_conv* c) {
   return code;
 }
 
-// A pooling's sizes, slowest first; x and y (batch, channels, spatial).
-struct knet_pool_shape {
-  int nd, x[5], y[5], window[3], padding[3], stride[3];
-  cudnnPoolingMode_t mode;
-};
-struct knet_pool {
-  cudnnTensorDescriptor_t x, y;
-  cudnnPoolingDescriptor_t pool;
-};
-static inline int knet_pool_prepare(knet_pool* p, const knet_pool_shape& s, int batch, cudnnDataType_t type) {
-  if (!p->x) TRY(cudnnCreateTensorDescriptor(&p->x));
-  if (!p->y) TRY(cudnnCreateTensorDescriptor(&p->y));
-  if (!p->pool) TRY(cudnnCreatePoolingDescriptor(&p->pool));
-  TRY(knet_describe(p->x, type, s.nd, s.x, batch));
-  TRY(knet_describe(p->y, type, s.nd, s.y, batch));
-  TRY(cudnnSetPoolingNdDescriptor(p->pool, s.mode, CUDNN_PROPAGATE_NAN, s.nd - 2, s.window, s.padding, s.stride));
-  return 0;
-}
-// Destroys all descriptors, past failures; the last failure's code.
-static inline int knet_pool_release(knet_pool* p) {
-  int code = 0;
-  const auto check = [&code](cudnnStatus_t status) {
-    const int failed = knet_check(status, "releasing a pooling", __LINE__);
-    if (failed) code = failed;
-  };
-  if (p->x) check(cudnnDestroyTensorDescriptor(p->x));
-  if (p->y) check(cudnnDestroyTensorDescriptor(p->y));
-  if (p->pool) check(cudnnDestroyPoolingDescriptor(p->pool));
-  return code;
-}
-
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_relu_576x20xN, (float* tmp2, const float* c, const float* b, int n)) \
-  K(add_relu_64x50xN, (float* tmp2, const float* c, const float* b, int n)) \
-  K(add_relu_500xN, (float* y, const float* tmp1, const float* b, int n)) \
+  K(fused_y_24x24_to_12x12, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
+  K(fused_y_8x8_to_4x4, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
+  K(add_relu_500xN, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_10xN, (float* y, const float* a, const float* b, int n)) \
   K(soft, (float* y, const float* x, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
@@ -815,8 +852,10 @@ static inline int knet_pool_release(knet_pool* p) {
   K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
   K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_500xsumN, (float* y, const float* dy, int summed)) \
-  K(sumto_sum64x50xsumN, (float* y, const float* dy, int summed)) \
-  K(sumto_sum576x20xsumN, (float* y, const float* dy, int summed)) \
+  K(unpool_8x8_to_4x4, (float* dx, const float* dy, const float* winner, int n)) \
+  K(sumto_sum16x50xsumN, (float* y, const float* dy, int summed)) \
+  K(unpool_24x24_to_12x12, (float* dx, const float* dy, const float* winner, int n)) \
+  K(sumto_sum144x20xsumN, (float* y, const float* dy, int summed)) \
   K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
@@ -841,15 +880,6 @@ const knet_conv_shape conv_shapes[2] = {
     {4, {0, 1, 28, 28}, {20, 1, 5, 5}, {0, 20, 24, 24}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},
     // x f32[12,12,20,N], w f32[5,5,20,50], y f32[8,8,50,N]
     {4, {0, 20, 12, 12}, {50, 20, 5, 5}, {0, 50, 8, 8}, {0, 0}, {1, 1}, {1, 1}, CUDNN_CONVOLUTION},
-};
-
-// The poolings: the number of sizes, then the sizes of x and y (slowest first, 0 is the batch), window, padding,
-// stride, mode.
-const knet_pool_shape pool_shapes[2] = {
-    // x f32[24,24,20,N], y f32[12,12,20,N]
-    {4, {0, 20, 24, 24}, {0, 20, 12, 12}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
-    // x f32[8,8,50,N], y f32[4,4,50,N]
-    {4, {0, 50, 8, 8}, {0, 50, 4, 4}, {2, 2}, {0, 0}, {2, 2}, CUDNN_POOLING_MAX_DETERMINISTIC},
 };
 
 enum { PARAMETERS = 8, INPUTS = 1, CONDITIONS = 0 };
@@ -902,6 +932,7 @@ struct knet_model {
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
   int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   void* blas_workspace = nullptr;
@@ -910,7 +941,6 @@ struct knet_model {
   void* workspace = nullptr;
   size_t workspace_bytes = 0;
   bool search = false, deterministic = true;  // how the algorithms of convolutions are chosen
-  knet_pool pool[2] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   knet_clock* clock = nullptr;  // the same on the device
@@ -955,10 +985,10 @@ struct knet_model {
 
   // values, forward and backward
   float* a_c = nullptr;  // a/c f32[24,24,20,N]
-  float* a_tmp2 = nullptr;  // a/tmp2 f32[24,24,20,N]
+  float* a_winner = nullptr;  // a@winner f32[12,12,20,N]
   float* a = nullptr;  // a f32[12,12,20,N]
   float* b_c = nullptr;  // b/c f32[8,8,50,N]
-  float* b_tmp2 = nullptr;  // b/tmp2 f32[8,8,50,N]
+  float* b_winner = nullptr;  // b@winner f32[4,4,50,N]
   float* b = nullptr;  // b f32[4,4,50,N]
   float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
   float* c = nullptr;  // c f32[500,N]
@@ -969,10 +999,10 @@ struct knet_model {
   float* d_c = nullptr;  // d:c f32[500,N]
   float* d_c_tmp2 = nullptr;  // d:c/tmp2 f32[500,N]
   float* d_b = nullptr;  // d:b f32[4,4,50,N]
-  float* d_b_tmp2 = nullptr;  // d:b/tmp2 f32[8,8,50,N]
+  float* d_b_pool = nullptr;  // d:b@pool f32[4,4,50,N]
   float* d_b_tmp1 = nullptr;  // d:b/tmp1 f32[8,8,50,N]
   float* d_a = nullptr;  // d:a f32[12,12,20,N]
-  float* d_a_tmp2 = nullptr;  // d:a/tmp2 f32[24,24,20,N]
+  float* d_a_pool = nullptr;  // d:a@pool f32[12,12,20,N]
   float* d_a_tmp1 = nullptr;  // d:a/tmp1 f32[24,24,20,N]
   float* d_x = nullptr;  // d:x f32[28,28,1,N]
 
@@ -1015,12 +1045,12 @@ const knet_buffer buffers[] = {
     {&knet_model::d_c_b, 500, 0},
     {&knet_model::d_c_w, 400000, 0},
     {&knet_model::d_b, 0, 800},
-    {&knet_model::d_b_tmp2, 0, 3200},
+    {&knet_model::d_b_pool, 0, 800},
     {&knet_model::d_b_tmp1, 0, 3200},
     {&knet_model::d_b_b, 50, 0},
     {&knet_model::d_b_w, 25000, 0},
     {&knet_model::d_a, 0, 2880},
-    {&knet_model::d_a_tmp2, 0, 11520},
+    {&knet_model::d_a_pool, 0, 2880},
     {&knet_model::d_a_tmp1, 0, 11520},
     {&knet_model::d_a_b, 20, 0},
     {&knet_model::d_a_w, 500, 0},
@@ -1031,9 +1061,9 @@ const knet_buffer buffers[] = {
 // What the frame of each forward function holds, in order.
 const knet_buffer frame_0[] = {
     {&knet_model::x, 0, 784},
-    {&knet_model::a_tmp2, 0, 11520},
+    {&knet_model::a_winner, 0, 2880},
     {&knet_model::a, 0, 2880},
-    {&knet_model::b_tmp2, 0, 3200},
+    {&knet_model::b_winner, 0, 800},
     {&knet_model::b, 0, 800},
     {&knet_model::c, 0, 500},
     {&knet_model::return_, 0, 10},
@@ -1177,31 +1207,17 @@ int conv_back_x(knet_model* m, knet_conv* c, const float* w, const float* dy, fl
   return run_conv<cudnnConvolutionBwdDataAlgoPerf_t>(m, c, &c->plan->back_x, knet_back_x_bytes(m->dnn, c), find, run);
 }
 
-int pool_forward(knet_model* m, const knet_pool* p, const float* x, float* y) {
-  const float one = 1, zero = 0;
-  TRY(cudnnPoolingForward(m->dnn, p->pool, &one, p->x, x, &zero, p->y, y));
-  return 0;
-}
-int pool_back(knet_model* m, const knet_pool* p, const float* dy, const float* x, const float* y,
-              float* dx) {
-  const float one = 1, zero = 0;
-  TRY(cudnnPoolingBackward(m->dnn, p->pool, &one, p->y, y, p->y, dy, p->x, x, &zero, p->x, dx));
-  return 0;
-}
-
 // The forward pass.
 int forward(knet_model* m) {
   const int N = m->batch;
   // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
-  // a/tmp2 f32[24,24,20,N]
-  TRY(knet_launch_each(kernels.add_relu_576x20xN, 11520 * N, m->stream, m->a_tmp2, m->a_c, m->a_b));
-  TRY(pool_forward(m, &m->pool[0], m->a_tmp2, m->a));  // a f32[12,12,20,N]
+  // a f32[12,12,20,N]
+  TRY(knet_launch_each(kernels.fused_y_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a, m->a_c, m->a_b));
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
-  // b/tmp2 f32[8,8,50,N]
-  TRY(knet_launch_each(kernels.add_relu_64x50xN, 3200 * N, m->stream, m->b_tmp2, m->b_c, m->b_b));
-  TRY(pool_forward(m, &m->pool[1], m->b_tmp2, m->b));  // b f32[4,4,50,N]
+  // b f32[4,4,50,N]
+  TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, m->b, m->c_tmp1));  // c/tmp1 f32[500,N]
   TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
@@ -1234,19 +1250,21 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, m->b, m->d_c_w));  // d:c/w f32[500,800]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, m->d_c_tmp2, m->d_b));  // d:b f32[4,4,50,N]
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-  TRY(pool_back(m, &m->pool[1], m->d_b, m->b_tmp2, m->b, m->d_b_tmp2));  // d:b/tmp2 f32[8,8,50,N]
+  TRY(knet_launch_each(kernels.relu_back, 800 * N, m->stream, m->d_b_pool, m->d_b, m->b));  // d:b@pool f32[4,4,50,N]
   // d:b/tmp1 f32[8,8,50,N]
-  TRY(knet_launch_each(kernels.relu_back, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_tmp2, m->b_tmp2));
+  TRY(knet_launch_each(kernels.unpool_8x8_to_4x4, 3200 * N, m->stream, m->d_b_tmp1, m->d_b_pool, m->b_winner));
   // d:b/b f32[1,1,50,1]
-  TRY(knet_launch(kernels.sumto_sum64x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_tmp1, 64 * N));
+  TRY(knet_launch(kernels.sumto_sum16x50xsumN, 50, 128, 0, m->stream, m->d_b_b, m->d_b_pool, 16 * N));
   TRY(conv_back_w(m, &m->conv[1], m->a, m->d_b_tmp1, m->d_b_w));  // d:b/w f32[5,5,20,50]
   TRY(conv_back_x(m, &m->conv[1], m->b_w, m->d_b_tmp1, m->d_a));  // d:a f32[12,12,20,N]
   // lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-  TRY(pool_back(m, &m->pool[0], m->d_a, m->a_tmp2, m->a, m->d_a_tmp2));  // d:a/tmp2 f32[24,24,20,N]
+  // d:a@pool f32[12,12,20,N]
+  TRY(knet_launch_each(kernels.relu_back, 2880 * N, m->stream, m->d_a_pool, m->d_a, m->a));
   // d:a/tmp1 f32[24,24,20,N]
-  TRY(knet_launch_each(kernels.relu_back, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_tmp2, m->a_tmp2));
+  TRY(knet_launch_each(kernels.unpool_24x24_to_12x12, 11520 * N, m->stream, m->d_a_tmp1, m->d_a_pool,
+      m->a_winner));
   // d:a/b f32[1,1,20,1]
-  TRY(knet_launch(kernels.sumto_sum576x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_tmp1, 576 * N));
+  TRY(knet_launch(kernels.sumto_sum144x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_pool, 144 * N));
   TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
   if (want & 1) {
     TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
@@ -1404,7 +1422,6 @@ int describe(knet_model* m, int batch) {
     TRY(knet_conv_prepare(m->dnn, &m->conv[i], conv_shapes[i], batch, CUDNN_DATA_FLOAT, CUDNN_FMA_MATH,
                           m->deterministic, &bytes));
   TRY(grow_workspace(m, bytes));
-  for (int i = 0; i < 2; i++) TRY(knet_pool_prepare(&m->pool[i], pool_shapes[i], batch, CUDNN_DATA_FLOAT));
   m->described = batch;
   return 0;
 }
@@ -1495,6 +1512,7 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
+    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
   cudaGetLastError();  // a failure here is none of the call
@@ -1696,7 +1714,6 @@ int close_model(knet_model* m) {
   check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
   check(knet_check(cudaFree(m->workspace), "cudaFree", __LINE__));
   for (knet_conv& c : m->conv) check(knet_conv_release(&c));
-  for (knet_pool& p : m->pool) check(knet_pool_release(&p));
   if (m->dnn) check(knet_check(cudnnDestroy(m->dnn), "cudnnDestroy", __LINE__));
   if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
   check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
@@ -2065,6 +2082,14 @@ int knet_configure(knet_model* m, const char* setting, int value) {
   m->memory++;
   for (knet_conv& c : m->conv)
     for (knet_conv_plan& plan : c.plans) plan.batch = 0;
+  return 0;
+}
+
+int knet_graphs(knet_model* m, int* captured, int* refused) {
+  TRY(check_model(m));
+  if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
+  *captured = m->captured;
+  *refused = m->refused;
   return 0;
 }
 

@@ -467,6 +467,8 @@ int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const kne
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
 int knet_configure(knet_model* model, const char* setting, int value);
+/* How many calls have been captured as graphs, and how many could not be; these run as they are. */
+int knet_graphs(knet_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
 int knet_wait_for(knet_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
@@ -665,6 +667,7 @@ struct knet_model {
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
   int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   void* blas_workspace = nullptr;
@@ -1061,6 +1064,7 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
+    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
   cudaGetLastError();  // a failure here is none of the call
@@ -1604,6 +1608,14 @@ int knet_configure(knet_model* m, const char* setting, int value) {
     return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
   if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
   if (graphs) m->graphs = value;
+  return 0;
+}
+
+int knet_graphs(knet_model* m, int* captured, int* refused) {
+  TRY(check_model(m));
+  if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
+  *captured = m->captured;
+  *refused = m->refused;
   return 0;
 }
 

@@ -151,11 +151,11 @@ extern "C" {
 
 // add, tanh, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y, const float* __restrict__ tmp1,
+__global__ void __launch_bounds__(256) add_tanh_8xN_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
     const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    y[i] = knet_tanh(tmp2);
+    y_2[i] = knet_tanh(tmp2);
   }
 }
 
@@ -171,17 +171,17 @@ __global__ void __launch_bounds__(256) add_N_kernel(float* __restrict__ y, const
 // 5 operations, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y, float* __restrict__ return_,
-    float* __restrict__ y_2, const float* __restrict__ tmp1, const float* __restrict__ b,
+__global__ void __launch_bounds__(256) fused_y_8xN_kernel(float* __restrict__ y_2, float* __restrict__ return_,
+    float* __restrict__ y_3, const float* __restrict__ tmp1, const float* __restrict__ b,
     const float* __restrict__ tmp1_2, const float* __restrict__ b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    const float y_i = knet_tanh(tmp2);
-    y[i] = y_i;
+    const float y_2_i = knet_tanh(tmp2);
+    y_2[i] = y_2_i;
     const float tmp2_2 = tmp1_2[i] + b_2[i % 8];
     const float return__i = 1.0f / (1.0f + knet_exp(-tmp2_2));
     return_[i] = return__i;
-    y_2[i] = y_i * return__i;
+    y_3[i] = y_2_i * return__i;
   }
 }
 
@@ -258,15 +258,15 @@ __global__ void __launch_bounds__(256) sumto_8xsumN_kernel(float* __restrict__ y
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 __global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __restrict__ d_tmp2,
     float* __restrict__ d_tmp2_2, const float* __restrict__ d_x, const float* __restrict__ return_,
-    const float* __restrict__ x, int n) {
+    const float* __restrict__ x_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_x_i = d_x[i];
     const float return__i = return_[i];
-    const float x_i = x[i];
+    const float x_2_i = x_2[i];
     const float d_y = d_x_i * return__i;
-    const float d_return = d_x_i * x_i;
+    const float d_return = d_x_i * x_2_i;
     d_tmp2[i] = d_return * (return__i * (1.0f - return__i));
-    d_tmp2_2[i] = d_y * ((1.0f - x_i) * (1.0f + x_i));
+    d_tmp2_2[i] = d_y * ((1.0f - x_2_i) * (1.0f + x_2_i));
   }
 }
 
@@ -464,6 +464,8 @@ int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const kne
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
 int knet_configure(knet_model* model, const char* setting, int value);
+/* How many calls have been captured as graphs, and how many could not be; these run as they are. */
+int knet_graphs(knet_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
 int knet_wait_for(knet_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
@@ -587,9 +589,9 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
 
 // Every kernel with its signature.
 #define KNET_KERNELS(K) \
-  K(add_tanh_8xN, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_tanh_8xN, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_N, (float* y, const float* a, const float* b, int n)) \
-  K(fused_y_8xN, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, const float* tmp1_2, \
+  K(fused_y_8xN, (float* y_2, float* return_, float* y_3, const float* tmp1, const float* b, const float* tmp1_2, \
     const float* b_2, int n)) \
   K(quadloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
@@ -598,7 +600,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(tanh_back, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_8xsumN, (float* y, const float* dy, int summed)) \
   K(mul_sigm_back_tanh_back, (float* d_tmp2, float* d_tmp2_2, const float* d_x, const float* return_, \
-    const float* x, int n)) \
+    const float* x_2, int n)) \
   K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
   K(fill_constant, (float* y, double value, int n)) \
   K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
@@ -666,6 +668,7 @@ struct knet_model {
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
   int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   void* blas_workspace = nullptr;
@@ -1171,6 +1174,7 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
+    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
   cudaGetLastError();  // a failure here is none of the call
@@ -1720,6 +1724,14 @@ int knet_configure(knet_model* m, const char* setting, int value) {
     return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
   if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
   if (graphs) m->graphs = value;
+  return 0;
+}
+
+int knet_graphs(knet_model* m, int* captured, int* refused) {
+  TRY(check_model(m));
+  if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
+  *captured = m->captured;
+  *refused = m->refused;
   return 0;
 }
 
