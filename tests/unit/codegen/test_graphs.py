@@ -139,7 +139,7 @@ def test_without_capture_calls_run_as_they_are(monkeypatch, device, capture):
     for graphs in (1, 2):
         e = model(monkeypatch, graphs)
         assert all(map(np.array_equal, training(e), want))
-        assert e.graphs()[0] == 0 and e.graphs()[1] > 10
+        assert e.graphs()[0] == 0 and e.graphs()[1] > 5
     assert device.knetemu_graph_launches() == launched
 
 

@@ -71,11 +71,14 @@ void step(CUstream_st& stream) {
 void drain(CUstream_st& stream) {
   while (!stream.queue.empty()) step(stream);
 }
-void drain_blocking() {
-  drain(default_stream());
+void drain_others() {
   streams().each([](CUstream_st& s) {
     if (s.blocking) drain(s);
   });
+}
+void drain_blocking() {
+  drain(default_stream());
+  drain_others();
 }
 
 // A call that waits is illegal while what it waits for is being captured, and breaks the capture.
@@ -112,8 +115,9 @@ void submit(cudaStream_t handle, Work work) {
   } else if (!options().lazy) {
     work();
   } else {
+    // Either the default stream or blocking ones have work that waits, never both.
     if (is_default(stream))
-      drain_blocking();
+      drain_others();
     else if (stream.blocking)
       drain(default_stream());
     stream.queue.push_back(std::move(work));
