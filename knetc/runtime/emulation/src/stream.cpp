@@ -102,9 +102,10 @@ cudaError_t waits_for_all() {
   streams().each([&](const CUstream_st& s) { any = any || s.capture; });
   return refuse_during(any);
 }
+// The default stream last: what should have waited for it shows.
 void drain_all() {
-  drain(default_stream());
   streams().each(drain);
+  drain(default_stream());
 }
 
 void submit(cudaStream_t handle, Work work) {
