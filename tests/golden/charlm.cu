@@ -12,7 +12,7 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 1.5 MB in 82 buffers (lower bound, the largest set live at once: 750.3 kB).
+// Peak memory with a batch of 100: 1.4 MB in 81 buffers (lower bound, the largest set live at once: 724.3 kB).
 //   state  b/h            f32[64,N]   25.6 kB
 //   state  b/cell         f32[64,N]   25.6 kB
 //   input  x              f32[65,N]   26.0 kB
@@ -50,10 +50,10 @@
 //   value  b/tmp3         f32[64,N]   25.6 kB
 //   value  b/h            f32[64,N]   25.6 kB
 //   value  wbf/tmp1       f32[65,N]   26.0 kB
-//   value  wbf/tmp2       f32[65,N]   26.0 kB
 //   value  return         f32[65,N]   26.0 kB
 //   gold   @gold          f32[65,N]   26.0 kB
-//   and 42 more
+//   mask   @mask          f32[N]        400 B
+//   and 41 more
 // Each step on the stack but the first takes 320.8 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
@@ -193,27 +193,27 @@ __global__ void __launch_bounds__(256) fused_h_64xN_kernel(float* __restrict__ o
   }
 }
 
-// y = add(a, b)
+// add, soft, element by element
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) add_65xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 65];
-  }
-}
-
-// y = soft(x), column by column
-//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
-  x += (size_t)blockIdx.x * rows;
-  y += (size_t)blockIdx.x * rows;
+__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
+    const float* __restrict__ b, int rows) {
+  const int column = blockIdx.x;
   float top = -INFINITY;
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) top = knet_max(top, x[i]);
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    top = knet_max(top, (tmp1[i] + b[i % 65]));
+  }
   top = knet_block_max(top);
   float sum = 0;
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += y[i] = knet_exp(x[i] - top);
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    sum += knet_exp((tmp1[i] + b[i % 65]) - top);
+  }
   sum = knet_block_sum(sum);
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) y[i] /= sum;
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    y_2[i] = knet_exp((tmp1[i] + b[i % 65]) - top) / sum;
+  }
 }
 
 // y = scale with probability p, else 0
@@ -761,8 +761,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     const float* forget_tmp2, const float* forget_c, const float* input_tmp1, const float* input_tmp2, \
     const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, \
     const float* cell_prev, int n)) \
-  K(add_65xN, (float* y, const float* a, const float* b, int n)) \
-  K(soft, (float* y, const float* x, int rows)) \
+  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, (float* y, const knet_clock* clock, unsigned stream, double p, double scale, int n)) \
   K(fused_return_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, \
     float* h, float* return_, const float* output_tmp1, const float* output_tmp2, const float* output_c, \
@@ -943,7 +942,6 @@ struct knet_model {
   float* b_tmp3 = nullptr;  // b/tmp3 f32[64,N]
   float* b_h = nullptr;  // b/h f32[64,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[65,N]
-  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[65,N]
   float* return_ = nullptr;  // return f32[65,N]
   float* db_h = nullptr;  // @db/h f32[64,N]
   float* db_cell = nullptr;  // @db/cell f32[64,N]
@@ -1009,7 +1007,6 @@ const knet_buffer buffers[] = {
     {&knet_model::b_newmem_tmp2, 0, 64},
     {&knet_model::b_cell, 0, 64},
     {&knet_model::wbf_tmp1, 0, 65},
-    {&knet_model::wbf_tmp2, 0, 65},
     {&knet_model::gold, 0, 65},
     {&knet_model::mask, 0, 1},
     {&knet_model::db_h, 0, 64},
@@ -1260,9 +1257,7 @@ int forward(knet_model* m) {
       m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->b_h, m->wbf_tmp1));  // wbf/tmp1 f32[65,N]
-  // wbf/tmp2 f32[65,N]
-  TRY(knet_launch_each(kernels.add_65xN, 65 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
-  TRY(knet_launch(kernels.soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp2, 65));  // return f32[65,N]
+  TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
   TRY(cudaMemcpyAsync(m->b_h_state, m->b_h, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
@@ -1311,9 +1306,7 @@ int forward_dropout(knet_model* m) {
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->c_return, m->wbf_tmp1));
-  // wbf/tmp2 f32[65,N]
-  TRY(knet_launch_each(kernels.add_65xN, 65 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
-  TRY(knet_launch(kernels.soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp2, 65));  // return f32[65,N]
+  TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
   TRY(cudaMemcpyAsync(m->b_h_state, m->b_h, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
@@ -1928,9 +1921,9 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
-    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
+  (g->refused ? m->refused : m->captured)++;
   cudaGetLastError();  // a failure here is none of the call
 }
 // Runs the work of a call: by its graph if there is one or it can be had, else as it is.

@@ -2111,9 +2111,9 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
-    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
+  (g->refused ? m->refused : m->captured)++;
   cudaGetLastError();  // a failure here is none of the call
 }
 // Runs the work of a call: by its graph if there is one or it can be had, else as it is.

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 22.6 MB in 41 buffers (lower bound, the largest set live at once: 10.7 MB).
+// Peak memory with a batch of 100: 22.6 MB in 40 buffers (lower bound, the largest set live at once: 10.7 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -31,7 +31,6 @@
 //   value  c/tmp1      f32[500,N]       200.0 kB
 //   value  c           f32[500,N]       200.0 kB
 //   value  wbf/tmp1    f32[10,N]          4.0 kB
-//   value  wbf/tmp2    f32[10,N]          4.0 kB
 //   value  return      f32[10,N]          4.0 kB
 //   gold   @gold       f32[10,N]          4.0 kB
 //   mask   @mask       f32[N]              400 B
@@ -53,7 +52,7 @@
 //   value  d:a/tmp1    f32[24,24,20,N]    4.6 MB
 //   grad   d:a/b       f32[1,1,20,1]        80 B
 //   grad   d:a/w       f32[5,5,1,20]      2.0 kB
-//   and 1 more
+//   value  d:x         f32[28,28,1,N]   313.6 kB
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -214,27 +213,27 @@ __global__ void __launch_bounds__(256) add_relu_500xN_kernel(float* __restrict__
   }
 }
 
-// y = add(a, b)
+// add, soft, element by element
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) add_10xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = a[i] + b[i % 10];
-  }
-}
-
-// y = soft(x), column by column
-//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) soft_kernel(float* __restrict__ y, const float* __restrict__ x, int rows) {
-  x += (size_t)blockIdx.x * rows;
-  y += (size_t)blockIdx.x * rows;
+__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
+    const float* __restrict__ b, int rows) {
+  const int column = blockIdx.x;
   float top = -INFINITY;
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) top = knet_max(top, x[i]);
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    top = knet_max(top, (tmp1[i] + b[i % 10]));
+  }
   top = knet_block_max(top);
   float sum = 0;
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) sum += y[i] = knet_exp(x[i] - top);
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    sum += knet_exp((tmp1[i] + b[i % 10]) - top);
+  }
   sum = knet_block_sum(sum);
-  for (int i = threadIdx.x; i < rows; i += blockDim.x) y[i] /= sum;
+  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+    const int i = column * rows + r;
+    y_2[i] = knet_exp((tmp1[i] + b[i % 10]) - top) / sum;
+  }
 }
 
 // partial sums of -mask * gold * log(p)
@@ -844,8 +843,7 @@ static inline int knet_conv_release(knet_conv* c) {
   K(fused_y_24x24_to_12x12, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
   K(fused_y_8x8_to_4x4, (float* y_3, float* y_4, const float* c, const float* b, int n)) \
   K(add_relu_500xN, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_10xN, (float* y, const float* a, const float* b, int n)) \
-  K(soft, (float* y, const float* x, int rows)) \
+  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
   K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
   K(total, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
@@ -993,7 +991,6 @@ struct knet_model {
   float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
   float* c = nullptr;  // c f32[500,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
-  float* wbf_tmp2 = nullptr;  // wbf/tmp2 f32[10,N]
   float* return_ = nullptr;  // return f32[10,N]
   float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[10,N]
   float* d_c = nullptr;  // d:c f32[500,N]
@@ -1033,7 +1030,6 @@ const knet_buffer buffers[] = {
     {&knet_model::b_c, 0, 3200},
     {&knet_model::c_tmp1, 0, 500},
     {&knet_model::wbf_tmp1, 0, 10},
-    {&knet_model::wbf_tmp2, 0, 10},
     {&knet_model::gold, 0, 10},
     {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
@@ -1223,9 +1219,7 @@ int forward(knet_model* m) {
   TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, m->c, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
-  // wbf/tmp2 f32[10,N]
-  TRY(knet_launch_each(kernels.add_10xN, 10 * N, m->stream, m->wbf_tmp2, m->wbf_tmp1, m->wbf_b));
-  TRY(knet_launch(kernels.soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp2, 10));  // return f32[10,N]
+  TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
   return 0;
 }
 
@@ -1512,9 +1506,9 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
     g->refused = code || ended || !graph || cudaGraphInstantiate(&g->exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
     if (g->refused) g->exec = nullptr;
-    (g->refused ? m->refused : m->captured)++;
     memcpy(g->input_gradients, m->input_gradients, sizeof g->input_gradients);
   }
+  (g->refused ? m->refused : m->captured)++;
   cudaGetLastError();  // a failure here is none of the call
 }
 // Runs the work of a call: by its graph if there is one or it can be had, else as it is.
