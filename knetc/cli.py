@@ -135,7 +135,8 @@ def _parser() -> _Parser:
     p = _Parser(
         prog="knetc",
         description="Compiles a Knet model to one readable CUDA C++ file.",
-        epilog="'knetc doctor' says what of the machine knetc found, and how to get what is missing. A line '# knetc: OPTIONS' in the source gives default options, such as '# knetc: --input 28,28,1,N'.",
+        epilog="'knetc doctor' says what of the machine knetc found, and how to get what is missing. "
+        "A line '# knetc: OPTIONS' in the source gives default options, such as '# knetc: --input 28,28,1,N'.",
         allow_abbrev=False,
     )
     p.add_argument("source", metavar="FILE", help="a .knet file, or a .jl file's @knet functions; - is standard input")

@@ -21,7 +21,9 @@ from knetc.errors import KnetEnvironmentError
 from knetc.record import Record
 from knetc.runtime import build
 
-_TOOLKIT = "sudo apt install cuda-toolkit-13-0    (from NVIDIA's repository: https://developer.nvidia.com/cuda-downloads)"
+_TOOLKIT = (
+    "sudo apt install cuda-toolkit-13-0    (from NVIDIA's repository: https://developer.nvidia.com/cuda-downloads)"
+)
 _DRIVERS = {
     "debian": "sudo apt install nvidia-driver",
     "ubuntu": "sudo ubuntu-drivers install",

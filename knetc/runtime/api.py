@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
 
 
-def forw(net: Model, /, *inputs: Any, **conditions: bool) -> Tensor | None:
+def forw(net: Model, /, *inputs: Any, **conditions: bool) -> Any:
     """The model's value for `inputs`; see `Model.forw`."""
     return net.forw(*inputs, **conditions)
 
 
-def sforw(net: Model, /, *inputs: Any, **conditions: bool) -> Tensor | None:
+def sforw(net: Model, /, *inputs: Any, **conditions: bool) -> Any:
     """`forw` in a sequence; see `Model.sforw`."""
     return net.sforw(*inputs, **conditions)
 

@@ -44,7 +44,7 @@ class Model:
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
-    def forw(self, /, *inputs: Any, **conditions: bool) -> Tensor | None:
+    def forw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
         `conditions` hold for this call; those not given are false. A Fortran-ordered input of the model's dtype is
@@ -57,7 +57,7 @@ class Model:
         setting = check.setting(conditions, self._engine.lowered.conditions)
         return self._run("forw", setting, *self._inputs("forw", inputs))
 
-    def sforw(self, /, *inputs: Any, **conditions: bool) -> Tensor | None:
+    def sforw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
@@ -84,7 +84,7 @@ class Model:
             return None
         if not isinstance(xs, np.ndarray):
             return values
-        return np.asfortranarray(np.stack(values, axis=-1))  # type: ignore[arg-type]
+        return np.asfortranarray(np.stack(values, axis=-1))
 
     def _inputs(
         self, what: str, inputs: Sequence[Any], program: Program | None = None
@@ -133,9 +133,7 @@ class Model:
                 batch, first = size, first or i.name
         return batch or 1
 
-    def _run(
-        self, what: str, setting: frozenset[str], arrays: list[Given], batch: int, program: Program
-    ) -> Any:
+    def _run(self, what: str, setting: frozenset[str], arrays: list[Given], batch: int, program: Program) -> Any:
         self._engine.confirm(program)
         value = self._engine.device().forward(setting, arrays, push=what == "sforw")
         self._given = arrays

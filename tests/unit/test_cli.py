@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,22 @@ def test_report_shows_kernels_buffers_and_memory(model: Path, capsys: pytest.Cap
     assert main([str(model), "--input", "3,N", "-o", "-", "--report"]) == 0
     err = capsys.readouterr().err.lower()
     assert "kernel" in err and "peak" in err and "lower bound" in err
+
+
+@pytest.mark.nvcc
+def test_verbose_shows_the_commands(model: Path) -> None:
+    from knetc.errors import KnetEnvironmentError
+    from knetc.runtime import build
+
+    try:
+        build.nvcc()
+        build.library("cublas")
+    except KnetEnvironmentError as error:
+        pytest.skip(error.diagnostics[0].message)
+    command = [sys.executable, "-m", "knetc.cli", str(model), "--input", "3,N", "--build"]
+    done = [subprocess.run([*command, *more], capture_output=True, text=True, check=False) for more in ([], ["-v"])]
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert done[0].stderr == "" and re.match(r"knetc: \S*nvcc -std=c\+\+17 .* -o \S*m\.so", done[1].stderr)
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,11 @@ def test_where_sizes_are_not_known_the_order_says_how_to_read():
         (Packed((3, 5), (1, 3), code=0), KnetTypeError, "must be of float32, got int32"),
         (Packed((3, 5), (1, 3), code=4, bits=16), KnetTypeError, "neither integers nor floating-point"),
         (Described((3, 5), (8, 24)), KnetTypeError, "do not lie one after the other"),
-        (Described((3, 5)), KnetShapeError, r"\[3,N\]|\(3,N\) is expected, got a device array of \(3, 5\), which is C-"),
+        (
+            Described((3, 5)),
+            KnetShapeError,
+            r"\(3,N\) is expected, got a device array of \(3, 5\), which is C-",
+        ),
         (Described((4, 5), (4, 16)), KnetShapeError, r"\(3,N\) is expected, got a device array of \(4, 5\)$"),
         (Described((3, 3)), KnetTypeError, "can be read in two ways; give it in Fortran order"),
     ],

@@ -9,8 +9,12 @@ import sys
 import pytest
 
 from knetc import cache
+from knetc.codegen.emit import emit_cuda
 from knetc.errors import KnetEnvironmentError, KnetInternalError
+from knetc.ir.types import N
 from knetc.runtime import build
+
+from .support import compiled
 
 
 @pytest.fixture
@@ -36,6 +40,49 @@ def test_made_once_and_mended(folder):
         first.write_bytes(damage)
         assert cache.content(first) is None
         assert cache.content(cache.cached(("a", "b"), ".so", make)) == b"x" * 1000
+
+
+def test_the_log_says_what_was_done(folder, caplog):
+    caplog.set_level("INFO", "knetc")
+
+    def make(path):
+        path.write_bytes(b"x")
+
+    path = cache.cached(("k",), ".so", make, "host half")
+    cache.cached(("k",), ".so", make, "host half")
+    path.write_bytes(b"")
+    cache.cached(("k",), ".so", make, "host half")
+    cache.cached(("other",), ".tpl", make)  # has no name: nothing is said
+    made, there, again = (record.getMessage() for record in caplog.records)
+    assert made.startswith("host half: made in ") and made.endswith(str(path)) and "damaged" not in made
+    assert there == f"host half: from the cache, {path}"
+    assert "again, since the file in the cache was damaged" in again
+
+
+def test_a_library_that_was_cut_short_is_made_again(folder):
+    """Both the emulation library and an emitted one: cut to half they are built anew and run."""
+    program, options = compiled("@knet function f(x)\n return relu(x)\nend", inputs=((4, N),))
+    text = emit_cuda(program, options)
+    script = (
+        "import sys; from knetc.runtime.cpu import build_cpu; import ctypes\n"
+        "path = build_cpu(open(sys.argv[1]).read()); ctypes.CDLL(str(path)); print(path)"
+    )
+    source = folder.parent / "f.cu"
+    source.write_text(text)
+    command = [sys.executable, "-c", script, str(source)]
+
+    def run():
+        done = subprocess.run(command, env={**os.environ, "KNETC_CACHE": str(folder)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = run()
+    libraries = sorted(folder.glob("*.so"))
+    assert len(libraries) == 2
+    for library in libraries:
+        library.write_bytes(library.read_bytes()[: library.stat().st_size // 2])
+    assert run() == first and sorted(folder.glob("*.so")) == libraries
+    assert all(cache.content(library) is not None for library in libraries)
 
 
 def test_a_failure_leaves_nothing(folder):

@@ -24,6 +24,13 @@ HEADERS = ["cuda_runtime.h", "cublas_v2.h", "cudnn.h"]
 STRUCTS = ["int2", "int3", "int4", "uint2", "uint3", "uint4", "float2", "float3", "float4", "double2", "dim3"]
 
 
+ALGORITHM = {"algo": 0, "status": 4, "time": 8, "memory": 16, "determinism": 24, "mathType": 28, "size": 48}
+MEMBERS = {
+    "cudaPointerAttributes": {"type": 0, "device": 4, "devicePointer": 8, "hostPointer": 16, "size": 88},
+    **{f"cudnnConvolution{kind}AlgoPerf_t": ALGORITHM for kind in ("Fwd", "BwdData", "BwdFilter")},
+}
+
+
 def nvidia_includes() -> list[str]:
     """The folders of NVIDIA's headers; skips where one of them is missing."""
     folders = build.nvidia_folders("include")
@@ -111,6 +118,9 @@ def test_values_and_layouts() -> None:
         lines.append(f'static_assert(sizeof({struct}) == {sizes[kind] * count} && alignof({struct}) == {align}, "");')
         for i, member in enumerate("xyzw"[:count]):
             lines.append(f'static_assert(offsetof({struct}, {member}) == {i * sizes[kind]}, "");')
+    for struct, members in MEMBERS.items():
+        lines.append(f'static_assert(sizeof({struct}) == {members["size"]}, "");')
+        lines += [f'static_assert(offsetof({struct}, {m}) == {at}, "");' for m, at in members.items() if m != "size"]
     text = "\n".join(lines) + "\n"
     assert compile_only(text, our_includes()) == ""
     assert compile_only(text, nvidia_includes()) == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 sys.setdlopenflags(os.RTLD_LAZY)  # pycuda names more functions than there are
-from knetc.runtime import build, cuda, emulation  # noqa: E402
+from knetc.runtime import cuda, emulation  # noqa: E402
 
 EMULATION = ctypes.CDLL(str(emulation.build_library()), ctypes.RTLD_GLOBAL)
 DRIVER = ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
@@ -113,7 +113,7 @@ def host_arrays() -> None:
 
 
 def device_arrays() -> None:
-    """Device arrays in either order as inputs, desired outputs and masks; results on the device; nothing to the host."""
+    """Device arrays in either order as inputs, desired outputs and masks; results on the device."""
     net, meaning = nets()
     for t in range(5):
         x, gold = batch(t)
