@@ -259,6 +259,7 @@ class CudaExecutable(Library):
 
     def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
         """One call of the model (see `Executable.forward`)."""
+        self._streams.clear()  # of a call that failed
         with self._device.current():
             value = super().forward(setting, inputs, push)
             return value.copy(order="F") if isinstance(value, np.ndarray) else value  # out of pinned memory
@@ -267,6 +268,7 @@ class CudaExecutable(Library):
         self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
     ) -> dict[int, Any]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
+        self._streams.clear()
         with self._device.current():
             return super().backward(loss, gold, mask, dinputs, pop)
 
