@@ -275,16 +275,17 @@ class CudaExecutable(Library):
     def _give(self, slot: str, array: Given | None) -> int | None:
         if isinstance(array, DeviceArray):
             for stream in array.streams:
-                if stream not in self._streams:
-                    self._call("knet_wait_for", self._model, stream)
-                    self._streams[stream] = None
+                self._wait_for(stream)
             return array.pointer
         return None if array is None else self._staging.fill(slot, np.asfortranarray(array, self._dtype))
 
+    def _wait_for(self, stream: int) -> None:
+        if stream not in self._streams:
+            self._call("knet_wait_for", self._model, stream)
+            self._streams[stream] = None
+
     def _given(self, waited: bool) -> None:
         self._staging.taken()
-        if self._on_device:
-            self._streams.setdefault(LEGACY_STREAM)  # on which a result is read
         for stream in self._streams:
             self._call("knet_make_wait", self._model, stream)
         self._streams.clear()
@@ -292,6 +293,7 @@ class CudaExecutable(Library):
     def _room(self, dims: tuple[int, ...]) -> Any:
         if not self._on_device:
             return self._staging.room(dims, self._dtype)
+        self._wait_for(LEGACY_STREAM)  # on which results are read, also that whose memory this one takes
         return self._device.empty(dims, self._dtype)
 
     def __del__(self) -> None:
