@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 ENDINGS = {"cu": ".cu", "header": ".h", "ast": ".ast", "ir": ".ir", "ir-opt": ".opt.ir", "plan": ".plan"}
+ENDINGS |= {"dot": ".dot", "svg": ".svg"}
 DIRECTIVE = "# knetc:"
 
 
@@ -95,6 +96,10 @@ def _run(argv: list[str]) -> int:
         observers=(observer,),
     )
     program = driver.optimise(program, options, stop_after="state")
+    if args.emit in ("dot", "svg"):
+        program = driver.optimise(program, options, stop_after="shapes")
+        observer.finish()
+        return _write(args, driver.draw(program, args.emit))
     # A step of a sequence may have no gradient of its output at all: then the backward pass starts from zero.
     zero = ("zero",) if program.states() else ()
     options = replace(options, losses=(*zero, args.loss or _default_loss(program)))

@@ -48,3 +48,14 @@ def emit_header(program: Program, options: Options) -> str:
     from knetc.codegen.emit import emit_header as header
 
     return header(program, options)
+
+
+def draw(program: Program, kind: str) -> str:
+    """The graph of a `typed` program: `dot`, text for Graphviz, or `svg`, a picture."""
+    if kind == "dot":
+        from knetc.drawing.dot import dot
+
+        return dot(program)
+    from knetc.drawing.svg import svg
+
+    return svg(program)

@@ -29,7 +29,7 @@ def test_writes_beside_the_source_by_default(model: Path) -> None:
     assert sorted(p.name for p in model.parent.iterdir()) == ["m.cu", "m.knet"]  # nothing left beside it
 
 
-@pytest.mark.parametrize("kind", ["cu", "header", "ast", "ir", "ir-opt", "plan"])
+@pytest.mark.parametrize("kind", ["cu", "header", "ast", "ir", "ir-opt", "plan", "dot", "svg"])
 def test_every_kind_is_written_to_standard_output(model: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(model), "--input", "3,N", "--emit", kind, "-o", "-"]) == 0
     first = capsys.readouterr().out
