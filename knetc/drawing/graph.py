@@ -89,7 +89,7 @@ class _Builder:
     def __init__(self, program: Program, variant: Variant) -> None:
         self.program = program
         self.variant = variant
-        self.names = variable_names(variant)
+        self.names = variant.variables()
         self.shapes = {i.name: show_dims(i.dims) for i in program.inputs}
         self.shapes |= {i.out: show_dims(i.type.dims) for i in variant.forward if i.type}
         self.folded = _folded(variant)
@@ -176,11 +176,6 @@ def when(conditions: Sequence[str], settings: Sequence[frozenset[str]]) -> str:
 def _depth(span: Span) -> int:
     """The number of calls through which a position was reached."""
     return 0 if span.via is None else 1 + _depth(span.via)
-
-
-def variable_names(variant: Variant) -> dict[str, str]:
-    """The Knet variable of each value that has one: of several, the first that was written."""
-    return {value: name for name, value in reversed(variant.names)}
 
 
 def _folded(variant: Variant) -> dict[str, Instr]:

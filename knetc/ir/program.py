@@ -147,6 +147,10 @@ class Variant(Record):
     names: tuple[tuple[str, str], ...] = ()
     backward: tuple[Backward, ...] = ()
 
+    def variables(self) -> dict[str, str]:
+        """The Knet variable of each value that has one; of several, the first that was written."""
+        return {value: name for name, value in reversed(self.names)}
+
 
 class Program(Record):
     """A compiled model at some stage.

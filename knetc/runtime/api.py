@@ -134,5 +134,5 @@ def gradcheck(net: Model, x: Any, y: Any, loss: Loss | str, **conditions: bool) 
 
 
 def summary(net: Model) -> str:
-    """A line per operation; see `Model.summary`."""
+    """A table of the operations with parameters and memory; see `Model.summary`."""
     return net.summary()

@@ -27,6 +27,7 @@ from knetc.runtime.signature import parameters
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
+    from knetc.runtime.listing import View
     from knetc.runtime.losses import Loss
 
 
@@ -397,14 +398,22 @@ class Model:
         return _norm(self.get(name) for name in self._options)
 
     def summary(self) -> str:
-        """A line per operation: number, operator, arguments, name, dims, norm of the last value."""
+        """A table: operation, arguments, name, shape, parameters, memory and norm of each value, and their totals."""
+        from knetc.runtime.listing import summary
+
+        return summary(self._view())
+
+    def __repr__(self) -> str:
         from knetc.runtime.listing import listing
+
+        return listing(self._view())
+
+    def _view(self) -> View:
+        from knetc.runtime.listing import View
 
         program = self._engine.known
         variant = self._order.last.variant if self._order.last else program.variants[0]
-        return listing(program, variant, self._engine.described, self._engine.dtype, self._value_norm)
-
-    __repr__ = summary
+        return View(program, variant, self._engine.described, self._engine.dtype, self._value_norm)
 
     def _value_norm(self, value: str) -> float | None:
         """The norm of a parameter or of a value of the last call; None where there is none."""

@@ -28,14 +28,60 @@ def test_the_listing_is_that_of_the_manuals_first_lesson() -> None:
         f"   4  dot    (w, x)     tmp1    (1,N)   norm {norms[3]:.6g}",
         f"   5  add    (tmp1, b)  return  (1,N)   norm {norms[4]:.6g}",
     ]
-    assert repr(net) == net.summary() == knetc.summary(net) == "\n".join(expected)
+    assert repr(net) == "\n".join(expected)
 
 
-def test_the_listing_before_the_sizes_are_known() -> None:
+def test_before_the_sizes_are_known_the_listing_shows_what_the_source_says() -> None:
     net = knetc.compile("@knet function f(x)\n return drop(wdot(x; out=3))\nend\n", backend="numpy")
-    assert repr(net).splitlines()[0] == (
-        "f: back end numpy, f32, conditions dropout, sizes not known before the first forw"
+    heading = "f: back end numpy, f32, conditions dropout, sizes not known before the first forw"
+    assert repr(net).splitlines() == [
+        heading,
+        "   1  input               x       (?)",
+        "   2  par                 wdot/w  (3,?)",
+        "   3  dot    (wdot/w, x)  return",
+    ]
+    assert net.summary().splitlines()[0] == heading
+    assert net.summary().splitlines()[-1] == "parameters: 1, of sizes not known before the first forw"
+
+
+def test_the_summary_counts_parameters_and_memory() -> None:
+    """Two layers by hand: 5·13 + 5 and 2·5 + 2 numbers; the second bias is added to nothing that is returned."""
+    source = """
+@knet function f(x)
+    h = wbf(x; out=5)
+    unused = wb(h; out=2)
+    return wdot(h; out=2)
+end
+"""
+    net = knetc.compile(source, backend="numpy", dtype="f64", seed=1)
+    net.forw(X)
+    table = net.summary()
+    assert table == knetc.summary(net) == repr(table)
+    lines = table.splitlines()
+    assert lines[0] == "f: back end numpy, f64"
+    assert lines[2].split() == ["#", "operation", "arguments", "name", "shape", "parameters", "memory", "norm"]
+    w, dot = lines[5].split(), lines[7].split()
+    assert w[1:6] == ["par", "h/w", "(5,13)", "65", "520"] and float(w[7]) == pytest.approx(
+        np.linalg.norm(net.get("h/w")), rel=1e-5
     )
+    assert dot[1:] == ["dot", "(h/w,", "x)", "h/tmp1", "(5,N)", "40", "B", "×", "N", dot[-1]]
+    assert float(dot[-1]) == pytest.approx(np.linalg.norm(net.get("h/w") @ X), rel=1e-5)
+    # x; product, sum and relu of h; product and sum of `unused`; the value
+    columns = 13 + 3 * 5 + 2 * 2 + 2
+    assert lines[-3:] == [
+        "trained parameters: 80 of 92",
+        f"memory of parameters: {92 * 8} B",
+        f"memory of values: {columns * 8} B a column, if each is kept",
+    ]
+
+
+def test_the_columns_of_the_summary_stand_under_one_another() -> None:
+    net = knetc.compile(manual.LINREG, backend="numpy")
+    net.forw(X)
+    _, _, head, rule, *rows = net.summary().splitlines()[:8]
+    starts = [n for n, c in enumerate(rule) if c == "-" and rule[n - 1] in " -" and (n == 0 or rule[n - 1] == " ")]
+    for row in (head, *rows):
+        assert all(row[start - 1] == " " for start in starts[1:] if start <= len(row))
 
 
 def test_every_function_is_a_method_and_a_function() -> None:
