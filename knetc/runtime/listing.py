@@ -76,10 +76,10 @@ def _heading(view: View) -> str:
 
 def _rows(view: View) -> Iterator[_Row]:
     names = view.variant.variables()
-    for i in view.program.inputs:
-        whole = i.dims is not None and None not in i.dims
-        type_ = Type(view.program.dtype, i.dims) if whole else None  # type: ignore[arg-type]
-        yield _Row(i.name, "input", "", i.name, show_dims(i.dims), type_)
+    for given in view.program.inputs:
+        whole = given.dims is not None and None not in given.dims
+        type_ = Type(view.program.dtype, given.dims) if whole else None  # type: ignore[arg-type]
+        yield _Row(given.name, "input", "", given.name, show_dims(given.dims), type_)
     for i in view.variant.forward:
         if i.out:
             args = ", ".join(names.get(a, a) for a in i.args)
