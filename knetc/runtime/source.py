@@ -18,7 +18,7 @@ from knetc.runtime.model import Model
 
 
 def compile(
-    source: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | Source | None,
     model: str | None = None,
     *,
     backend: str = "auto",
@@ -28,8 +28,8 @@ def compile(
 ) -> Model:
     """A model of definition `model` (None: the file's last) with compile-time keywords `kwargs`.
 
-    `source`: the path of a .knet or .jl file, or the text itself (a string with a newline or `@knet` in it), or None
-    for a built-in operator. `backend`: numpy, cpu, cuda or auto; `dtype`: f32 or f64; `seed` keys every random number.
+    `source`: the path of a .knet or .jl file, or the text itself (a string with a newline or `@knet` in it, or a Source
+    with the name for messages), or None for a built-in operator. `backend`: numpy, cpu, cuda or auto; `dtype`: f32 or f64; `seed` keys every random number.
     Strings among the keywords are symbols, lists and NumPy arrays array literals. Raises KnetError for a file that
     cannot be read, faults in the source, a keyword of a kind that Knet has no value for; KnetEnvironmentError for a
     back end that cannot run here.
@@ -50,8 +50,8 @@ def compile(
 
 def read(source: Any) -> Source | None:
     """The source text: of the file named, or the text given. Raises KnetError where the file cannot be read."""
-    if source is None:
-        return None
+    if source is None or isinstance(source, Source):
+        return source
     if isinstance(source, str) and ("\n" in source or "@knet" in source):
         return Source("<text>", source)
     if not isinstance(source, str | os.PathLike):
