@@ -1,8 +1,8 @@
 """Handwritten digits: `KNETC_DATA=… python examples/mnist.py softmax|mlp|lenet|lenet_dropout`.
 
 Trains one of the .knet models beside this file by stochastic gradient descent and prints the loss and the share
-of wrong answers after every epoch; `--record` also writes them as a table. With `--digits` the data are the few
-thousand digits that ship with the project.
+of wrong answers after every epoch; `--record` also writes them as a table, and `--plots` draws them and what was
+learned. With `--digits` the data are the few thousand digits that ship with the project.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def main() -> None:
     p.add_argument("--backend", default="auto")
     p.add_argument("--digits", action="store_true")
     p.add_argument("--record", type=Path, help="a .csv file for the curves")
+    p.add_argument("--plots", type=Path, metavar="FOLDER", help="draw curves, first layer and confusion matrix there")
     args = p.parse_args()
+    if args.plots:
+        from plots import draw  # at once: it needs matplotlib
 
     xtrn, ytrn, xtst, ytst = digits() if args.digits else mnist()
     trn = knetc.minibatch(xtrn, ytrn, args.batch)
@@ -62,6 +65,8 @@ def main() -> None:
         rows.append(row)
         if args.record:
             _write(args.record, rows)
+    if args.plots:
+        draw(args.plots, rows, net, tst)
 
 
 def _write(path: Path, rows: list[dict[str, float]]) -> None:
