@@ -22,8 +22,10 @@ from knetc.ir.printer import print_value
 from knetc.ir.program import Instr, Program, Variant
 from knetc.ir.types import show_dims
 from knetc.ops import registry
+from knetc.values import Filler
 
 OUTPUT = "@output"
+_MOST_PLACE = 200  # characters of a line that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ class _Builder:
 
     def _held(self, instr: Instr) -> Held:
         shape = self.shapes[instr.out]
-        if instr.op == "rnd":
-            return Held("rnd", f"{print_value(instr.attr('init'))} {shape}")
+        if instr.op == "rnd" and isinstance(init := instr.attr("init"), Filler):
+            return Held("rnd", f"{print_value(init)} {shape}")
         return Held(instr.op, f"{self.names.get(instr.out, instr.op)} {shape}")
 
     def _edges(self, args: tuple[str, ...], target: str) -> Iterator[Edge]:
@@ -203,6 +205,8 @@ def _place(span: Span | None) -> str:
     """`lenet.knet:5: a = cbfp(…)`, and below it the calls through which it was reached."""
     lines = []
     while span is not None:
-        lines.append(f"{os.path.basename(span.source.name)}:{span.line}: {span.source.line(span.line).strip()}")
+        line = f"{os.path.basename(span.source.name)}:{span.line}: {span.source.line(span.line).strip()}"
+        line = "".join(c if c.isprintable() else " " for c in line)  # XML has no place for a form feed
+        lines.append(line if len(line) <= _MOST_PLACE else f"{line[:_MOST_PLACE]}…")
         span = span.via
     return "\n".join(lines)

@@ -173,10 +173,28 @@ def test_no_text_leaves_its_box(which: str) -> None:
                 assert top < baseline - extent.y1 and baseline - extent.y0 < top + height
 
 
-def test_names_are_escaped() -> None:
-    text = svg(typed("@knet function m(x)\n θ! = x .* x\n return relu(θ!)\nend\n", (4, N), name='<&".knet'))
-    titles = [title.text for title in ElementTree.fromstring(text).iter(f"{SVG}title")]
-    assert '<&".knet:2: θ! = x .* x' in titles
+def test_what_xml_cannot_hold_is_escaped_or_left_out() -> None:
+    text = "@knet function m(x)\n θ! = x .* x # <&\f\x01>\n return relu(θ!)\nend\n"
+    made = svg(typed(text, (4, N), name='<&"\udcff.knet'))
+    made.encode()
+    titles = [title.text for title in ElementTree.fromstring(made).iter(f"{SVG}title")]
+    assert '<&" .knet:2: θ! = x .* x # <&  >' in titles
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@knet function m(x)\n return x\nend\n",
+        "@knet function m()\n return par(dims=(3,1))\nend\n",
+        "@knet function m(x)\n w = par(dims=(3,3))\n return x\nend\n",
+        "@knet function w()\n return par(dims=(4,4))\nend\n@knet function m(x)\n return w() * x\nend\n",
+    ],
+)
+def test_models_without_operations(text: str) -> None:
+    made = typed(text, *[(4, N)] * text.count("m(x)"))
+    (graph,) = graphs(made)
+    names = [g.get("data-name") for g in ElementTree.fromstring(svg(made)).iter(f"{SVG}g") if g.get("class") == "node"]
+    assert sorted(map(str, names)) == sorted(graph.nodes)
 
 
 def test_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
