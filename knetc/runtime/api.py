@@ -123,9 +123,9 @@ def setseed(net: Model, seed: int) -> None:
     net.setseed(seed)
 
 
-def clean(net: Model) -> None:
-    """Frees what can be computed again; see `Model.clean`."""
-    net.clean()
+def clean(net: Model) -> Model:
+    """Frees what can be computed again and returns the model; see `Model.clean`."""
+    return net.clean()
 
 
 def gradcheck(net: Model, x: Any, y: Any, loss: Loss | str, **conditions: bool) -> float:

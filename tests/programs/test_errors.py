@@ -171,7 +171,7 @@ FEED_CASES: list[Case] = [
     (lambda n: n.setp(lr=True), KnetTypeError, "option lr is a finite number, got True"),
     (lambda n: n.setp(adam=1), KnetTypeError, "option adam is True or False, got 1"),
     (lambda n: n.setp(momentum=-0.1), KnetTypeError, "option momentum is not negative, got -0.1"),
-    (lambda n: n.setp("h/v", lr=1), KnetNameError, f"there is no parameter 'h/v' {PARAMS}; did you mean 'h/w'?"),
+    (lambda n: n.setp("h/v", lr=1), KnetNameError, f"setp: there is no parameter 'h/v' {PARAMS}; did you mean 'h/w'?"),
     (lambda n: n.setseed(-1), KnetTypeError, "seed is an integer of at least 0, got -1"),
     (lambda n: n.reset(keepstate=1), KnetTypeError, "option keepstate is True or False, got 1"),
     # data
