@@ -14,7 +14,7 @@ Stages of a program (`Program.stage`), each with its own rules, which `ir.verify
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, cast
 
 from knetc.errors import Source, Span
 from knetc.ir.types import PartialDims, Type
@@ -182,13 +182,13 @@ class Program(Record):
         raise KeyError(setting)
 
     def params(self) -> dict[str, Instr]:
-        """Every `par` instruction by name, in program order, over all variants."""
+        """Every `par` instruction by name, over all variants, in the order of the source."""
         found: dict[str, Instr] = {}
         for v in self.variants:
             for i in v.forward:
                 if i.op == "par":
                     found.setdefault(i.out, i)
-        return found
+        return dict(sorted(found.items(), key=lambda item: cast(int, item[1].attr("stream"))))
 
     def states(self) -> dict[str, Type | None]:
         """Every state variable with its type, over all variants."""

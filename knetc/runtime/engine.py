@@ -20,7 +20,7 @@ from knetc.options import Options
 from knetc.runtime import backends
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Executable
-from knetc.runtime.signature import parameters, result_type
+from knetc.runtime.signature import result_type
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
@@ -34,7 +34,9 @@ class Engine:
 
     `unsized`: the program before its sizes are known. `program`: the same with sizes, None where they are not known.
     `variants`: by setting, with the type of what each returns. `executable`: None until `device` makes it. `written`:
-    the parameters that the user has set. `described`: the back end and, where it was chosen here, why.
+    the parameters that the user has set. `confirmed`: whether an input has shown that the inferred sizes hold.
+    `draw_seed`: what random draws are keyed by since `set_seed`, None before. `described`: the back end and, where it
+    was chosen here, why.
     """
 
     def __init__(self, lowered: Program, backend: str, dtype: str, seed: int) -> None:
@@ -46,8 +48,8 @@ class Engine:
         self.variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}
         self.executable: Executable | None = None
         self.written: set[str] = set()
-        self._confirmed = False  # whether an input has shown that the inferred sizes hold
-        self._draw_seed: int | None = None
+        self.confirmed = False
+        self.draw_seed: int | None = None
         with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first one says them
             self._use(self._infer((None,) * len(lowered.inputs)))
 
@@ -61,7 +63,7 @@ class Engine:
 
         Raises KnetShapeError where the shapes fit no program, or not the parameters that the user has set.
         """
-        if self.program is not None and self._confirmed:
+        if self.program is not None and self.confirmed:
             return self.program
         dims: list[PartialDims] = [
             (*array.shape[:-1], N) if batched else array.shape
@@ -70,8 +72,8 @@ class Engine:
         if self.program and tuple(i.dims for i in self.program.inputs) == tuple(dims):
             return self.program
         program = self._infer(tuple(dims))
-        before = parameters(self.program) if self.program else {}
-        for name, instr in parameters(program).items():
+        before = self.program.params() if self.program else {}
+        for name, instr in program.params().items():
             if name in self.written and instr.type != before[name].type:
                 raise KnetShapeError(f"the inputs need another shape of parameter {name} than the one that was set")
         return program
@@ -80,7 +82,7 @@ class Engine:
         """Takes the program that fits the first input; its sizes hold from now on."""
         if program is not self.program:
             self._use(program)
-        self._confirmed = True
+        self.confirmed = True
 
     def device(self, what: str = "") -> Executable:
         """The executable, made when it is first needed. Raises KnetStateError where the sizes are not known.
@@ -95,8 +97,8 @@ class Engine:
                 self.executable = backends.make(self.backend, self.program, options, self.seed)
             except MemoryError:
                 raise _too_large(self.program) from None
-            if self._draw_seed is not None:
-                self.executable.set_seed(self._draw_seed)
+            if self.draw_seed is not None:
+                self.executable.set_seed(self.draw_seed)
         return self.executable
 
     def can_take(self, arrays: Iterable[Given | None], what: str) -> None:
@@ -117,7 +119,7 @@ class Engine:
 
     def set_seed(self, seed: int) -> None:
         """Keys random draws by `seed`, also those of an executable that is made later."""
-        self._draw_seed = seed
+        self.draw_seed = seed
         if self.executable:
             self.executable.set_seed(seed)
 
@@ -125,9 +127,13 @@ class Engine:
         """An engine of the same program, with elements of `dtype`."""
         twin = Engine(self.lowered, self.backend, dtype, self.seed)
         if self.program:
-            twin._use(twin._infer(tuple(i.dims for i in self.program.inputs)))
-            twin._confirmed = self._confirmed
+            twin.resize(tuple(i.dims for i in self.program.inputs), self.confirmed)
         return twin
+
+    def resize(self, dims: tuple[PartialDims | None, ...], confirmed: bool) -> None:
+        """Takes the program for inputs of these dims, as another engine of the same source has it."""
+        self._use(self._infer(dims))
+        self.confirmed = confirmed
 
     def _infer(self, dims: tuple[PartialDims | None, ...]) -> Program:
         return driver.optimise(self.lowered, self._options(dims))

@@ -83,14 +83,26 @@ class Executable(Protocol):
     def write(self, kind: str, name: str, array: Tensor) -> None:
         """Overwrites a parameter (`par`) or state (`state`)."""
 
+    def averages(self, parameter: str) -> dict[str, Tensor]:
+        """Copies of a parameter's running averages by the names of `ops.update.SLOTS`; none for an option not yet used.
+
+        `adam_t`, the number of Adam's steps, has shape () and is of float64.
+        """
+
+    def set_averages(self, parameter: str, averages: Mapping[str, Tensor]) -> None:
+        """Overwrites running averages of a parameter, which `update` changes."""
+
     def clean(self) -> None:
         """Frees what can be computed again: the stack, the gradients, the values of the last `forward`."""
 
     def stack_depth(self) -> int:
         """How many records `sforw` has pushed and `sback` not yet taken."""
 
-    def set_seed(self, seed: int) -> None:
-        """Random draws from here on are keyed by `seed`, call numbers from 1 again; parameters stay."""
+    def set_seed(self, seed: int, calls: int = 0) -> None:
+        """Random draws from here on are keyed by `seed`, as after so many `calls`; parameters stay."""
+
+    def calls(self) -> int:
+        """The number of the last `forward`, since the start or `set_seed`."""
 
     def close(self) -> None:
         """Frees what the back end holds; further calls are errors of the caller."""

@@ -157,6 +157,14 @@ class Interpreter:
         else:
             self._state[name] = array.copy(order="F")
 
+    def averages(self, parameter: str) -> dict[str, Tensor]:
+        """Copies of a parameter's running averages (see `Executable.averages`)."""
+        return {name: average.copy(order="F") for name, average in self._slots.get(parameter, {}).items()}
+
+    def set_averages(self, parameter: str, averages: Mapping[str, Tensor]) -> None:
+        """Overwrites running averages of a parameter, which `update` changes."""
+        self._slots[parameter].update({name: average.copy(order="F") for name, average in averages.items()})
+
     def clean(self) -> None:
         """Frees the stack, the gradients and the values of the last call."""
         self.reset(keepstate=True)
@@ -166,9 +174,13 @@ class Interpreter:
         """The number of records on the stack."""
         return len(self._stack)
 
-    def set_seed(self, seed: int) -> None:
-        """Random draws are keyed by `seed`, call numbers from 1 again."""
-        self._clock.seed, self._clock.call = seed, 0
+    def set_seed(self, seed: int, calls: int = 0) -> None:
+        """Random draws are keyed by `seed`, as after so many `calls`."""
+        self._clock.seed, self._clock.call = seed, calls
+
+    def calls(self) -> int:
+        """The number of the last `forward`."""
+        return self._clock.call
 
     def close(self) -> None:
         """Nothing to free: the arrays go with the object."""

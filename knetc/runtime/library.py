@@ -6,6 +6,7 @@ how it is made, and in how arrays come to it: here as NumPy's, without a copy wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,11 @@ from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
 
 KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
+AVERAGES = {"adagrad": 5, "rmsprop": 6, "adam_m": 7, "adam_v": 8, "momentum": 9, "nesterov": 10}
+ADAM_STEPS = "adam_t"
 ARGUMENT, ORDER, MEMORY = 1, 2, 3
 _SEED = 2**64 - 1
+_CALLS = 2**32 - 1
 # What says how an emitted library runs, not what it computes: settings of `knet_configure`, by environment variable.
 SETTINGS = {"KNETC_GRAPHS": "graphs", "KNETC_SEARCH": "search", "KNETC_DETERMINISTIC": "deterministic"}
 
@@ -47,6 +51,11 @@ _SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "knet_get": (_Address, ctypes.c_int, _Text, _Address),
     "knet_set": (_Address, _Text, _Address),
     "knet_set_state": (_Address, _Text, _Address, ctypes.c_int),
+    "knet_set_average": (_Address, ctypes.c_int, _Text, _Address),
+    "knet_adam_steps": (_Address, _Text, ctypes.POINTER(ctypes.c_int)),
+    "knet_set_adam_steps": (_Address, _Text, ctypes.c_int),
+    "knet_calls": (_Address, ctypes.POINTER(ctypes.c_uint)),
+    "knet_set_calls": (_Address, ctypes.c_uint),
     "knet_save": (_Address, _Text),
     "knet_load": (_Address, _Text),
     "knet_synchronize": (_Address,),
@@ -172,7 +181,7 @@ class Library:
         self._call("knet_sbackward" if pop else "knet_backward", self._model, *arguments)
         self._depth -= pop
         room = self._room if self._on_device else None
-        found = {i: self._array("dinput", self.program.inputs[i].name, room) for i in dinputs}
+        found = {i: self._array(KINDS["dinput"], self.program.inputs[i].name, room) for i in dinputs}
         self._given(waited=False)
         return found
 
@@ -204,17 +213,17 @@ class Library:
     def read(self, kind: str, name: str) -> Tensor:
         """A copy of an array (see `Executable.read`)."""
         try:
-            array: Tensor = self._array(kind, name)
+            array: Tensor = self._array(KINDS[kind], name)
             return array
         except KnetError:
             raise KeyError(name) from None
 
-    def _array(self, kind: str, name: str, room: Callable[[tuple[int, ...]], Any] | None = None) -> Any:
+    def _array(self, kind: int, name: str, room: Callable[[tuple[int, ...]], Any] | None = None) -> Any:
         """A copy of an array of the library, in host memory or what `room` makes."""
         count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
-        self._call("knet_dims", self._model, KINDS[kind], name.encode(), ctypes.byref(count), dims)
+        self._call("knet_dims", self._model, kind, name.encode(), ctypes.byref(count), dims)
         array = room(tuple(dims[: count.value])) if room else np.empty(dims[: count.value], self._dtype, order="F")
-        self._call("knet_get", self._model, KINDS[kind], name.encode(), _address(array))
+        self._call("knet_get", self._model, kind, name.encode(), _address(array))
         return array
 
     def write(self, kind: str, name: str, array: Tensor) -> None:
@@ -227,6 +236,27 @@ class Library:
         batch = given.shape[-1] if type is not None and type.batched else 1
         self._call("knet_set_state", self._model, name.encode(), _address(given), batch)
 
+    def averages(self, parameter: str) -> dict[str, Tensor]:
+        """Copies of a parameter's running averages (see `Executable.averages`)."""
+        found: dict[str, Tensor] = {}
+        for name, kind in AVERAGES.items():
+            with contextlib.suppress(KnetStateError):
+                found[name] = self._array(kind, parameter)
+        steps = ctypes.c_int()
+        self._call("knet_adam_steps", self._model, parameter.encode(), ctypes.byref(steps))
+        if steps.value:
+            found[ADAM_STEPS] = np.array(float(steps.value))
+        return found
+
+    def set_averages(self, parameter: str, averages: Mapping[str, Tensor]) -> None:
+        """Overwrites running averages of a parameter, which `update` changes."""
+        for name, average in averages.items():
+            if name == ADAM_STEPS:
+                self._call("knet_set_adam_steps", self._model, parameter.encode(), int(average))
+            else:
+                given = np.asfortranarray(average, self._dtype)
+                self._call("knet_set_average", self._model, AVERAGES[name], parameter.encode(), _address(given))
+
     def clean(self) -> None:
         """Frees the stack, the gradients and the values of the last call."""
         self._call("knet_clean", self._model)
@@ -236,9 +266,16 @@ class Library:
         """The number of steps on the stack."""
         return self._depth
 
-    def set_seed(self, seed: int) -> None:
-        """Random draws are keyed by `seed`, call numbers from 1 again."""
+    def set_seed(self, seed: int, calls: int = 0) -> None:
+        """Random draws are keyed by `seed`, as after so many `calls`."""
         self._call("knet_set_seed", self._model, seed & _SEED)
+        self._call("knet_set_calls", self._model, calls & _CALLS)
+
+    def calls(self) -> int:
+        """The number of the last `forward`."""
+        number = ctypes.c_uint()
+        self._call("knet_calls", self._model, ctypes.byref(number))
+        return number.value
 
     def graphs(self) -> tuple[int, int]:
         """How many calls have been captured as CUDA graphs, and how many could not be."""

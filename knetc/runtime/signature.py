@@ -1,14 +1,9 @@
-"""What the model needs to know of a program from outside: parameters, the type of its value."""
+"""What the model needs to know of a program from outside: the type of its value."""
 
 from __future__ import annotations
 
-from knetc.ir.program import Instr, Program, Variant
+from knetc.ir.program import Program, Variant
 from knetc.ir.types import Type
-
-
-def parameters(program: Program) -> dict[str, Instr]:
-    """Every `par` instruction by name, in the order of the source."""
-    return dict(sorted(program.params().items(), key=lambda item: item[1].attr("stream")))  # type: ignore[arg-type, return-value]
 
 
 def result_type(program: Program, variant: Variant) -> Type | None:

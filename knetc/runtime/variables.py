@@ -19,7 +19,6 @@ from knetc.runtime import check
 from knetc.runtime.engine import Engine
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.order import Order
-from knetc.runtime.signature import parameters
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
@@ -31,7 +30,7 @@ class Variables:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._dtype = check.DTYPES[engine.dtype]
-        self._options = {name: TrainingOptions() for name in parameters(engine.unsized)}
+        self._options = {name: TrainingOptions() for name in engine.unsized.params()}
         self._order = Order()
         self._given: list[Given] = []  # the inputs of the last call
         self._state_batch: int | None = None  # the columns of the state; None where it is zero
@@ -79,7 +78,12 @@ class Variables:
 
     def params(self) -> dict[str, tuple[int, ...]]:
         """Every parameter with its dims; 0 for a size that is not known before the first forw."""
-        return {name: _dims(i.type, i.attr("dims")) for name, i in parameters(self._engine.known).items()}
+        return {name: _dims(i.type, i.attr("dims")) for name, i in self._engine.known.params().items()}
+
+    def parameter_values(self) -> dict[str, Tensor]:
+        """A copy of every parameter, in the order of the source. Raises KnetStateError before the sizes are known."""
+        device = self._engine.device("parameter_values")
+        return {name: device.read("par", name) for name in self._options}
 
     def state(self) -> dict[str, PartialDims]:
         """Every state variable with its dims; N for the batch where there is no state yet."""

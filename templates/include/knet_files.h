@@ -1,6 +1,6 @@
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
-// name, the name, the number of its dimensions, the dimensions, its elements; at the end a checksum of what stands
-// before (FNV-1a, 64 bits). Numbers are unsigned 64-bit, in the machine's order.
+// name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
+// before. Numbers are unsigned 64-bit, in the machine's order.
 static const char knet_file_mark[9] = "knetpar1";
 
 struct knet_file {
@@ -19,10 +19,17 @@ inline bool knet_file_has(knet_file* f, const void* wanted, size_t size) {
   return true;
 }
 inline bool knet_file_has(knet_file* f, unsigned long long number) { return knet_file_has(f, &number, sizeof number); }
-inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
-  unsigned long long sum = 14695981039346656037ull;
-  for (size_t i = 0; i < size; i++) sum = (sum ^ (unsigned char)f->data[i]) * 1099511628211ull;
-  return sum;
+inline unsigned knet_file_sum(const knet_file* f, size_t size) {
+  static const unsigned table[16] = {  // the remainders of the sixteen half bytes
+      0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+      0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+  unsigned sum = ~0u;
+  for (size_t i = 0; i < size; i++) {
+    sum ^= (unsigned char)f->data[i];
+    sum = sum >> 4 ^ table[sum & 15];
+    sum = sum >> 4 ^ table[sum & 15];
+  }
+  return ~sum;
 }
 // The size of the file of a model's parameters.
 inline size_t knet_file_size() {

@@ -398,7 +398,14 @@ enum {
   KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
   KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
   KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
-  KNET_STATE = 4 /* what a static variable holds for the next call: h/h */
+  KNET_STATE = 4, /* what a static variable holds for the next call: h/h */
+  /* The running averages of training options, by the parameter's name; there is one once its option has been used. */
+  KNET_ADAGRAD = 5,
+  KNET_RMSPROP = 6,
+  KNET_ADAM_MEAN = 7,
+  KNET_ADAM_SQUARE = 8,
+  KNET_MOMENTUM = 9,
+  KNET_NESTEROV = 10
 };
 /* Where a backward pass starts. */
 enum {
@@ -463,6 +470,14 @@ int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 int knet_set(knet_model* model, const char* name, const knet_real* array);
 /* Overwrites a static variable for `batch` columns. */
 int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+/* Overwrites a running average; `kind` is one of KNET_ADAGRAD to KNET_NESTEROV. */
+int knet_set_average(knet_model* model, int kind, const char* parameter, const knet_real* array);
+/* How many steps Adam has made on a parameter, by which its averages are corrected. */
+int knet_adam_steps(knet_model* model, const char* parameter, int* steps);
+int knet_set_adam_steps(knet_model* model, const char* parameter, int steps);
+/* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
+int knet_calls(knet_model* model, unsigned* calls);
+int knet_set_calls(knet_model* model, unsigned calls);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int knet_save(knet_model* model, const char* path);
 int knet_load(knet_model* model, const char* path);
@@ -1414,13 +1429,36 @@ int check_model(const knet_model* m) {
   return 0;
 }
 
+// The place of a running average; NULL where the kind is none.
+float** average_place(knet_options* o, int kind) {
+  switch (kind) {
+    case KNET_ADAGRAD: return &o->adagrad_squares;
+    case KNET_RMSPROP: return &o->rmsprop_squares;
+    case KNET_ADAM_MEAN: return &o->adam_mean;
+    case KNET_ADAM_SQUARE: return &o->adam_square;
+    case KNET_MOMENTUM: return &o->momentum_average;
+    case KNET_NESTEROV: return &o->nesterov_average;
+  }
+  return nullptr;
+}
+// The training options of a parameter by its name.
+int find_options(knet_model* m, const char* parameter, knet_options** options) {
+  TRY(check_model(m));
+  if (!parameter) return knet_fail(KNET_ARGUMENT, "the parameter's name is NULL");
+  const knet_array* a = find(parameters, parameter);
+  if (!a) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  *options = &m->training[a - parameters];
+  return 0;
+}
+
 // An array by kind and name, the pointer to it, and the columns that it has.
 int find_array(knet_model* m, int kind, const char* name, const knet_array** array, float** data, int* batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
   if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
-  const knet_array* const table = kind == KNET_PARAM   ? parameters
+  const bool of_parameter = kind == KNET_PARAM || average_place(m->training, kind);
+  const knet_array* const table = of_parameter         ? parameters
                                   : kind == KNET_GRAD  ? gradients
                                   : kind == KNET_VALUE ? values[m->last->variant]
                                   : kind == KNET_STATE ? states
@@ -1438,6 +1476,10 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
     if (!*data) return knet_fail(KNET_ORDER, "the last backward pass did not compute the gradient of input %s", name);
   }
+  if (of_parameter && kind != KNET_PARAM) {
+    *data = *average_place(&m->training[*array - parameters], kind);
+    if (!*data) return knet_fail(KNET_ORDER, "parameter %s has no such average: its option has not been used", name);
+  }
   if (kind == KNET_STATE) {
     *batch = m->state_batch;
     if (batched(**array) && !*batch)
@@ -1447,8 +1489,8 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
 }
 
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
-// name, the name, the number of its dimensions, the dimensions, its elements; at the end a checksum of what stands
-// before (FNV-1a, 64 bits). Numbers are unsigned 64-bit, in the machine's order.
+// name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
+// before. Numbers are unsigned 64-bit, in the machine's order.
 static const char knet_file_mark[9] = "knetpar1";
 
 struct knet_file {
@@ -1467,10 +1509,17 @@ inline bool knet_file_has(knet_file* f, const void* wanted, size_t size) {
   return true;
 }
 inline bool knet_file_has(knet_file* f, unsigned long long number) { return knet_file_has(f, &number, sizeof number); }
-inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
-  unsigned long long sum = 14695981039346656037ull;
-  for (size_t i = 0; i < size; i++) sum = (sum ^ (unsigned char)f->data[i]) * 1099511628211ull;
-  return sum;
+inline unsigned knet_file_sum(const knet_file* f, size_t size) {
+  static const unsigned table[16] = {  // the remainders of the sixteen half bytes
+      0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+      0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+  unsigned sum = ~0u;
+  for (size_t i = 0; i < size; i++) {
+    sum ^= (unsigned char)f->data[i];
+    sum = sum >> 4 ^ table[sum & 15];
+    sum = sum >> 4 ^ table[sum & 15];
+  }
+  return ~sum;
 }
 // The size of the file of a model's parameters.
 inline size_t knet_file_size() {
@@ -1870,6 +1919,48 @@ int knet_set_state(knet_model* m, const char* name, const knet_real* array, int 
   }
   TRY(cudaMemcpyAsync(m->*a->place, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
   TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  float** place = average_place(o, kind);
+  if (!place) return knet_fail(KNET_ARGUMENT, "there is no kind %d of averages", kind);
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  const size_t n = elements(*find(parameters, parameter), 1);
+  if (!*place) TRY(allocate(place, n));
+  TRY(cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  if (!steps) return knet_fail(KNET_ARGUMENT, "the place for the steps is NULL");
+  *steps = o->adam_steps;
+  return 0;
+}
+
+int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  if (steps < 0) return knet_fail(KNET_ARGUMENT, "%d steps of Adam", steps);
+  o->adam_steps = steps;
+  return 0;
+}
+
+int knet_calls(knet_model* m, unsigned* calls) {
+  TRY(check_model(m));
+  if (!calls) return knet_fail(KNET_ARGUMENT, "the place for the number of calls is NULL");
+  *calls = m->call;
+  return 0;
+}
+
+int knet_set_calls(knet_model* m, unsigned calls) {
+  TRY(check_model(m));
+  m->call = calls;
   return 0;
 }
 

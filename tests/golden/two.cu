@@ -20,10 +20,10 @@
 //   input  z           f32[6,N]  2.4 kB
 //   param  a/w         f32[8,4]   128 B
 //   param  a/b         f32[8]      32 B
-//   param  wb/w        f32[1,8]    32 B
-//   param  wb/b        f32[1]       4 B
 //   param  wbf/w       f32[8,6]   192 B
 //   param  wbf/b       f32[8]      32 B
+//   param  wb/w        f32[1,8]    32 B
+//   param  wb/b        f32[1]       4 B
 //   value  a/tmp1      f32[8,N]  3.2 kB
 //   value  a           f32[8,N]  3.2 kB
 //   value  wb/tmp1     f32[1,N]   400 B
@@ -272,8 +272,8 @@ __global__ void __launch_bounds__(256) mul_sigm_back_tanh_back_kernel(float* __r
 
 // y = uniform in [low, high)
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-//   two.knet:11: return wb(b; out=1)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+//   two.knet:11: return wb(b; out=1)
 __global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y,
     const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
   const knet_clock now = *clock;
@@ -285,8 +285,8 @@ __global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y
 
 // y = value
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-//   two.knet:11: return wb(b; out=1)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
+//   two.knet:11: return wb(b; out=1)
 __global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
@@ -416,11 +416,18 @@ enum {
 };
 /* Which arrays knet_get and knet_dims are about. */
 enum {
-  KNET_PARAM = 0, /* a parameter: "a/w", "a/b", "wb/w", "wb/b", "wbf/w", "wbf/b" */
+  KNET_PARAM = 0, /* a parameter: "a/w", "a/b", "wbf/w", "wbf/b", "wb/w", "wb/b" */
   KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
   KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
   KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
-  KNET_STATE = 4 /* what a static variable holds for the next call: there is none */
+  KNET_STATE = 4, /* what a static variable holds for the next call: there is none */
+  /* The running averages of training options, by the parameter's name; there is one once its option has been used. */
+  KNET_ADAGRAD = 5,
+  KNET_RMSPROP = 6,
+  KNET_ADAM_MEAN = 7,
+  KNET_ADAM_SQUARE = 8,
+  KNET_MOMENTUM = 9,
+  KNET_NESTEROV = 10
 };
 /* Where a backward pass starts. */
 enum {
@@ -485,6 +492,14 @@ int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
 int knet_set(knet_model* model, const char* name, const knet_real* array);
 /* Overwrites a static variable for `batch` columns. */
 int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+/* Overwrites a running average; `kind` is one of KNET_ADAGRAD to KNET_NESTEROV. */
+int knet_set_average(knet_model* model, int kind, const char* parameter, const knet_real* array);
+/* How many steps Adam has made on a parameter, by which its averages are corrected. */
+int knet_adam_steps(knet_model* model, const char* parameter, int* steps);
+int knet_set_adam_steps(knet_model* model, const char* parameter, int steps);
+/* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
+int knet_calls(knet_model* model, unsigned* calls);
+int knet_set_calls(knet_model* model, unsigned calls);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int knet_save(knet_model* model, const char* path);
 int knet_load(knet_model* model, const char* path);
@@ -693,10 +708,10 @@ struct knet_model {
   // parameters
   float* a_w = nullptr;  // a/w f32[8,4]
   float* a_b = nullptr;  // a/b f32[8]
-  float* wb_w = nullptr;  // wb/w f32[1,8]
-  float* wb_b = nullptr;  // wb/b f32[1]
   float* wbf_w = nullptr;  // wbf/w f32[8,6]
   float* wbf_b = nullptr;  // wbf/b f32[8]
+  float* wb_w = nullptr;  // wb/w f32[1,8]
+  float* wb_b = nullptr;  // wb/b f32[1]
 
   // their gradients
   float* d_wb_b = nullptr;  // f32[1]
@@ -743,10 +758,10 @@ struct knet_buffer {
 const knet_buffer buffers[] = {
     {&knet_model::a_w, 32, 0},
     {&knet_model::a_b, 8, 0},
-    {&knet_model::wb_w, 8, 0},
-    {&knet_model::wb_b, 1, 0},
     {&knet_model::wbf_w, 48, 0},
     {&knet_model::wbf_b, 8, 0},
+    {&knet_model::wb_w, 8, 0},
+    {&knet_model::wb_b, 1, 0},
     {&knet_model::a_tmp1, 0, 8},
     {&knet_model::wb_tmp1, 0, 1},
     {&knet_model::gold, 0, 1},
@@ -797,19 +812,19 @@ struct knet_array {
 const knet_array parameters[] = {
     {"a/w", &knet_model::a_w, 2, {8, 4}},
     {"a/b", &knet_model::a_b, 1, {8}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
     {"wbf/w", &knet_model::wbf_w, 2, {8, 6}},
     {"wbf/b", &knet_model::wbf_b, 1, {8}},
+    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 1, {1}},
     {nullptr, nullptr, 0, {}},
 };
 const knet_array gradients[] = {
     {"a/w", &knet_model::d_a_w, 2, {8, 4}},
     {"a/b", &knet_model::d_a_b, 1, {8}},
-    {"wb/w", &knet_model::d_wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::d_wb_b, 1, {1}},
     {"wbf/w", &knet_model::d_wbf_w, 2, {8, 6}},
     {"wbf/b", &knet_model::d_wbf_b, 1, {8}},
+    {"wb/w", &knet_model::d_wb_w, 2, {1, 8}},
+    {"wb/b", &knet_model::d_wb_b, 1, {1}},
     {nullptr, nullptr, 0, {}},
 };
 const knet_array states[] = {
@@ -962,14 +977,14 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->clock, 0u, (-0.6123724356957945),
       0.6123724356957945));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0));  // a/b f32[8], Constant(0.0)
-  // wb/w f32[1,8], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, (-1.7320508075688772),
-      1.7320508075688772));
-  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
   // wbf/w f32[8,6], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->clock, 2u, (-0.6123724356957945),
       0.6123724356957945));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0));  // wbf/b f32[8], Constant(0.0)
+  // wb/w f32[1,8], Xavier()
+  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, (-1.7320508075688772),
+      1.7320508075688772));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -1254,23 +1269,23 @@ int run_update(knet_model* m, unsigned flags) {
     TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
     TRY(add_squares(m, m->d_a_w, 32));
     TRY(add_squares(m, m->d_a_b, 8));
-    TRY(add_squares(m, m->d_wb_w, 8));
-    TRY(add_squares(m, m->d_wb_b, 1));
     TRY(add_squares(m, m->d_wbf_w, 48));
     TRY(add_squares(m, m->d_wbf_b, 8));
+    TRY(add_squares(m, m->d_wb_w, 8));
+    TRY(add_squares(m, m->d_wb_b, 1));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
   TRY(knet_launch_each(kernels.update, 32, m->stream, m->a_w, m->d_a_w, m->squares,
                        m->updates + 0));
   TRY(knet_launch_each(kernels.update, 8, m->stream, m->a_b, m->d_a_b, m->squares,
                        m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wb_w, m->d_wb_w, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 1, m->stream, m->wb_b, m->d_wb_b, m->squares,
-                       m->updates + 3));
   TRY(knet_launch_each(kernels.update, 48, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
-                       m->updates + 4));
+                       m->updates + 2));
   TRY(knet_launch_each(kernels.update, 8, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
+                       m->updates + 3));
+  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wb_w, m->d_wb_w, m->squares,
+                       m->updates + 4));
+  TRY(knet_launch_each(kernels.update, 1, m->stream, m->wb_b, m->d_wb_b, m->squares,
                        m->updates + 5));
   return 0;
 }
@@ -1380,13 +1395,36 @@ int check_model(const knet_model* m) {
   return 0;
 }
 
+// The place of a running average; NULL where the kind is none.
+float** average_place(knet_options* o, int kind) {
+  switch (kind) {
+    case KNET_ADAGRAD: return &o->adagrad_squares;
+    case KNET_RMSPROP: return &o->rmsprop_squares;
+    case KNET_ADAM_MEAN: return &o->adam_mean;
+    case KNET_ADAM_SQUARE: return &o->adam_square;
+    case KNET_MOMENTUM: return &o->momentum_average;
+    case KNET_NESTEROV: return &o->nesterov_average;
+  }
+  return nullptr;
+}
+// The training options of a parameter by its name.
+int find_options(knet_model* m, const char* parameter, knet_options** options) {
+  TRY(check_model(m));
+  if (!parameter) return knet_fail(KNET_ARGUMENT, "the parameter's name is NULL");
+  const knet_array* a = find(parameters, parameter);
+  if (!a) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
+  *options = &m->training[a - parameters];
+  return 0;
+}
+
 // An array by kind and name, the pointer to it, and the columns that it has.
 int find_array(knet_model* m, int kind, const char* name, const knet_array** array, float** data, int* batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
   if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
-  const knet_array* const table = kind == KNET_PARAM   ? parameters
+  const bool of_parameter = kind == KNET_PARAM || average_place(m->training, kind);
+  const knet_array* const table = of_parameter         ? parameters
                                   : kind == KNET_GRAD  ? gradients
                                   : kind == KNET_VALUE ? values[m->last->variant]
                                   : kind == KNET_STATE ? states
@@ -1404,12 +1442,16 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
     if (!*data) return knet_fail(KNET_ORDER, "the last backward pass did not compute the gradient of input %s", name);
   }
+  if (of_parameter && kind != KNET_PARAM) {
+    *data = *average_place(&m->training[*array - parameters], kind);
+    if (!*data) return knet_fail(KNET_ORDER, "parameter %s has no such average: its option has not been used", name);
+  }
   return 0;
 }
 
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
-// name, the name, the number of its dimensions, the dimensions, its elements; at the end a checksum of what stands
-// before (FNV-1a, 64 bits). Numbers are unsigned 64-bit, in the machine's order.
+// name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
+// before. Numbers are unsigned 64-bit, in the machine's order.
 static const char knet_file_mark[9] = "knetpar1";
 
 struct knet_file {
@@ -1428,10 +1470,17 @@ inline bool knet_file_has(knet_file* f, const void* wanted, size_t size) {
   return true;
 }
 inline bool knet_file_has(knet_file* f, unsigned long long number) { return knet_file_has(f, &number, sizeof number); }
-inline unsigned long long knet_file_sum(const knet_file* f, size_t size) {
-  unsigned long long sum = 14695981039346656037ull;
-  for (size_t i = 0; i < size; i++) sum = (sum ^ (unsigned char)f->data[i]) * 1099511628211ull;
-  return sum;
+inline unsigned knet_file_sum(const knet_file* f, size_t size) {
+  static const unsigned table[16] = {  // the remainders of the sixteen half bytes
+      0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+      0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+  unsigned sum = ~0u;
+  for (size_t i = 0; i < size; i++) {
+    sum ^= (unsigned char)f->data[i];
+    sum = sum >> 4 ^ table[sum & 15];
+    sum = sum >> 4 ^ table[sum & 15];
+  }
+  return ~sum;
 }
 // The size of the file of a model's parameters.
 inline size_t knet_file_size() {
@@ -1816,6 +1865,48 @@ int knet_set_state(knet_model* m, const char* name, const knet_real* array, int 
   if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
   TRY(cudaMemcpyAsync(m->*a->place, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
   TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  float** place = average_place(o, kind);
+  if (!place) return knet_fail(KNET_ARGUMENT, "there is no kind %d of averages", kind);
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  const size_t n = elements(*find(parameters, parameter), 1);
+  if (!*place) TRY(allocate(place, n));
+  TRY(cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+
+int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  if (!steps) return knet_fail(KNET_ARGUMENT, "the place for the steps is NULL");
+  *steps = o->adam_steps;
+  return 0;
+}
+
+int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
+  knet_options* o = nullptr;
+  TRY(find_options(m, parameter, &o));
+  if (steps < 0) return knet_fail(KNET_ARGUMENT, "%d steps of Adam", steps);
+  o->adam_steps = steps;
+  return 0;
+}
+
+int knet_calls(knet_model* m, unsigned* calls) {
+  TRY(check_model(m));
+  if (!calls) return knet_fail(KNET_ARGUMENT, "the place for the number of calls is NULL");
+  *calls = m->call;
+  return 0;
+}
+
+int knet_set_calls(knet_model* m, unsigned calls) {
+  TRY(check_model(m));
+  m->call = calls;
   return 0;
 }
 

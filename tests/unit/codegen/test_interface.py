@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from knetc.codegen.emit import emit_cuda, emit_header
-from knetc.errors import KnetError
+from knetc.errors import KnetError, KnetStateError
 from knetc.ir.types import N
+from knetc.ops.update import SLOTS
 from knetc.runtime import build, emulation
+from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
 
@@ -129,6 +132,62 @@ def test_parameters_in_a_file(built, damage):
         second._call("knet_load", second._model, str(folder / "nothing").encode())
     with pytest.raises(KnetError, match="cannot write"):
         second._call("knet_save", second._model, str(folder / "no" / "folder").encode())
+
+
+def test_averages_and_counts_go_out_and_in(built):
+    # Running averages are the interpreter's; written into a second model, its next update is the first one's.
+    folder, program = built
+    first, second = (Library(program, str(folder / "mlp.so"), 3) for _ in range(2))
+    interpreter = Interpreter(program, 3)
+    w = next(iter(program.params()))
+    every = TrainingOptions(adagrad=True, rmsprop=True, adam=True, momentum=0.5, nesterov=0.5, lr=0.1)
+    options = {name: every for name in program.params()}
+    x = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(3, 2))
+    gold = np.asfortranarray(np.eye(2, dtype=np.float32))
+
+    def step(executable):
+        executable.forward(frozenset({"dropout"}), [x], push=False)
+        executable.backward("softloss", gold, None, (), pop=False)
+        executable.update(options, 0, 1)
+
+    for _ in range(2):
+        step(first)
+        step(interpreter)
+    want, got = interpreter.averages(w), first.averages(w)
+    assert got.keys() == want.keys() == {name for names in SLOTS.values() for name in names}
+    for name, average in want.items():
+        np.testing.assert_allclose(got[name], average, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert (first.calls(), second.calls(), int(got["adam_t"])) == (2, 0, 2) and second.averages(w) == {}
+
+    for name in program.params():
+        second.write("par", name, first.read("par", name))
+        second.set_averages(name, first.averages(name))
+    second.set_seed(3, first.calls())
+    step(first)
+    step(second)
+    assert all(np.array_equal(first.read("par", p), second.read("par", p)) for p in program.params())
+
+
+def test_wrong_averages_and_counts_are_errors(built):
+    folder, program = built
+    model = Library(program, str(folder / "mlp.so"), 3)
+    name, w = next((n.encode(), model.read("par", n)) for n in program.params())
+    place, number = w.ctypes.data, ctypes.c_int()
+    wrong = [
+        ("knet_get", (9, name, place), KnetStateError, "has no such average: its option has not been used"),
+        ("knet_get", (11, name, place), KnetError, "there is no kind 11 of arrays"),
+        ("knet_set_average", (4, name, place), KnetError, "there is no kind 4 of averages"),
+        ("knet_set_average", (9, b"v", place), KnetError, "there is no parameter v"),
+        ("knet_set_average", (9, None, place), KnetError, "the parameter's name is NULL"),
+        ("knet_set_average", (9, name, None), KnetError, "the array is NULL"),
+        ("knet_adam_steps", (b"v", ctypes.byref(number)), KnetError, "there is no parameter v"),
+        ("knet_adam_steps", (name, None), KnetError, "the place for the steps is NULL"),
+        ("knet_set_adam_steps", (name, -1), KnetError, "-1 steps of Adam"),
+        ("knet_calls", (None,), KnetError, "the place for the number of calls is NULL"),
+    ]
+    for function, arguments, kind, reason in wrong:
+        with pytest.raises(kind, match=reason):
+            model._call(function, model._model, *arguments)
 
 
 FAILING = """
