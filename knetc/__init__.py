@@ -46,9 +46,11 @@ if TYPE_CHECKING:
         wnorm,
     )
     from knetc.runtime.batches import minibatch, seqbatch
+    from knetc.runtime.exchange import export_parameters, import_parameters
     from knetc.runtime.losses import quadloss, softloss, zeroone
     from knetc.runtime.model import Model
     from knetc.runtime.onehot import onehot
+    from knetc.runtime.saving import load, save
     from knetc.runtime.source import compile
     from knetc.values import (
         CUDNN_CONVOLUTION,
@@ -84,9 +86,11 @@ _MODULES = {
     "knetc.errors": _ERRORS,
     "knetc.runtime.api": _FUNCTIONS,
     "knetc.runtime.batches": "minibatch seqbatch",
+    "knetc.runtime.exchange": "export_parameters import_parameters",
     "knetc.runtime.losses": "quadloss softloss zeroone",
     "knetc.runtime.model": "Model",
     "knetc.runtime.onehot": "onehot",
+    "knetc.runtime.saving": "load save",
     "knetc.runtime.source": "compile",
     "knetc.values": _VALUES,
 }
@@ -121,17 +125,21 @@ __all__ = [
     "backseq",
     "clean",
     "compile",
+    "export_parameters",
     "forw",
     "forwseq",
     "get",
     "gnorm",
     "grad",
     "gradcheck",
+    "import_parameters",
+    "load",
     "minibatch",
     "onehot",
     "params",
     "quadloss",
     "reset",
+    "save",
     "sback",
     "seqbatch",
     "set",

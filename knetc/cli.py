@@ -293,14 +293,10 @@ def _write(args: argparse.Namespace, text: str) -> int:
             with open(path, "w", encoding="utf-8") as f:
                 f.write(text)
             return 0
-        beside = f"{path}.{os.getpid()}.tmp"
-        try:
-            with open(beside, "w", encoding="utf-8", newline="\n") as f:
-                f.write(text)
-            os.replace(beside, path)
-        finally:
-            if os.path.exists(beside):
-                os.unlink(beside)
+        from knetc.files import replacing
+
+        with replacing(path) as beside, open(beside, "w", encoding="utf-8", newline="\n") as f:
+            f.write(text)
     except OSError as error:
         raise KnetEnvironmentError(f"cannot write {path}: {error.strerror}") from None
     return 0

@@ -19,6 +19,7 @@ from knetc.runtime import check
 from knetc.runtime.engine import Engine
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, count
+from knetc.runtime.snapshot import Snapshot, restore, take
 from knetc.runtime.variables import Variables, norm
 
 if TYPE_CHECKING:
@@ -332,6 +333,23 @@ class Model(Variables):
     def backend(self) -> str:
         """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
         return self._engine.backend
+
+    @property
+    def dtype(self) -> str:
+        """The type of every element: `f32` or `f64`."""
+        return self._engine.dtype
+
+    def snapshot(self) -> Snapshot:
+        """All that makes up the model between two steps of training; see `knetc.runtime.snapshot`."""
+        return take(self._engine, self._options, self._state_batch)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, backend: str) -> Model:
+        """The model that a snapshot is of, on a back end. Raises as `knetc.runtime.snapshot.restore`."""
+        net = cls(restore(snapshot, backend))
+        net._options.update(snapshot.options)
+        net._state_batch = snapshot.state_batch
+        return net
 
     def twin(self, dtype: str) -> Model:
         """A model of the same program and parameters with elements of `dtype`, its state zero."""
