@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from datasets import digits
+from digits import digits
 
 import knetc
 

@@ -1,4 +1,4 @@
-"""Handwritten digits: `KNETC_DATA=… python examples/mnist.py softmax|mlp|lenet|lenet_dropout`.
+"""Handwritten digits: `python examples/mnist.py softmax|mlp|lenet|lenet_dropout`.
 
 Trains one of the .knet models beside this file by stochastic gradient descent and prints the loss and the share
 of wrong answers after every epoch; `--record` also writes them as a table, and `--plots` draws them and what was
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
 from pathlib import Path
 
-from datasets import digits, mnist
+from digits import digits
 
 import knetc
+from knetc.data import mnist
 
 RATES = {"softmax": 0.2, "mlp": 0.1, "lenet": 0.1, "lenet_dropout": 0.1}
 
@@ -77,4 +79,7 @@ def _write(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except knetc.KnetError as error:
+        sys.exit(str(error))

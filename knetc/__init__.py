@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from knetc import data
     from knetc.errors import (
         KnetEnvironmentError,
         KnetError,
@@ -94,6 +95,7 @@ _MODULES = {
     "knetc.runtime.source": "compile",
     "knetc.values": _VALUES,
 }
+_SUBMODULES = ("data",)
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
@@ -125,6 +127,7 @@ __all__ = [
     "backseq",
     "clean",
     "compile",
+    "data",
     "export_parameters",
     "forw",
     "forwseq",
@@ -158,6 +161,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"knetc.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'knetc' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -118,7 +118,7 @@ def test_the_losses_are_those_of_python(folder: Path, backend: str) -> None:
     done = run(folder, "lenet_mnist", "--digits", "digits", "--epochs", "1", *options)
     assert done.returncode == 0, done.stderr
     (pixels, labels), (test_pixels, test_labels) = digits()
-    # the layout of examples/datasets.py, written out: the first axis runs along an image's rows
+    # the layout of knetc.data.mnist, written out: the first axis runs along an image's rows
     x, xtst = (np.transpose(p[:, None].astype(np.float32) / 255, (3, 2, 1, 0)) for p in (pixels, test_pixels))
     gold, ytst = (np.eye(10, dtype=np.float32)[y].T for y in (labels, test_labels))
     net = knetc.compile(EXAMPLES / "lenet.knet", "lenet", backend=backend, seed=7)
