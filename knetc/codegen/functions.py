@@ -197,14 +197,14 @@ def trained(module: Module) -> dict[str, Any]:
     ]
     kernels = {}
     if found:
-        real = module.real
+        real, options = module.real, f"{module.prefix}_training"
         module.features.update(("math", "reduce", "partials"))
         fields = (("real", real),)
         kernels["update"] = module.kernel(
             KernelSpec(
                 "update",
                 "update",
-                (f"{real}* w", f"const {real}* dw", "const double* squares", "const knet_training* training", "int n"),
+                (f"{real}* w", f"const {real}* dw", "const double* squares", f"const {options}* training", "int n"),
                 "w -= lr * dw, where dw goes through the options of the parameter",
                 fields,
             )
@@ -228,13 +228,13 @@ def trained(module: Module) -> dict[str, Any]:
             )
         )
         kernels["set_training"] = module.kernel(
-            KernelSpec("set_training", "set_training", ("knet_training* to", "knet_training t"), "*to = t")
+            KernelSpec("set_training", "set_training", (f"{options}* to", f"{options} t"), "*to = t")
         )
         kernels["count_adam"] = module.kernel(
             KernelSpec(
                 "count_adam",
                 "count_adam",
-                ("knet_training* training", "int n"),
+                (f"{options}* training", "int n"),
                 "one step more of each parameter that Adam trains, and the corrections for it",
                 fields,
             )

@@ -32,7 +32,7 @@
 //   grad   d:h/w       f32[100,784]  313.6 kB
 //   value  d:x         f32[784,N]    313.6 kB
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
-// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
 #include <cuda_runtime.h>
 #include <math.h>
@@ -52,7 +52,7 @@ struct knet_clock {
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
 // device, so that a captured graph sees what has changed, and counts Adam's steps there.
-struct knet_training {
+struct mlp_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -178,7 +178,7 @@ extern "C" {
 
 // add, relu, element by element
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_2,
+__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* __restrict__ y_2,
     const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 100];
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__
 
 // add, soft, element by element
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
+__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
     const float* __restrict__ b, int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
@@ -211,8 +211,8 @@ __global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, 
 
 // partial sums of -mask * gold * log(p)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) mlp_softloss_kernel(double* __restrict__ partials,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float weight = mask ? mask[i / rows] : 1;
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
 
 // y = factor * the sum of the partial sums
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
+__global__ void __launch_bounds__(256) mlp_total_kernel(float* __restrict__ y, const double* __restrict__ partials,
     int blocks, double factor) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
 
 // y = softmax_softloss_back(p, gold, mask)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* __restrict__ y,
     const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+__global__ void __launch_bounds__(256) mlp_sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
   const int base = o;
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ 
 
 // dx = relu_back(dy, y)
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
+__global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
     const float* __restrict__ y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
@@ -266,8 +266,8 @@ __global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, 
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) sumto_100xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
+__global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
   const int base = o;
   float sum = 0;
@@ -279,7 +279,7 @@ __global__ void __launch_bounds__(256) sumto_100xsumN_kernel(float* __restrict__
 // y = normal with mean and standard deviation std
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) fill_normal_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) mlp_fill_normal_kernel(float* __restrict__ y,
     const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -291,13 +291,13 @@ __global__ void __launch_bounds__(256) fill_normal_kernel(float* __restrict__ y,
 // y = value
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+__global__ void __launch_bounds__(256) mlp_fill_constant_kernel(float* __restrict__ y, double value, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
 // w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
+__global__ void __launch_bounds__(256) mlp_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, const mlp_training* __restrict__ training, int n) {
   const knet_training t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
@@ -336,7 +336,7 @@ __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, cons
 }
 
 // partial sums of dw^2
-__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+__global__ void __launch_bounds__(256) mlp_square_sum_kernel(double* __restrict__ partials,
     const float* __restrict__ dw, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -347,7 +347,7 @@ __global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ pa
 }
 
 // squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+__global__ void __launch_bounds__(256) mlp_add_total_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
@@ -356,12 +356,12 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
 }
 
 // *to = t
-__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+__global__ void __launch_bounds__(256) mlp_set_training_kernel(mlp_training* __restrict__ to, mlp_training t) {
   *to = t;
 }
 
 // one step more of each parameter that Adam trains, and the corrections for it
-__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+__global__ void __launch_bounds__(256) mlp_count_adam_kernel(mlp_training* __restrict__ training, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     if (!training[i].adam_mean) continue;
     const int steps = ++training[i].adam_steps;
@@ -371,13 +371,13 @@ __global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restri
 }
 
 // sum += dw
-__global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
+__global__ void __launch_bounds__(256) mlp_accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
 // *clock = {seed, call}
-__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
+__global__ void __launch_bounds__(256) mlp_set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
     unsigned call) {
   *clock = {seed, call};
 }
@@ -397,10 +397,11 @@ __global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
-typedef struct knet_model knet_model;
-typedef float knet_real; /* the element type of every array */
-
-/* What every function but knet_last_error returns. */
+#ifndef KNET_INTERFACE
+#define KNET_INTERFACE /* what all models have in common */
+/* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
   KNET_ARGUMENT = 1, /* an argument that does not fit */
@@ -410,20 +411,14 @@ enum {
   KNET_CUBLAS = 5,
   KNET_CUDNN = 6
 };
-/* The reason for this thread's last error. */
-const char* knet_last_error(void);
-
-/* Conditions, to be added up; what is not named is false. */
+enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
+/* Kinds of arrays. */
 enum {
-  KNET_NO_CONDITION = 0
-};
-/* Which arrays knet_get and knet_dims are about. */
-enum {
-  KNET_PARAM = 0, /* a parameter: "h/w", "h/b", "wbf/w", "wbf/b" */
-  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
-  KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
+  KNET_PARAM = 0,      /* a parameter */
+  KNET_GRAD = 1,       /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2,      /* a variable of the last forward call; the model's value is "return" */
   KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
-  KNET_STATE = 4 /* what a static variable holds for the next call: there is none */
+  KNET_STATE = 4       /* what a static variable holds for the next call */
 };
 /* Where a backward pass starts. */
 enum {
@@ -432,67 +427,77 @@ enum {
   KNET_QUADLOSS = 2,
   KNET_SOFTLOSS = 3
 };
+#endif
 
+typedef struct mlp_model mlp_model;
+typedef float mlp_real; /* the element type of every array */
+
+/* The reason for this thread's last error. */
+const char* mlp_last_error(void);
 /* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
    a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
-int knet_create(knet_model** model, unsigned long long seed, void* stream);
+int mlp_create(mlp_model** model, unsigned long long seed, void* stream);
 /* Frees everything; NULL is fine. */
-int knet_destroy(knet_model* model);
+int mlp_destroy(mlp_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [784,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([10,N]), in host or device memory,
+   in host or device memory. output: where the value, if any, is copied ([10,N]), in host or device memory,
    or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
-   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
-   (knet_wait_for), which does not wait for the default one. */
-int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
-   NULL, and then as above for gold and mask. */
-int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value);
+   stay as they are until mlp_synchronize. What is read from device memory must be ready on the model's stream
+   (mlp_wait_for), which does not wait for the default one. */
+int mlp_forward(mlp_model* model, unsigned conditions, const mlp_real* const* inputs,
+    int batch, mlp_real* output);
+/* Gradients of the last mlp_forward, by a loss against `gold` (of the shape of the value). mask: one number a
+   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
+   memory, or NULL, and then as above for gold and mask. */
+int mlp_backward(mlp_model* model, int loss, const mlp_real* gold,
+    const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
-int knet_update(knet_model* model, double gclip, double gscale);
+int mlp_update(mlp_model* model, double gclip, double gscale);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
-int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
-/* As knet_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
-int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* As knet_backward, for the newest step on the stack, which it takes off; adds to the gradients that there are. The
-   state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
-int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value);
+int mlp_set_option(mlp_model* model, const char* parameter, const char* option, double value);
+/* As mlp_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
+int mlp_sforward(mlp_model* model, unsigned conditions, const mlp_real* const* inputs,
+    int batch, mlp_real* output);
+/* As mlp_backward, for the newest step on the stack, which it takes off; adds to the gradients that there
+   are. The state's gradient flows to the step before. KNET_ZERO where no gradient comes from that step's output. */
+int mlp_sbackward(mlp_model* model, int loss, const mlp_real* gold,
+    const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
-int knet_configure(knet_model* model, const char* setting, int value);
+int mlp_configure(mlp_model* model, const char* setting, int value);
 /* How many calls have been captured as graphs, and how many could not be; these run as they are. */
-int knet_graphs(knet_model* model, int* captured, int* refused);
+int mlp_graphs(mlp_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
-int knet_wait_for(knet_model* model, void* stream);
+int mlp_wait_for(mlp_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
-int knet_make_wait(knet_model* model, void* stream);
+int mlp_make_wait(mlp_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
-int knet_reset(knet_model* model, int keepstate);
+int mlp_reset(mlp_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
-int knet_clean(knet_model* model);
+int mlp_clean(mlp_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
-int knet_set_seed(knet_model* model, unsigned long long seed);
+int mlp_set_seed(mlp_model* model, unsigned long long seed);
 
-/* The dimensions of an array, slowest last; `dims` has room for 8. */
-int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Arrays have Knet's names. Parameters: "h/w", "h/b", "wbf/w", "wbf/b".
+   State: there is none. */
+/* The dimensions of an array of a kind (KNET_PARAM, ...), slowest last; `dims` has room for 8. */
+int mlp_dims(mlp_model* model, int kind, const char* name, int* count, int* dims);
 /* Copies an array to host or device memory; waits for the device where it is host memory. */
-int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+int mlp_get(mlp_model* model, int kind, const char* name, mlp_real* array);
 /* Overwrites a parameter. */
-int knet_set(knet_model* model, const char* name, const knet_real* array);
+int mlp_set(mlp_model* model, const char* name, const mlp_real* array);
 /* Overwrites a static variable for `batch` columns. */
-int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+int mlp_set_state(mlp_model* model, const char* name, const mlp_real* array, int batch);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
-int knet_save(knet_model* model, const char* path);
-int knet_load(knet_model* model, const char* path);
+int mlp_save(mlp_model* model, const char* path);
+int mlp_load(mlp_model* model, const char* path);
 /* Waits for everything that was asked for. */
-int knet_synchronize(knet_model* model);
+int mlp_synchronize(mlp_model* model);
 }
 
 // c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
@@ -510,6 +515,11 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
 }
 
 namespace {
+
+// Short for what is spelled with the model's name.
+using knet_model = mlp_model;
+using knet_real = mlp_real;
+using knet_training = mlp_training;
 
 // Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
 static thread_local char knet_error_text[512];
@@ -542,22 +552,19 @@ struct knet_entry {
 };
 template <class Signature> struct knet_kernel : knet_entry {};
 #ifdef KNET_HOST_ONLY
-#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#define KNET_MEMBER(member, name, signature) knet_kernel<void signature> member = {{#name, nullptr}};
 #else
-#define KNET_MEMBER(name, signature) \
-  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#define KNET_MEMBER(member, name, signature) \
+  knet_kernel<void signature> member = {{#name, (const void*)static_cast<void(*) signature>(name)}};
 #endif
-#define KNET_ENTRY(name, signature) &kernels.name,
-#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+#define KNET_ENTRY(member, name, signature) &kernels.member,
+#define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
 static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
                                cudaStream_t stream, typename knet_identity<P>::type... arguments) {
-#ifdef KNET_EMULATED
-  knetemu::reg((void (*)(P...))kernel.address);
-#endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
   return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
 }
@@ -590,31 +597,37 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
-// Every kernel with its signature.
+// Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
-  K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
-  K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
-  K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
-  K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
-  K(fill_normal, (float* y, const knet_clock* clock, unsigned stream, double mean, double std, int n)) \
-  K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
-  K(square_sum, (double* partials, const float* dw, int n)) \
-  K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(set_training, (knet_training* to, knet_training t)) \
-  K(count_adam, (knet_training* training, int n)) \
-  K(accumulate, (float* sum, const float* dw, int n)) \
-  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
+  K(add_soft, mlp_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(softloss, mlp_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
+    int rows, int n)) \
+  K(total, mlp_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
+  K(softmax_softloss_back, mlp_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
+    const float* mask, int columns, int n)) \
+  K(sumto_10xsumN, mlp_sumto_10xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
+  K(sumto_100xsumN, mlp_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
+    double std, int n)) \
+  K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int n)) \
+  K(update, mlp_update_kernel, (float* w, const float* dw, const double* squares, const mlp_training* training, \
+    int n)) \
+  K(square_sum, mlp_square_sum_kernel, (double* partials, const float* dw, int n)) \
+  K(add_total, mlp_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+  K(set_training, mlp_set_training_kernel, (mlp_training* to, mlp_training t)) \
+  K(count_adam, mlp_count_adam_kernel, (mlp_training* training, int n)) \
+  K(accumulate, mlp_accumulate_kernel, (float* sum, const float* dw, int n)) \
+  K(set_clock, mlp_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
 } kernels;
-#ifdef KNET_HOST_ONLY
+#if defined(KNET_HOST_ONLY)
 knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#elif defined(KNET_EMULATED)
+const bool kernels_registered = (KNET_KERNELS(KNET_REGISTER) true);
 #endif
 
 enum { PARAMETERS = 4, INPUTS = 1, CONDITIONS = 0 };
@@ -648,8 +661,6 @@ struct knet_graph {
   const float* input_gradients[INPUTS + 1];  // where it leaves them
 };
 
-}  // namespace
-
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
 // that waits to be used again.
@@ -660,8 +671,10 @@ struct knet_frame {
   float* values[3];
 };
 
+}  // namespace
+
 // A model: its settings, then a buffer for every value, by Knet's name.
-struct knet_model {
+struct mlp_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
@@ -674,8 +687,8 @@ struct knet_model {
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   knet_clock* clock = nullptr;  // the same on the device
-  // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
-  // knet_sforward has pushed, the newest first; and those that wait to be used again.
+  // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
+  // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
@@ -1269,7 +1282,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
-  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: there was no forward call");
   const knet_array* const table = kind == KNET_PARAM   ? parameters
                                   : kind == KNET_GRAD  ? gradients
                                   : kind == KNET_VALUE ? values[m->last->variant]
@@ -1415,7 +1428,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// knet_forward; with `push`, knet_sforward.
+// A forward call; with `push`, a step of a sequence.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push) {
   // For every setting of the conditions: which forward function it runs.
@@ -1476,14 +1489,14 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
     return code;
   });
 }
-// knet_backward; with `pop`, knet_sbackward.
+// A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
-    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each knet_sbackward goes back through one knet_sforward"
-                                     : "knet_backward comes after knet_forward");
+    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
+                                     : "backward comes after forward");
   if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
@@ -1538,9 +1551,9 @@ bool set_switch(const char* option, const char* name, double value, bool* place)
 
 extern "C" {
 
-const char* knet_last_error(void) { return knet_error_text; }
+const char* mlp_last_error(void) { return knet_error_text; }
 
-int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+int mlp_create(knet_model** model, unsigned long long seed, void* stream) {
   if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
   *model = nullptr;
   knet_model* m = new (std::nothrow) knet_model();
@@ -1557,31 +1570,33 @@ int knet_create(knet_model** model, unsigned long long seed, void* stream) {
   return 0;
 }
 
-int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+int mlp_destroy(knet_model* m) { return m ? close_model(m) : 0; }
 
-int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int mlp_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, false);
 }
-int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int mlp_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, true);
 }
-int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value) {
+int mlp_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, false);
 }
-int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value) {
+int mlp_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
 }
 
-int knet_update(knet_model* m, double gclip, double gscale) {
+int mlp_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
-  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
   TRY(update(m, gclip, gscale));
   return 0;
 }
 
-int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+int mlp_set_option(knet_model* m, const char* parameter, const char* option, double value) {
   TRY(check_model(m));
   if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
   if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
@@ -1600,7 +1615,7 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
-int knet_configure(knet_model* m, const char* setting, int value) {
+int mlp_configure(knet_model* m, const char* setting, int value) {
   TRY(check_model(m));
   if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
   const bool graphs = !strcmp(setting, "graphs");
@@ -1611,7 +1626,7 @@ int knet_configure(knet_model* m, const char* setting, int value) {
   return 0;
 }
 
-int knet_graphs(knet_model* m, int* captured, int* refused) {
+int mlp_graphs(knet_model* m, int* captured, int* refused) {
   TRY(check_model(m));
   if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
   *captured = m->captured;
@@ -1619,27 +1634,27 @@ int knet_graphs(knet_model* m, int* captured, int* refused) {
   return 0;
 }
 
-int knet_wait_for(knet_model* m, void* stream) {
+int mlp_wait_for(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
   TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
   return 0;
 }
-int knet_make_wait(knet_model* m, void* stream) {
+int mlp_make_wait(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, m->stream));
   TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
   return 0;
 }
 
-int knet_reset(knet_model* m, int keepstate) {
+int mlp_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
   forget_sequence(m);
   (void)keepstate;  // the model has no state
   return 0;
 }
 
-int knet_clean(knet_model* m) {
+int mlp_clean(knet_model* m) {
   TRY(check_model(m));
   forget_sequence(m);
   TRY(cudaStreamSynchronize(m->stream));
@@ -1649,14 +1664,14 @@ int knet_clean(knet_model* m) {
   return code;
 }
 
-int knet_set_seed(knet_model* m, unsigned long long seed) {
+int mlp_set_seed(knet_model* m, unsigned long long seed) {
   TRY(check_model(m));
   m->seed = seed;
   m->call = 0;
   return 0;
 }
 
-int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+int mlp_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1667,7 +1682,7 @@ int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) 
   return 0;
 }
 
-int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+int mlp_get(knet_model* m, int kind, const char* name, knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1680,7 +1695,7 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   return 0;
 }
 
-int knet_set(knet_model* m, const char* name, const knet_real* array) {
+int mlp_set(knet_model* m, const char* name, const knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1691,7 +1706,7 @@ int knet_set(knet_model* m, const char* name, const knet_real* array) {
   return 0;
 }
 
-int knet_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
+int mlp_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   const knet_array* a = find(states, name);
@@ -1703,7 +1718,7 @@ int knet_set_state(knet_model* m, const char* name, const knet_real* array, int 
   return 0;
 }
 
-int knet_save(knet_model* m, const char* path) {
+int mlp_save(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
@@ -1715,7 +1730,7 @@ int knet_save(knet_model* m, const char* path) {
   return code;
 }
 
-int knet_load(knet_model* m, const char* path) {
+int mlp_load(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
@@ -1727,14 +1742,14 @@ int knet_load(knet_model* m, const char* path) {
   return code;
 }
 
-int knet_synchronize(knet_model* m) {
+int mlp_synchronize(knet_model* m) {
   TRY(check_model(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
 #ifdef KNET_HOST_ONLY
-int knet_use_cubin(const void* image) {
+int mlp_use_cubin(const void* image) {
   static cudaLibrary_t library = nullptr;
   if (library) return 0;
   cudaLibrary_t loaded = nullptr;
@@ -1751,9 +1766,6 @@ int knet_use_cubin(const void* image) {
   library = loaded;
   return 0;
 }
-#endif
-#ifdef KNET_EMULATED
-void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
 #endif
 
 }  // extern "C"

@@ -25,39 +25,39 @@ PROGRAM = r"""
 #include <stdio.h>
 #include <string.h>
 #include "mlp.h"
-#define CHECK(call) if ((code = (call))) { printf("line %d: %d %s\n", __LINE__, code, knet_last_error()); return 1; }
+#define CHECK(call) if ((code = (call))) { printf("line %d: %d %s\n", __LINE__, code, mlp_last_error()); return 1; }
 int main(void) {
-  knet_model *a, *b;
-  knet_real x[6] = {1, 2, 3, -1, 0.5f, 0.25f}, y[4], z[4], gold[4] = {1, 0, 0, 1}, loss, w[12];
-  const knet_real* inputs[1] = {x};
+  mlp_model *a, *b;
+  mlp_real x[6] = {1, 2, 3, -1, 0.5f, 0.25f}, y[4], z[4], gold[4] = {1, 0, 0, 1}, loss, w[12];
+  const mlp_real* inputs[1] = {x};
   int code, count, dims[8];
-  CHECK(knet_create(&a, 5, NULL))
-  CHECK(knet_create(&b, 5, NULL))  /* two models, each on its own stream */
-  CHECK(knet_forward(a, KNET_NO_CONDITION, inputs, 2, y))
-  CHECK(knet_forward(b, KNET_DROPOUT, inputs, 2, z))
+  CHECK(mlp_create(&a, 5, NULL))
+  CHECK(mlp_create(&b, 5, NULL))  /* two models, each on its own stream */
+  CHECK(mlp_forward(a, KNET_NO_CONDITION, inputs, 2, y))
+  CHECK(mlp_forward(b, MLP_DROPOUT, inputs, 2, z))
   printf("%.6f %.6f %.6f %.6f\n", y[0], y[1], y[2], y[3]);
-  CHECK(knet_backward(a, KNET_SOFTLOSS, gold, NULL, 0, &loss))
+  CHECK(mlp_backward(a, KNET_SOFTLOSS, gold, NULL, 0, &loss))
   printf("%.6f\n", loss);
-  CHECK(knet_set_option(a, NULL, "lr", 0.5))
-  CHECK(knet_set_option(a, "h/tmp1/w", "momentum", 0.9) == 0 ? 0 : 0)
-  CHECK(knet_update(a, 0, 1))
-  CHECK(knet_forward(a, 0, inputs, 2, y))
-  CHECK(knet_backward(a, KNET_SOFTLOSS, gold, NULL, 1, &loss))
+  CHECK(mlp_set_option(a, NULL, "lr", 0.5))
+  CHECK(mlp_set_option(a, "h/tmp1/w", "momentum", 0.9) == 0 ? 0 : 0)
+  CHECK(mlp_update(a, 0, 1))
+  CHECK(mlp_forward(a, 0, inputs, 2, y))
+  CHECK(mlp_backward(a, KNET_SOFTLOSS, gold, NULL, 1, &loss))
   printf("%.6f\n", loss);
-  CHECK(knet_dims(a, KNET_VALUE, "return", &count, dims))
+  CHECK(mlp_dims(a, KNET_VALUE, "return", &count, dims))
   printf("%d: %d %d\n", count, dims[0], dims[1]);
-  CHECK(knet_get(a, KNET_INPUT_GRAD, "x", w))
+  CHECK(mlp_get(a, KNET_INPUT_GRAD, "x", w))
   /* errors: a code, and the reason */
-  printf("%d %s\n", knet_get(b, KNET_GRAD, "x", w), knet_last_error());
-  printf("%d %s\n", knet_forward(a, 2, inputs, 2, y), knet_last_error());
-  printf("%d %s\n", knet_forward(a, 0, inputs, 0, y), knet_last_error());
-  printf("%d %s\n", knet_backward(a, KNET_QUADLOSS, NULL, NULL, 0, NULL), knet_last_error());
-  printf("%d %s\n", knet_set_option(a, NULL, "rate", 1), knet_last_error());
-  printf("%d %s\n", knet_set_option(a, "nothing", "lr", 1), knet_last_error());
-  printf("%d %s\n", knet_create(NULL, 1, NULL), knet_last_error());
-  CHECK(knet_destroy(a))
-  CHECK(knet_destroy(b))
-  CHECK(knet_destroy(NULL))
+  printf("%d %s\n", mlp_get(b, KNET_GRAD, "x", w), mlp_last_error());
+  printf("%d %s\n", mlp_forward(a, 2, inputs, 2, y), mlp_last_error());
+  printf("%d %s\n", mlp_forward(a, 0, inputs, 0, y), mlp_last_error());
+  printf("%d %s\n", mlp_backward(a, KNET_QUADLOSS, NULL, NULL, 0, NULL), mlp_last_error());
+  printf("%d %s\n", mlp_set_option(a, NULL, "rate", 1), mlp_last_error());
+  printf("%d %s\n", mlp_set_option(a, "nothing", "lr", 1), mlp_last_error());
+  printf("%d %s\n", mlp_create(NULL, 1, NULL), mlp_last_error());
+  CHECK(mlp_destroy(a))
+  CHECK(mlp_destroy(b))
+  CHECK(mlp_destroy(NULL))
   return 0;
 }
 """
@@ -108,11 +108,11 @@ def test_parameters_in_a_file(built, damage):
     first, second = (Library(program, str(folder / "mlp.so"), seed) for seed in (1, 2))
     before = {p: second.read("par", p) for p in program.params()}
     path = folder / f"{damage}.par"
-    first._call("knet_save", first._model, str(path).encode())
+    first._call("save", first._model, str(path).encode())
     assert not path.with_name(path.name + ".part").exists()
     data = path.read_bytes()
     if damage == "none":
-        second._call("knet_load", second._model, str(path).encode())
+        second._call("load", second._model, str(path).encode())
         assert all(np.array_equal(first.read("par", p), second.read("par", p)) for p in before)
         return
     broken = {
@@ -123,35 +123,35 @@ def test_parameters_in_a_file(built, damage):
     }
     path.write_bytes(broken[damage])
     with pytest.raises(KnetError, match="does not hold this model's parameters"):
-        second._call("knet_load", second._model, str(path).encode())
+        second._call("load", second._model, str(path).encode())
     assert all(np.array_equal(second.read("par", p), before[p]) for p in before)
     with pytest.raises(KnetError, match="cannot read"):
-        second._call("knet_load", second._model, str(folder / "nothing").encode())
+        second._call("load", second._model, str(folder / "nothing").encode())
     with pytest.raises(KnetError, match="cannot write"):
-        second._call("knet_save", second._model, str(folder / "no" / "folder").encode())
+        second._call("save", second._model, str(folder / "no" / "folder").encode())
 
 
 FAILING = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
-library.knet_last_error.restype = ctypes.c_char_p
+library.mlp_last_error.restype = ctypes.c_char_p
 model = ctypes.c_void_p(1)
 library.knetemu_live_objects.restype = ctypes.c_longlong
-code = library.knet_create(ctypes.byref(model), ctypes.c_ulonglong(1), None)
+code = library.mlp_create(ctypes.byref(model), ctypes.c_ulonglong(1), None)
 if code:
     assert model.value is None, "a model that was not made"
     assert library.knetemu_live_objects() == 0, "something was left behind"
-    print(code, library.knet_last_error().decode())
+    print(code, library.mlp_last_error().decode())
     sys.exit(0)
 x = (ctypes.c_float * 6)(1, 2, 3, 4, 5, 6)
 y = (ctypes.c_float * 4)()
 inputs = (ctypes.c_void_p * 1)(ctypes.addressof(x))
-code = library.knet_forward(model, 0, inputs, 2, y)
+code = library.mlp_forward(model, 0, inputs, 2, y)
 if code:
-    print(code, library.knet_last_error().decode())
-    assert library.knet_forward(model, 0, inputs, 2, y) == 0, "the model does not work after a failure"
-code = library.knet_destroy(model)  # frees all that it can, and says what failed
-print(code, library.knet_last_error().decode()) if code else print("done")
+    print(code, library.mlp_last_error().decode())
+    assert library.mlp_forward(model, 0, inputs, 2, y) == 0, "the model does not work after a failure"
+code = library.mlp_destroy(model)  # frees all that it can, and says what failed
+print(code, library.mlp_last_error().decode()) if code else print("done")
 assert code or library.knetemu_live_objects() == 0, "something was left behind"
 """
 
@@ -175,11 +175,11 @@ def test_a_failure_at_any_point_is_an_error_with_its_reason(built, variable):
 
 
 def test_symbols(built):
-    # Nothing but the interface and the kernels is visible, so that libraries do not meet.
+    # Nothing but the interface and the kernels is visible, all with the model's name, so that libraries do not meet.
     folder, _ = built
     if shutil.which("nm") is None:
         pytest.skip("nm, which lists a library's symbols, is not here")
     command = ["nm", "-D", "--defined-only", str(folder / "mlp.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names = {line.split()[-1] for line in done.stdout.splitlines() if line.split()[-2] == "T"}
-    assert all(name.startswith("knet_") or name.endswith("_kernel") for name in names), names
+    assert all(name.startswith("mlp_") for name in names), names

@@ -143,7 +143,7 @@ def test_another_batch_in_mid_sequence_is_refused_and_the_sequence_goes_on():
     emitted, meaning = both(program, options)
     for executable in (emitted, meaning):
         executable.forward(NONE, data((ONE,), 4, "f64"), push=True)
-    with pytest.raises(KnetStateError, match="the state has 4 columns and the batch 9; knet_reset"):
+    with pytest.raises(KnetStateError, match="the state has 4 columns and the batch 9; reset"):
         emitted.forward(NONE, data((ONE,), 9, "f64"), push=True)
     for executable in (emitted, meaning):
         executable.backward("quadloss", data(((3, N),), 4, "f64", 8)[0], None, [], pop=True)
