@@ -143,7 +143,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   Call call;
   drain(streams().get(stream));
   streams().destroy(stream);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   Call call;
@@ -195,7 +195,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   Call call;
   drain_all();
   events().destroy(event);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   Call call;
@@ -293,13 +293,13 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   Call call;
   graphs().destroy(graph);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   Call call;
   drain_all();
   executables().destroy(exec);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 
 long long knetemu_graphs() { return graphs_made; }
