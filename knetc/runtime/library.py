@@ -28,7 +28,7 @@ SETTINGS = {"KNETC_GRAPHS": "graphs", "KNETC_SEARCH": "search", "KNETC_DETERMINI
 
 _Address = ctypes.c_void_p
 _Text = ctypes.c_char_p
-_SIGNATURES: Mapping[str, tuple[Any, ...]] = {
+SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
     "destroy": (_Address,),
     "forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
@@ -72,7 +72,7 @@ class Library:
         self._library = ctypes.CDLL(path)
         self._prefix = interface_prefix(program.name)
         self._function("last_error").restype = _Text
-        for name, arguments in _SIGNATURES.items():
+        for name, arguments in SIGNATURES.items():
             self._function(name).argtypes = arguments
         self._options: dict[str, TrainingOptions] = {}
         self._states = program.states()

@@ -22,6 +22,14 @@ static inline int knet_check(cudaError_t status, const char* call, int line) {
     if (code_) return code_;                                            \
   } while (0)
 
+// For what goes on past failures: *code keeps the first, and knet_error_text its reason.
+#define NOTE(code, ...)                                                   \
+  do {                                                                    \
+    const auto status_ = (__VA_ARGS__);                                   \
+    if (*(code)) cudaGetLastError();                                      \
+    else *(code) = knet_check(status_, #__VA_ARGS__, __LINE__);           \
+  } while (0)
+
 // A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
 struct knet_entry {
   const char* name;

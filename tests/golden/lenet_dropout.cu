@@ -427,7 +427,7 @@ __global__ void __launch_bounds__(256) lenet_dropout_fill_constant_kernel(float*
 __global__ void __launch_bounds__(256) lenet_dropout_update_kernel(float* __restrict__ w,
     const float* __restrict__ dw, const double* __restrict__ squares,
     const lenet_dropout_training* __restrict__ training, int n) {
-  const knet_training t = *training;
+  const auto t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -681,6 +681,14 @@ static inline int knet_check(cudaError_t status, const char* call, int line) {
     if (code_) return code_;                                            \
   } while (0)
 
+// For what goes on past failures: *code keeps the first, and knet_error_text its reason.
+#define NOTE(code, ...)                                                   \
+  do {                                                                    \
+    const auto status_ = (__VA_ARGS__);                                   \
+    if (*(code)) cudaGetLastError();                                      \
+    else *(code) = knet_check(status_, #__VA_ARGS__, __LINE__);           \
+  } while (0)
+
 // A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
 struct knet_entry {
   const char* name;
@@ -787,13 +795,17 @@ static inline bool knet_conv_again(cudnnStatus_t status, knet_choice* choice) {
   return true;
 }
 // Adds an algorithm to a choice if cuDNN supports it within the limit of memory; raises *bytes to what it needs.
-template <class Bytes> static void knet_conv_add(knet_choice* choice, int algorithm, Bytes bytes_of, size_t* bytes) {
-  size_t needed = 0;
+template <class Bytes> static int knet_conv_add(knet_choice* choice, int algorithm, Bytes bytes_of, size_t* bytes) {
   for (int i = 0; i < choice->count; i++)
-    if (choice->algorithm[i] == algorithm) return;
-  if (choice->count == KNET_CHOICES || bytes_of(algorithm, &needed) || needed > KNET_WORKSPACE_LIMIT) return;
+    if (choice->algorithm[i] == algorithm) return 0;
+  if (choice->count == KNET_CHOICES) return 0;
+  size_t needed = 0;
+  const cudnnStatus_t status = bytes_of(algorithm, &needed);
+  if (knet_unsupported(status) || needed > KNET_WORKSPACE_LIMIT) return 0;
+  TRY(status);
   choice->algorithm[choice->count++] = algorithm;
   if (needed > *bytes) *bytes = needed;
+  return 0;
 }
 // Takes the best of the algorithms that cuDNN lists, the best first. Where only deterministic ones are wanted, the
 // others stand behind them: better than none.
@@ -804,9 +816,9 @@ static int knet_conv_choose(knet_choice* choice, const Found* found, int count, 
   for (int i = 0; i < count; i++)
     if (!found[i].status && (!deterministic || found[i].determinism == CUDNN_DETERMINISTIC) &&
         choice->count < KNET_CHOICES - 1)
-      knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+      TRY(knet_conv_add(choice, found[i].algo, bytes_of, bytes));
   for (int i = 0; i < count; i++)
-    if (!found[i].status) knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+    if (!found[i].status) TRY(knet_conv_add(choice, found[i].algo, bytes_of, bytes));
   return choice->count ? 0 : knet_fail(KNET_CUDNN, "cuDNN has no algorithm for a convolution of this shape");
 }
 
@@ -871,18 +883,11 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   if (c->plan->bytes > *workspace) *workspace = c->plan->bytes;
   return 0;
 }
-// Destroys all descriptors, past failures; the last failure's code.
-static inline int knet_conv_release(knet_conv* c) {
-  int code = 0;
-  const auto check = [&code](cudnnStatus_t status) {
-    const int failed = knet_check(status, "releasing a convolution", __LINE__);
-    if (failed) code = failed;
-  };
-  if (c->x) check(cudnnDestroyTensorDescriptor(c->x));
-  if (c->y) check(cudnnDestroyTensorDescriptor(c->y));
-  if (c->w) check(cudnnDestroyFilterDescriptor(c->w));
-  if (c->conv) check(cudnnDestroyConvolutionDescriptor(c->conv));
-  return code;
+static inline void knet_conv_release(knet_conv* c, int* code) {
+  if (c->x) NOTE(code, cudnnDestroyTensorDescriptor(c->x));
+  if (c->y) NOTE(code, cudnnDestroyTensorDescriptor(c->y));
+  if (c->w) NOTE(code, cudnnDestroyFilterDescriptor(c->w));
+  if (c->conv) NOTE(code, cudnnDestroyConvolutionDescriptor(c->conv));
 }
 
 // Every kernel: how this file calls it, its name, its parameters.
@@ -995,10 +1000,10 @@ struct lenet_dropout_model {
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
-  void* blas_workspace = nullptr;
+  char* blas_workspace = nullptr;
   cudnnHandle_t dnn = nullptr;
   knet_conv conv[2] = {};
-  void* workspace = nullptr;
+  char* workspace = nullptr;
   size_t workspace_bytes = 0;
   bool search = false, deterministic = true;  // how the algorithms of convolutions are chosen
   unsigned long long seed = 0;
@@ -1231,14 +1236,25 @@ const knet_array* find(const knet_array* table, const char* name) {
   return nullptr;
 }
 
+// Device memory.
+template <class T> int allocate(T** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(T)));
+  return 0;
+}
+template <class T> void release(T** place, int* code) {
+  NOTE(code, cudaFree(*place));
+  *place = nullptr;
+}
+
 // Makes the workspace of convolutions so large.
 int grow_workspace(knet_model* m, size_t bytes) {
   if (bytes <= m->workspace_bytes) return 0;
   m->memory++;
-  TRY(cudaFree(m->workspace));
-  m->workspace = nullptr;
   m->workspace_bytes = 0;
-  TRY(cudaMalloc(&m->workspace, bytes));
+  int code = 0;
+  release(&m->workspace, &code);
+  if (code) return code;
+  TRY(allocate(&m->workspace, bytes));
   m->workspace_bytes = bytes;
   return 0;
 }
@@ -1494,15 +1510,8 @@ const knet_backward_function backwards[] = {
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
-int allocate(float** place, size_t elements) {
-  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
-  return 0;
-}
-void release(float** place, int* code) {
-  const int failed = knet_check(cudaFree(*place), "cudaFree", __LINE__);
-  if (failed) *code = failed;
-  *place = nullptr;
-}
+// After a failure: waits, so that nothing reads or writes the caller's arrays any more.
+void settle(knet_model* m, int* code) { NOTE(code, cudaStreamSynchronize(m->stream)); }
 
 void free_graphs(knet_graph** list, int* code);
 
@@ -1536,8 +1545,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
       code = allocate(value++, b->fixed + b->column * m->capacity);
     if (code) {
-      int ignored = 0;
-      free_frame(m, f, &ignored);
+      free_frame(m, f, &code);
       return code;
     }
   }
@@ -1547,10 +1555,9 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   return 0;
 }
 // Gives a frame back; it keeps what it holds until the next call takes it.
-void give_frame(knet_model* m, knet_frame* f) {
+void give_frame(knet_model* m, knet_frame* f, int* code) {
   if (f->room < m->capacity) {
-    int ignored = 0;
-    free_frame(m, f, &ignored);
+    free_frame(m, f, code);
     return;
   }
   f->below = m->spare;
@@ -1562,8 +1569,8 @@ void use_frame(knet_model* m, const knet_frame* f) {
   m->variant = f->variant;
   m->batch = f->batch;
 }
-void forget_record(knet_model* m) {
-  if (m->record) give_frame(m, m->record);
+void forget_record(knet_model* m, int* code) {
+  if (m->record) give_frame(m, m->record, code);
   m->record = nullptr;
 }
 void forget_input_gradients(knet_model* m) {
@@ -1573,7 +1580,7 @@ void forget_input_gradients(knet_model* m) {
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
   m->memory++;
-  forget_record(m);
+  forget_record(m, code);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
@@ -1607,8 +1614,7 @@ int reserve(knet_model* m, int batch) {
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
-      int ignored = 0;
-      release_columns(m, &ignored);
+      release_columns(m, &code);
       return code;
     }
     m->capacity = batch;
@@ -1630,8 +1636,7 @@ bool same_call(const knet_call& a, const knet_call& b) {
 }
 void drop_graph(knet_graph* g, int* code) {
   if (!g->exec) return;
-  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
-  if (failed) *code = failed;
+  NOTE(code, cudaGraphExecDestroy(g->exec));
   g->exec = nullptr;
 }
 void free_graphs(knet_graph** list, int* code) {
@@ -1711,11 +1716,11 @@ template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call c
 // Makes room for an average that an option needs, zero at first.
 int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
   if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
+  TRY(allocate(average, elements));
+  int code = 0;
+  NOTE(&code, cudaMemsetAsync(*average, 0, elements * sizeof(float), m->stream));
+  if (code) release(average, &code);
+  return code;
 }
 int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
@@ -1810,21 +1815,20 @@ int update(knet_model* m, double gclip, double gscale) {
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
   return 0;
 }
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
     if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
 }
-// Takes them back and adds what that pass computed.
+// Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  swap_gradients(m);
   for (int i = 0; i < PARAMETERS; i++) {
     if (!gradients[i].place) continue;
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+    const int n = elements(gradients[i], 1);
+    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
   }
   return 0;
 }
@@ -1844,51 +1848,48 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
   size_t bytes = 0;
   TRY(knet_blas_workspace(m->device, &bytes));
-  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
   TRY(cudnnCreate(&m->dnn));
   TRY(cudnnSetStream(m->dnn, m->stream));
-  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
-  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
-  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->squares, 1));
+  TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
   if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
   memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
-  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
+  TRY(allocate(&m->clock, 1));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// Frees everything that there is, past failures; the first failure's code.
-int close_model(knet_model* m) {
-  int code = 0;
-  const auto check = [&code](int failed) { code = code ? code : failed; };
-  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
-  free_frames(m, &m->stack, &code);
-  release_columns(m, &code);
-  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), &code);
-  for (float*& sum : m->sums) release(&sum, &code);
+// Frees everything that there is, past failures.
+void close_model(knet_model* m, int* code) {
+  if (m->stream) settle(m, code);
+  free_frames(m, &m->stack, code);
+  release_columns(m, code);
+  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), code);
+  for (float*& sum : m->sums) release(&sum, code);
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
-                            o.nesterov_average})
-      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
-  free_graphs(&m->update_graphs, &code);
-  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+    for (float** average : {&o.adagrad_squares, &o.rmsprop_squares, &o.adam_mean, &o.adam_square,
+                             &o.momentum_average, &o.nesterov_average})
+      release(average, code);
+  release(&m->partials, code);
+  free_graphs(&m->update_graphs, code);
+  release(&m->squares, code);
+  release(&m->updates, code);
   delete[] m->sent;
-  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->workspace), "cudaFree", __LINE__));
-  for (knet_conv& c : m->conv) check(knet_conv_release(&c));
-  if (m->dnn) check(knet_check(cudnnDestroy(m->dnn), "cudnnDestroy", __LINE__));
-  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
-  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
-  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
-  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  release(&m->clock, code);
+  release(&m->workspace, code);
+  for (knet_conv& c : m->conv) knet_conv_release(&c, code);
+  if (m->dnn) NOTE(code, cudnnDestroy(m->dnn));
+  if (m->blas) NOTE(code, cublasDestroy(m->blas));
+  release(&m->blas_workspace, code);
+  if (m->event) NOTE(code, cudaEventDestroy(m->event));
+  if (m->own_stream) NOTE(code, cudaStreamDestroy(m->stream));
   delete m;
-  return code;
 }
 
 int check_model(const knet_model* m) {
@@ -2031,6 +2032,8 @@ int in_host_memory(const void* pointer, bool* yes) {
 }
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
+  bool wait = false;
+  if (output) TRY(in_host_memory(output, &wait));
   use_frame(m, f);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
@@ -2042,8 +2045,6 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   call.loss = -1;
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
-  bool wait = true;
-  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
@@ -2065,15 +2066,20 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(reserve(m, batch));
+  int code = 0;
   m->last = nullptr;
-  forget_record(m);
+  forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  TRY(take_frame(m, variant_of[conditions], batch, &f));
-  m->call++;
-  const int code = run_in(m, f, arrays, output);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) {
+    m->call++;
+    code = run_in(m, f, arrays, output);
+    if (code) m->call--;
+  }
   if (code) {
-    give_frame(m, f);
+    settle(m, &code);
+    if (f) give_frame(m, f, &code);
     return code;
   }
   m->last = f;
@@ -2109,9 +2115,17 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   return run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
     const int code = b->run(m, mask, input_grads);
-    if (add) TRY(add_gradients(m));
-    return code;
+    if (add) swap_gradients(m);
+    return code || !add ? code : add_gradients(m);
   });
+}
+// The loss of the backward pass that has run, 0 where it started from none.
+int copy_loss(knet_model* m, int loss, knet_real* value) {
+  *value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
 }
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -2134,26 +2148,26 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
-  TRY(run_back(m, f, b, gold, mask, input_grads, add));
+  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  if (!code && loss_value) code = copy_loss(m, loss, loss_value);
+  if (code) {
+    settle(m, &code);
+    return code;
+  }
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, &code);
   }
-  if (!loss_value) return 0;
-  *loss_value = 0;
-  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
-    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  return code;
 }
 
 // Empties the stack and forgets the gradients.
-void forget_sequence(knet_model* m) {
+void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, code);
   }
   m->gradients = false;
   forget_input_gradients(m);
@@ -2182,19 +2196,19 @@ int lenet_dropout_create(knet_model** model, unsigned long long seed, void* stre
   *model = nullptr;
   knet_model* m = new (std::nothrow) knet_model();
   if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
-  const int code = open_model(m, seed, (cudaStream_t)stream);
-  if (code) {
-    char reason[sizeof knet_error_text];
-    memcpy(reason, knet_error_text, sizeof reason);
-    close_model(m);
-    memcpy(knet_error_text, reason, sizeof reason);
-    return code;
-  }
-  *model = m;
-  return 0;
+  int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code)
+    close_model(m, &code);
+  else
+    *model = m;
+  return code;
 }
 
-int lenet_dropout_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+int lenet_dropout_destroy(knet_model* m) {
+  int code = 0;
+  if (m) close_model(m, &code);
+  return code;
+}
 
 int lenet_dropout_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
     knet_real* output) {
@@ -2216,6 +2230,8 @@ int lenet_dropout_sbackward(knet_model* m, int loss, const knet_real* gold, cons
 int lenet_dropout_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
   TRY(update(m, gclip, gscale));
   return 0;
 }
@@ -2279,16 +2295,17 @@ int lenet_dropout_make_wait(knet_model* m, void* stream) {
 
 int lenet_dropout_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
-  forget_sequence(m);
+  int code = 0;
+  forget_sequence(m, &code);
   (void)keepstate;  // the model has no state
-  return 0;
+  return code;
 }
 
 int lenet_dropout_clean(knet_model* m) {
   TRY(check_model(m));
-  forget_sequence(m);
   TRY(cudaStreamSynchronize(m->stream));
   int code = 0;
+  forget_sequence(m, &code);
   release_columns(m, &code);
   for (float*& sum : m->sums) release(&sum, &code);
   return code;
@@ -2355,6 +2372,7 @@ int lenet_dropout_save(knet_model* m, const char* path) {
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_fill(m, &f);
+  if (code) settle(m, &code);
   if (!code) code = knet_file_write(&f, path);
   delete[] f.data;
   return code;
@@ -2368,6 +2386,7 @@ int lenet_dropout_load(knet_model* m, const char* path) {
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);
   if (!code) code = knet_file_take(m, &f, path);
+  if (code) settle(m, &code);
   delete[] f.data;
   return code;
 }

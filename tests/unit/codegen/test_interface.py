@@ -1,11 +1,9 @@
-"""The C interface of an emitted file as a C program sees it, and what happens when its calls fail."""
+"""The C interface of an emitted file as a C program sees it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -129,49 +127,6 @@ def test_parameters_in_a_file(built, damage):
         second._call("load", second._model, str(folder / "nothing").encode())
     with pytest.raises(KnetError, match="cannot write"):
         second._call("save", second._model, str(folder / "no" / "folder").encode())
-
-
-FAILING = """
-import ctypes, sys
-library = ctypes.CDLL(sys.argv[1])
-library.mlp_last_error.restype = ctypes.c_char_p
-model = ctypes.c_void_p(1)
-library.knetemu_live_objects.restype = ctypes.c_longlong
-code = library.mlp_create(ctypes.byref(model), ctypes.c_ulonglong(1), None)
-if code:
-    assert model.value is None, "a model that was not made"
-    assert library.knetemu_live_objects() == 0, "something was left behind"
-    print(code, library.mlp_last_error().decode())
-    sys.exit(0)
-x = (ctypes.c_float * 6)(1, 2, 3, 4, 5, 6)
-y = (ctypes.c_float * 4)()
-inputs = (ctypes.c_void_p * 1)(ctypes.addressof(x))
-code = library.mlp_forward(model, 0, inputs, 2, y)
-if code:
-    print(code, library.mlp_last_error().decode())
-    assert library.mlp_forward(model, 0, inputs, 2, y) == 0, "the model does not work after a failure"
-code = library.mlp_destroy(model)  # frees all that it can, and says what failed
-print(code, library.mlp_last_error().decode()) if code else print("done")
-assert code or library.knetemu_live_objects() == 0, "something was left behind"
-"""
-
-
-@pytest.mark.parametrize("variable", ["KNETEMU_FAIL_MALLOC", "KNETEMU_FAIL_CALL"])
-def test_a_failure_at_any_point_is_an_error_with_its_reason(built, variable):
-    # The n-th allocation, or the n-th call of a library, fails: a code, a message, nothing half made.
-    folder, _ = built
-    failures = 0
-    for n in range(1, 60):
-        env = {**os.environ, variable: str(n)}
-        command = [sys.executable, "-c", FAILING, str(folder / "mlp.so")]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (n, done.stdout, done.stderr)
-        if done.stdout == "done\n":
-            break
-        failures += 1
-        code, reason = done.stdout.splitlines()[0].split(" ", 1)
-        assert code in "3456" and "line" in reason, done.stdout
-    assert failures > 5
 
 
 def test_symbols(built):
