@@ -145,6 +145,10 @@ class KnetStateError(KnetError):
     """A call out of order: `back` before `forw`, `sback` on an empty stack, a changed batch in mid-sequence."""
 
 
+class KnetMemoryError(KnetError):
+    """No memory is left. The model is as it was, but what the last forward call computed may be gone."""
+
+
 class KnetLimitation(KnetError):
     """Legal Knet that this compiler does not handle; the message says so."""
 

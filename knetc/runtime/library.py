@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from knetc.codegen.names import interface_prefix
-from knetc.errors import KnetError, KnetInternalError, KnetStateError
+from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
 from knetc.ir.program import LOSSES, Program
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
@@ -108,7 +108,7 @@ class Library:
         if code:
             text = self._function("last_error")().decode("utf-8", "replace")
             if code == MEMORY:
-                raise KnetError(f"out of memory: {text}")
+                raise KnetMemoryError(f"out of memory: {text}")
             if code == ORDER:
                 raise KnetStateError(text)
             if code == ARGUMENT:

@@ -7,14 +7,15 @@ when the sizes are known. Every method checks before it acts, so an error leaves
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from knetc.errors import KnetNameError, KnetShapeError, KnetStateError, KnetTypeError
+from knetc.errors import KnetMemoryError, KnetNameError, KnetShapeError, KnetStateError, KnetTypeError
 from knetc.ir.program import Program
 from knetc.ir.types import N, PartialDims, Type
 from knetc.record import replace
@@ -31,6 +32,27 @@ if TYPE_CHECKING:
     from knetc.runtime.losses import Loss
 
 
+_COMPUTE = ("forw", "sforw", "forwseq", "back", "sback", "backseq")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _whole(method: Method) -> Method:
+    """A method that leaves the model as it was where no memory is left for it, but for the values of the last call."""
+
+    @functools.wraps(method)
+    def call(self: Model, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (MemoryError, KnetMemoryError) as error:
+            if method.__name__ in _COMPUTE:
+                self._order.lost(gradients=method.__name__ == "back")
+            if isinstance(error, KnetMemoryError):
+                raise
+            raise KnetMemoryError(f"out of memory in {method.__name__}: {error}") from None
+
+    return cast(Method, call)
+
+
 class Model:
     """A model that computes and trains. Made by `knetc.compile`; every method is a function of `knetc` too."""
 
@@ -45,6 +67,7 @@ class Model:
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
+    @_whole
     def forw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
@@ -58,12 +81,14 @@ class Model:
         setting = check.setting(conditions, self._engine.lowered.conditions)
         return self._run("forw", setting, *self._inputs("forw", inputs))
 
+    @_whole
     def sforw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
         return self._run("sforw", setting, *self._inputs("sforw", inputs))
 
+    @_whole
     def forwseq(self, xs: Any, /, **conditions: bool) -> Any:
         """T calls of `sforw`: `xs` is an array with time as an extra last dimension, or a list of the steps' inputs.
 
@@ -151,6 +176,7 @@ class Model:
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
+    @_whole
     def back(
         self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
     ) -> Tensor | list[Tensor] | None:
@@ -169,6 +195,7 @@ class Model:
         self._order.went_back(pop=False)
         return self._dx(getdx, wanted, found, call)
 
+    @_whole
     def sback(
         self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
     ) -> Tensor | list[Tensor] | None:
@@ -181,6 +208,7 @@ class Model:
         kind, gold, masked = self._target(call, ygold, loss, mask)
         return self._pop(call, kind, gold, masked, getdx, self._wanted(getdx))
 
+    @_whole
     def backseq(self, ys: Any, loss: Loss | str | None = None, mask: Any = None) -> None:
         """T calls of `sback`, the last step first. `ys` and `mask`: an array with time as an extra last dimension, or a
         list with an entry (or None) a step. Raises as `sback`, before the first step is taken off.
@@ -246,6 +274,7 @@ class Model:
 
     # --- training -----------------------------------------------------------------------------------------------------
 
+    @_whole
     def update(self, gclip: float = 0, gscale: float = 1) -> None:
         """Moves every parameter against its gradient by its training options (LANGUAGE.md §9).
 
@@ -321,6 +350,7 @@ class Model:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
+    @_whole
     def get(self, name: str) -> Tensor:
         """A copy of a variable: a parameter (`"w"`, nested `"c1/w"`), state, an input or any variable of the last
         call, `"return"` for the model's value. Raises KnetNameError for an unknown name, KnetStateError where it has no
@@ -339,6 +369,7 @@ class Model:
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
 
+    @_whole
     def set(self, name: str, array: Any) -> None:
         """Overwrites a parameter or a state variable. Raises KnetNameError, KnetTypeError, KnetShapeError."""
         self._check_name(name)
