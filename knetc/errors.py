@@ -51,6 +51,18 @@ class Span(Record):
     end_column: int
     via: Span | None = None
 
+    def __init__(
+        self, source: Source, line: int, column: int, end_line: int, end_column: int, via: Span | None = None
+    ) -> None:
+        # A source has more of these than of anything else: written out, this takes half the time of Record's.
+        mine = self.__dict__
+        mine["source"] = source
+        mine["line"] = line
+        mine["column"] = column
+        mine["end_line"] = end_line
+        mine["end_column"] = end_column
+        mine["via"] = via
+
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}:{self.column}"
 

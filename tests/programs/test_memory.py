@@ -120,7 +120,8 @@ LIMITED = """
 import resource, sys
 import numpy as np
 import knetc
-net = knetc.compile("@knet function f(x)\\n h = wbf(x; out=500)\\n return wbf(h; out=10, f=:soft)\\nend", backend="numpy")
+source = "@knet function f(x)\\n h = wbf(x; out=500)\\n return wbf(h; out=10, f=:soft)\\nend"
+net = knetc.compile(source, backend="numpy")
 small = np.random.default_rng(0).normal(size=(784, 5)).astype(np.float32)
 large = np.ones((784, 200_000), np.float32, order="F")
 before = net.forw(small)
