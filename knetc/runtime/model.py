@@ -20,8 +20,10 @@ from knetc.ir.program import Program
 from knetc.ir.types import N, PartialDims, Type
 from knetc.record import replace
 from knetc.runtime import check
+from knetc.runtime import train as runs
 from knetc.runtime.engine import Engine
 from knetc.runtime.executable import TrainingOptions
+from knetc.runtime.gradcheck import gradcheck
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, Order, count
 from knetc.runtime.signature import parameters
@@ -321,32 +323,9 @@ class Model:
         """Random draws from here on are keyed by `seed`; the parameters stay."""
         self._engine.set_seed(check.seed(seed))
 
-    def train(
-        self,
-        data: Any,
-        loss: Loss | str,
-        epochs: int = 1,
-        gclip: float = 0,
-        seqlength: int | None = None,
-        progress: bool = True,
-        **conditions: bool,
-    ) -> list[float]:
-        """A whole run of training; see `knetc.runtime.train.train`."""
-        from knetc.runtime.train import train
-
-        return train(self, data, loss, epochs, gclip, seqlength, progress, conditions)
-
-    def test(self, data: Any, loss: Loss | str) -> float:
-        """The average loss over a data set; see `knetc.runtime.train.test`."""
-        from knetc.runtime.train import test
-
-        return test(self, data, loss)
-
-    def gradcheck(self, x: Any, y: Any, loss: Loss | str, **conditions: bool) -> float:
-        """The worst relative error of the gradients; see `knetc.runtime.gradcheck.gradcheck`."""
-        from knetc.runtime.gradcheck import gradcheck
-
-        return gradcheck(self, x, y, loss, conditions)
+    train = runs.train
+    test = runs.test
+    gradcheck = gradcheck
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
