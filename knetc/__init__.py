@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         KnetError,
         KnetInternalError,
         KnetLimitation,
+        KnetMemoryError,
         KnetNameError,
         KnetShapeError,
         KnetStateError,
@@ -71,8 +72,8 @@ if TYPE_CHECKING:
     )
 
 _ERRORS = (
-    "KnetEnvironmentError KnetError KnetInternalError KnetLimitation KnetNameError KnetShapeError KnetStateError "
-    "KnetSyntaxError KnetTypeError"
+    "KnetEnvironmentError KnetError KnetInternalError KnetLimitation KnetMemoryError KnetNameError KnetShapeError "
+    "KnetStateError KnetSyntaxError KnetTypeError"
 )
 _FUNCTIONS = (
     "back backseq clean forw forwseq get gnorm grad gradcheck params reset sback set setp setseed sforw state summary "
@@ -115,6 +116,7 @@ __all__ = [
     "KnetError",
     "KnetInternalError",
     "KnetLimitation",
+    "KnetMemoryError",
     "KnetNameError",
     "KnetShapeError",
     "KnetStateError",

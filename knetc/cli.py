@@ -93,6 +93,7 @@ def _run(argv: list[str]) -> int:
         level=args.level,
         math=args.math,
         arch=args.arch,
+        prefix=args.prefix or "",
         observers=(observer,),
     )
     program = driver.optimise(program, options, stop_after="state")
@@ -152,6 +153,7 @@ def _parser() -> _Parser:
     p.add_argument("--loss", choices=["quadloss", "softloss", "none"], help="where the backward pass starts")
     p.add_argument("--dtype", choices=["f32", "f64"], default="f32", help="element type")
     p.add_argument("--math", choices=["fp32", "tf32"], default="fp32", help="matrix units: full precision or TF32")
+    p.add_argument("--prefix", metavar="NAME", type=_prefix, help="what C names begin with (default: the model)")
     p.add_argument("--arch", metavar="sm_NN", type=_architecture, default="sm_90", help="GPU architecture for --build")
     p.add_argument("--emit", choices=list(ENDINGS), default="cu", help="what to write")
     for level in (0, 1, 2):
@@ -279,6 +281,16 @@ def _read(path: str) -> Source:
 def _architecture(text: str) -> str:
     if not re.fullmatch(r"sm_[1-9][0-9]+[af]?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no architecture such as sm_90")
+    return text
+
+
+def _prefix(text: str) -> str:
+    from knetc.codegen.names import PREFIXES_IN_USE
+
+    if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot begin a name of C, as lenet does in lenet_forward")
+    if text in PREFIXES_IN_USE:
+        raise argparse.ArgumentTypeError(f"the emitted file itself uses names that begin with {text}_")
     return text
 
 

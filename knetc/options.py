@@ -13,7 +13,8 @@ class Options(Record):
 
     `inputs`: the dims of each input, N for the batch, None for an input whose dims are to be inferred. `losses`: which
     backward programs are made (of `ir.program.LOSSES`). `dtype`: `f32` or `f64`. `level`: 0 to 2, as `-O`. `math`:
-    `fp32` or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`.
+    `fp32` or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`. `prefix`: what every name of the C interface
+    begins with; empty for the model's name.
     """
 
     inputs: tuple[PartialDims | None, ...] = ()
@@ -22,6 +23,7 @@ class Options(Record):
     level: int = 2
     math: str = "fp32"
     arch: str = "sm_90"
+    prefix: str = ""
     observers: tuple[object, ...] = ()
 
     uncompared: ClassVar[frozenset[str]] = frozenset({"observers"})

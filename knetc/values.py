@@ -7,6 +7,7 @@ and hashable, and none needs NumPy.
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import TypeAlias
 
@@ -128,3 +129,38 @@ CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING = Symbol(CUDNN_CONSTANTS[3])
 CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING = Symbol(CUDNN_CONSTANTS[4])
 
 Value: TypeAlias = "int | float | bool | str | None | Symbol | Array | Range | Filler | tuple[Value, ...]"
+
+_LONGEST = 60  # of a value's text
+_MOST_ENTRIES = 8  # of a tuple
+
+
+def show(value: Value) -> str:
+    """A value as Knet writes it, cut where it is long."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Symbol):
+        text = str(value) if value in CUDNN_CONSTANTS else f":{value}"
+    elif isinstance(value, str):
+        text = f'"{value}"'
+    elif isinstance(value, tuple):
+        return _show_tuple(value)
+    elif isinstance(value, Range):
+        text = f"{show(value.start)}:{show(value.stop)}"
+    elif isinstance(value, Array):
+        text = f"an array of dims {show(value.dims)}"
+    elif isinstance(value, Filler):
+        text = f"{type(value).__name__}({','.join(show(getattr(value, f)) for f in value.field_names)})"
+    elif isinstance(value, int) and value.bit_length() > 1000:  # Python writes no number of thousands of digits
+        text = "a number of over 300 digits"
+    elif isinstance(value, float) and not math.isfinite(value):
+        text = "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
+    else:
+        text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _show_tuple(value: tuple[Value, ...]) -> str:
+    inside = ",".join(map(show, value[:_MOST_ENTRIES])) + (",…" if len(value) > _MOST_ENTRIES else "")
+    return f"({inside},)" if len(value) == 1 else f"({inside})"

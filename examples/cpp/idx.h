@@ -90,12 +90,12 @@ inline Data read_file(const std::string& path) {
 }
 
 // Columns first, first+1, ... of `digits`: x [28,28,1,count], gold [10,count], both column-major.
-inline void take_batch(const Digits& digits, int first, int count, std::vector<knet_real>& x,
-                       std::vector<knet_real>& gold) {
+template <class Real>
+void take_batch(const Digits& digits, int first, int count, std::vector<Real>& x, std::vector<Real>& gold) {
   x.resize(kPixels * count);
   gold.assign(size_t(kClasses) * count, 0);
   const unsigned char* pixels = digits.pixels.data() + kPixels * first;
-  for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<knet_real>(pixels[i]) / 255;
+  for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<Real>(pixels[i]) / 255;
   for (int i = 0; i < count; i++) gold[size_t(kClasses) * i + digits.labels[first + i]] = 1;
 }
 

@@ -30,22 +30,22 @@ const char* const kUsage =
 // Turns the code of a knet_ function into an exception that has its text.
 void check(int code, const char* call) {
   if (code != KNET_OK)
-    throw std::runtime_error(std::string(call) + ": error " + std::to_string(code) + ", " + knet_last_error());
+    throw std::runtime_error(std::string(call) + ": error " + std::to_string(code) + ", " + lenet_last_error());
 }
 
 // A model that is freed at the end of its block.
 class Model {
  public:
-  explicit Model(unsigned long long seed) { check(knet_create(&model_, seed, nullptr), "knet_create"); }
+  explicit Model(unsigned long long seed) { check(lenet_create(&model_, seed, nullptr), "lenet_create"); }
   ~Model() {
-    if (knet_destroy(model_) != KNET_OK) std::fprintf(stderr, "knet_destroy: %s\n", knet_last_error());
+    if (lenet_destroy(model_) != KNET_OK) std::fprintf(stderr, "lenet_destroy: %s\n", lenet_last_error());
   }
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
-  operator knet_model*() const { return model_; }
+  operator lenet_model*() const { return model_; }
 
  private:
-  knet_model* model_ = nullptr;
+  lenet_model* model_ = nullptr;
 };
 
 double number(const std::string& option, const std::string& text) {
@@ -97,32 +97,32 @@ Settings read_settings(int argc, char** argv) {
 }
 
 // One pass over the training digits, or fewer steps; the last minibatch may be smaller. `step` counts on.
-void train(knet_model* model, const idx::Digits& digits, const Settings& s, long& step) {
-  std::vector<knet_real> x, gold;
+void train(lenet_model* model, const idx::Digits& digits, const Settings& s, long& step) {
+  std::vector<lenet_real> x, gold;
   for (long first = 0; first < digits.count() && (!s.steps || step < s.steps); first += s.batch) {
     const int batch = static_cast<int>(std::min(s.batch, digits.count() - first));
     idx::take_batch(digits, static_cast<int>(first), batch, x, gold);
-    const knet_real* inputs[] = {x.data()};
+    const lenet_real* inputs[] = {x.data()};
     const bool shown = ++step % s.every == 0 || step == 1;
-    knet_real loss = 0;
-    check(knet_forward(model, KNET_NO_CONDITION, inputs, batch, nullptr), "knet_forward");
-    check(knet_backward(model, KNET_SOFTLOSS, gold.data(), nullptr, 0, shown ? &loss : nullptr), "knet_backward");
-    check(knet_update(model, 0, 1), "knet_update");
+    lenet_real loss = 0;
+    check(lenet_forward(model, KNET_NO_CONDITION, inputs, batch, nullptr), "lenet_forward");
+    check(lenet_backward(model, KNET_SOFTLOSS, gold.data(), nullptr, 0, shown ? &loss : nullptr), "lenet_backward");
+    check(lenet_update(model, 0, 1), "lenet_update");
     if (shown) std::printf("step %ld loss %.9g\n", step, static_cast<double>(loss));
-    else check(knet_synchronize(model), "knet_synchronize");  // x and gold are filled again
+    else check(lenet_synchronize(model), "lenet_synchronize");  // x and gold are filled again
   }
 }
 
 // The share of digits whose largest output is not their label.
-double error_rate(knet_model* model, const idx::Digits& digits, const Settings& s) {
-  std::vector<knet_real> x, gold, y;
+double error_rate(lenet_model* model, const idx::Digits& digits, const Settings& s) {
+  std::vector<lenet_real> x, gold, y;
   long wrong = 0;
   for (long first = 0; first < digits.count(); first += s.batch) {
     const int batch = static_cast<int>(std::min(s.batch, digits.count() - first));
     idx::take_batch(digits, static_cast<int>(first), batch, x, gold);
     y.resize(gold.size());
-    const knet_real* inputs[] = {x.data()};
-    check(knet_forward(model, KNET_NO_CONDITION, inputs, batch, y.data()), "knet_forward");
+    const lenet_real* inputs[] = {x.data()};
+    check(lenet_forward(model, KNET_NO_CONDITION, inputs, batch, y.data()), "lenet_forward");
     for (int i = 0; i < batch; i++) {
       const auto column = y.begin() + i * idx::kClasses;
       wrong += std::max_element(column, column + idx::kClasses) - column != digits.labels[first + i];
@@ -135,8 +135,8 @@ int run(const Settings& s) {
   const idx::Data data = s.digits.empty() ? idx::read_folder(s.folder) : idx::read_file(s.digits);
   std::printf("%d digits to train on, %d to test on\n", data.train.count(), data.test.count());
   Model model(s.seed);
-  check(knet_set_option(model, nullptr, "lr", s.lr), "knet_set_option");
-  check(knet_set_option(model, nullptr, "momentum", s.momentum), "knet_set_option");
+  check(lenet_set_option(model, nullptr, "lr", s.lr), "lenet_set_option");
+  check(lenet_set_option(model, nullptr, "momentum", s.momentum), "lenet_set_option");
   long step = 0;
   for (long epoch = 1; epoch <= s.epochs && (!s.steps || step < s.steps); epoch++) {
     train(model, data.train, s, step);
@@ -144,9 +144,9 @@ int run(const Settings& s) {
     std::fflush(stdout);
   }
   const double error = error_rate(model, data.test, s);
-  check(knet_save(model, s.save.c_str()), "knet_save");
+  check(lenet_save(model, s.save.c_str()), "lenet_save");
   Model second(s.seed + 1);  // other parameters until those of the file are in
-  check(knet_load(second, s.save.c_str()), "knet_load");
+  check(lenet_load(second, s.save.c_str()), "lenet_load");
   const double loaded = error_rate(second, data.test, s);
   std::printf("saved to %s: test error %.6f, loaded: test error %.6f\n", s.save.c_str(), error, loaded);
   if (loaded == error) return 0;

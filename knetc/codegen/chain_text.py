@@ -21,6 +21,7 @@ from knetc.ir.program import Instr
 from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise, Piece, registry
 from knetc.record import Record
+from knetc.values import show
 
 # The names that the lines and the pasted pieces use themselves.
 _RESERVED = (
@@ -66,7 +67,7 @@ def call_text(instr: Instr) -> str:
     """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
     op = registry()[instr.op]
     attrs = [
-        f"{key}={value!r}" for key, value in instr.attrs if key in op.keywords and value != op.keywords[key].default
+        f"{key}={show(value)}" for key, value in instr.attrs if key in op.keywords and value != op.keywords[key].default
     ]
     return f"{instr.op}({', '.join(op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
 

@@ -15,6 +15,7 @@ from knetc.codegen.spec import Module
 from knetc.errors import Span
 from knetc.ir.plan import Plan, Unit, flat
 from knetc.ir.program import Instr
+from knetc.values import show
 
 REPORT_BATCH = 100
 _MOST_PLACES = 6
@@ -91,7 +92,7 @@ def header_lines(module: Module) -> list[str]:
         lines += ["", f"Source, {os.path.basename(program.source.name)}:", ""]
         lines += [f"  {line.rstrip()}".rstrip() for line in program.source.text.rstrip("\n").split("\n")]
     if program.keywords:
-        lines += ["", "Keywords: " + ", ".join(f"{key}={value!r}" for key, value in program.keywords)]
+        lines += ["", "Keywords: " + ", ".join(f"{key}={show(value)}" for key, value in program.keywords)]
     lines += ["", *memory_lines(module.plan)]
     return [comment_text(line) for line in lines]
 

@@ -24,7 +24,7 @@ from knetc.cache import cached, content, entry
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.fill import CLOCK
 from knetc.codegen.functions import WIDTH, functions, initial, set_clock, trained, wrapped
-from knetc.codegen.names import spell
+from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
 from knetc.errors import KnetInternalError
@@ -44,7 +44,7 @@ def emit_header(program: Program, options: Options) -> str:
     module = Module(make_plan(program), options, _render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
-    context = {**_interface_context(module), "title": title, "guard": name.upper(), "file": name}
+    context = {**_interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
     return _render("header.h.j2", context) + "\n"
 
 
@@ -192,9 +192,9 @@ def _chosen(features: set[str], pieces: dict[str, str]) -> list[str]:
     return [text for feature, text in pieces.items() if feature in features]
 
 
-def _entry(name: str, signature: str) -> str:
+def _entry(member: str, name: str, signature: str) -> str:
     """A kernel in the list of kernels, a macro, so that a line that goes on ends in a backslash."""
-    lines = wrapped(f"K({name}, ({signature}))".replace(", ", ",\n").split("\n"), WIDTH - 8)
+    lines = wrapped(f"K({member}, {name}, ({signature}))".replace(", ", ",\n").split("\n"), WIDTH - 8)
     return " \\\n    ".join(lines)
 
 
@@ -203,9 +203,10 @@ def _interface_context(module: Module) -> dict[str, Any]:
     result = {v.result.type for v in plan.variants if v.result is not None}
     return {
         "real": module.real,
+        "prefix": module.prefix,
         "conditions": [
-            {"name": name, "label": spell(name).upper().strip("_"), "bit": 1 << k}
-            for k, name in enumerate(plan.program.conditions)
+            {"name": name, "label": label, "bit": 1 << k}
+            for k, (name, label) in enumerate(condition_labels(module.prefix, plan.program.conditions))
         ],
         "parameter_names": _listing([f'"{p.buffer.name}"' for p in plan.params]) or "there is none",
         "state_names": _listing([b.name for b in plan.states]) or "there is none",
@@ -243,11 +244,11 @@ def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
     body = _render(f"kernels/{spec.template}.cu.j2", dict(spec.fields))
     restricted = ", ".join(p.replace("* ", "* __restrict__ ") for p in spec.signature)
-    head = f"__global__ void __launch_bounds__(256) {use.name}_kernel({restricted}) {{"
+    name = f"{module.prefix}_{use.name}_kernel"
+    head = f"__global__ void __launch_bounds__(256) {name}({restricted}) {{"
     return {
-        "name": use.name,
         "comment": [spec.formula, *where(use.instrs)],
         "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),
-        "entry": _entry(use.name, ", ".join(spec.signature)),
+        "entry": _entry(use.name, name, ", ".join(spec.signature)),
         "body": body,
     }

@@ -13,7 +13,7 @@ from knetc.codegen.describe import step_lines
 from knetc.codegen.fill import fill
 from knetc.codegen.index import count
 from knetc.codegen.kernels import lower_unit
-from knetc.codegen.names import spell
+from knetc.codegen.names import Names, spell
 from knetc.codegen.spec import KernelSpec, Module, Statement
 from knetc.codegen.tables import buffer_row
 from knetc.errors import KnetLimitation
@@ -38,13 +38,12 @@ def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
 
 def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The forward and backward functions in order, and the table by which a backward pass is found."""
-    functions: list[dict[str, Any]] = []
+    names = Names()
+    functions = [_forward(module, v, names) for v in module.plan.variants]
     backwards: list[dict[str, Any]] = []
-    for v in module.plan.variants:
-        functions.append(_forward(module, v))
     for k, v in enumerate(module.plan.variants):
         for b in v.backward:
-            functions.append(_backward(module, v, b))
+            functions.append(_backward(module, v, b, names))
             gold = _gold(b)
             backwards.append(
                 {
@@ -59,9 +58,9 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     return functions, backwards
 
 
-def forward_name(v: VariantPlan) -> str:
-    """The C name of a variant's forward function."""
-    return "_".join(("forward", *map(spell, v.label)))
+def _name(names: Names, start: str, v: VariantPlan) -> str:
+    """The C name of a variant's function: `forward_dropout`; two variants may be spelled alike, as θ and theta are."""
+    return names.unique("_".join((start, *map(spell, v.label))))
 
 
 def _when(v: VariantPlan, plan: Plan) -> str:
@@ -70,17 +69,17 @@ def _when(v: VariantPlan, plan: Plan) -> str:
     return f" where {' and '.join(v.label)}" if v.label else " where no condition holds"
 
 
-def _forward(module: Module, v: VariantPlan) -> dict[str, Any]:
+def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
     lines = list(_lines(module, v.forward))
     return {
-        "name": forward_name(v),
+        "name": _name(names, "forward", v),
         "comment": f"The forward pass{_when(v, module.plan)}.",
         "parameters": "knet_model* m",
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
     }
 
 
-def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]:
+def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
     lines = list(_lines(module, b.steps))
     lines += [f"if (want & {_bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
     reached = frozenset(b.params)
@@ -95,7 +94,7 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan) -> dict[str, Any]
         f"unsigned long long{' want' if '(want &' in text else ''}",
     ]
     return {
-        "name": "_".join(("backward", b.loss, *map(spell, v.label))),
+        "name": _name(names, f"backward_{b.loss}", v),
         "comment": f"The backward pass from {_START[b.loss]}{_when(v, module.plan)}.",
         "parameters": ", ".join(parameters),
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
@@ -197,14 +196,14 @@ def trained(module: Module) -> dict[str, Any]:
     ]
     kernels = {}
     if found:
-        real = module.real
+        real, options = module.real, f"{module.prefix}_training"
         module.features.update(("math", "reduce", "partials"))
         fields = (("real", real),)
         kernels["update"] = module.kernel(
             KernelSpec(
                 "update",
                 "update",
-                (f"{real}* w", f"const {real}* dw", "const double* squares", "const knet_training* training", "int n"),
+                (f"{real}* w", f"const {real}* dw", "const double* squares", f"const {options}* training", "int n"),
                 "w -= lr * dw, where dw goes through the options of the parameter",
                 fields,
             )
@@ -228,13 +227,13 @@ def trained(module: Module) -> dict[str, Any]:
             )
         )
         kernels["set_training"] = module.kernel(
-            KernelSpec("set_training", "set_training", ("knet_training* to", "knet_training t"), "*to = t")
+            KernelSpec("set_training", "set_training", (f"{options}* to", f"{options} t"), "*to = t")
         )
         kernels["count_adam"] = module.kernel(
             KernelSpec(
                 "count_adam",
                 "count_adam",
-                ("knet_training* training", "int n"),
+                (f"{options}* training", "int n"),
                 "one step more of each parameter that Adam trains, and the corrections for it",
                 fields,
             )

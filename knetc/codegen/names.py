@@ -7,6 +7,7 @@ which write these identifiers. The same names asked for in the same order give t
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 # What C++ and CUDA reserve, what the headers in use define as macros, and the names the templates themselves use.
 _RESERVED_WORDS = """
@@ -53,6 +54,30 @@ def _spell_letter(c: str) -> str:
     return f"u{ord(c):04x}"
 
 
+# With these a public name (`run_forward`, `check_model`) would be one that the emitted file uses itself.
+PREFIXES_IN_USE = ("knet", "check", "close", "conv", "open", "pool", "run", "step")
+# Macros of <math.h> that a condition's label (`M_PI`: model m, condition pi) could meet.
+_MACROS = "M_E M_LOG2E M_LOG10E M_LN2 M_LN10 M_PI M_PI_2 M_PI_4 M_1_PI M_2_PI M_2_SQRTPI M_SQRT2 M_SQRT1_2"
+
+
+def interface_prefix(model: str) -> str:
+    """What every public name of a model's emitted file begins with, `lenet` in `lenet_forward`: the model's own name.
+
+    So a program may hold the files of several models.
+    """
+    return Names(PREFIXES_IN_USE).fresh(model).strip("_")
+
+
+def condition_labels(prefix: str, conditions: Iterable[str]) -> list[tuple[str, str]]:
+    """Each condition with its C constant: `dropout`, `LENET_DROPOUT`."""
+    names = Names(tuple(_MACROS.split()))
+    found = []
+    for condition in conditions:
+        label = f"{prefix}_{spell(condition)}".upper().strip("_")
+        found.append((condition, names.unique(label)))
+    return found
+
+
 class Names:
     """Gives out identifiers, each once: a second value of the same spelling gets `_2`, `_3`, …"""
 
@@ -62,7 +87,10 @@ class Names:
 
     def fresh(self, name: str) -> str:
         """An identifier for `name` that was not given out before."""
-        base = spell(name)
+        return self.unique(spell(name))
+
+    def unique(self, base: str) -> str:
+        """`base`, or with the next number where it was given out before."""
         found = base
         number = self._next.get(base, 2)
         while found in self._used:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from knetc.codegen.names import Names
+from knetc.codegen.names import Names, interface_prefix
 from knetc.ir.plan import Buffer, Plan, Step
 from knetc.ir.program import Instr
 from knetc.options import Options
@@ -121,6 +121,7 @@ class Module:
         self.options = options
         self.dtype = plan.program.dtype
         self.real = REAL[self.dtype]
+        self.prefix = options.prefix or interface_prefix(plan.program.name)
         self.kernels: dict[tuple[object, ...], KernelUse] = {}
         self.convs: dict[tuple[object, ...], LibraryShape] = {}
         self.pools: dict[tuple[object, ...], LibraryShape] = {}

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from knetc.values import FILLERS, Array, Range, Symbol, Value
+from knetc.values import FILLERS, Array, Range, Symbol, Value, show
 
 MAX_ELEMENTS = 10**6
 _LOW, _HIGH = -(2**63), 2**63 - 1
@@ -22,26 +22,6 @@ Number: TypeAlias = int | float
 
 class Fault(Exception):
     """What is wrong with an operation; the caller knows where it stands."""
-
-
-def show(value: Value) -> str:
-    """A value as Knet writes it, cut where it is long."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Symbol):
-        return f":{value}"
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, tuple):
-        inside = ", ".join(map(show, value[:8])) + (", …" if len(value) > 8 else "")
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if isinstance(value, Range):
-        return f"{value.start}:{value.stop}"
-    if isinstance(value, Array):
-        return f"an array of dims {show(value.dims)}"
-    return repr(value)
 
 
 def is_number(value: object) -> bool:

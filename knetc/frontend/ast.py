@@ -24,7 +24,10 @@ class Node:
         cls.fields = tuple(cls.__annotations__)
 
     def __init__(self, *values: Any) -> None:
-        self.__dict__.update(zip(self.fields, values, strict=True))
+        fields = self.fields
+        if len(values) != len(fields):
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(fields)}")
+        self.__dict__.update(zip(fields, values))  # noqa: B905 (strict=True would take as long as all the rest)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen")

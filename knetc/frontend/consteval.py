@@ -11,7 +11,7 @@ from typing import NoReturn, TypeAlias
 
 from knetc.errors import KnetNameError, KnetTypeError, Note, Span
 from knetc.frontend import arith, ast
-from knetc.values import CUDNN_CONSTANTS, Range, Symbol, Value
+from knetc.values import CUDNN_CONSTANTS, Range, Symbol, Value, show
 
 # Looks a name up; raises KnetError where it is no compile-time value.
 Lookup: TypeAlias = Callable[[ast.Name], Value]
@@ -107,7 +107,7 @@ def _logic(expr: ast.Logic, lookup: Lookup) -> Value:
 def _range(expr: ast.RangeOf, lookup: Lookup) -> Value:
     start, stop = evaluate(expr.start, lookup), evaluate(expr.stop, lookup)
     if isinstance(start, bool) or isinstance(stop, bool) or not arith.is_number(start) or not arith.is_number(stop):
-        raise arith.Fault(f"a range goes from number to number, not from {arith.show(start)} to {arith.show(stop)}")
+        raise arith.Fault(f"a range goes from number to number, not from {show(start)} to {show(stop)}")
     return Range(start, stop)  # type: ignore[arg-type]
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knetc.errors import KnetTypeError
-from knetc.frontend import arith, ast
+from knetc.frontend import ast
 from knetc.frontend.consteval import evaluate
 from knetc.frontend.scope import Scope
 from knetc.ir.program import NEVER, Guard, guard_not
+from knetc.values import show
 
 
 def condition(expr: ast.Expr, scope: Scope, found: set[str]) -> Guard | bool:
@@ -34,7 +35,7 @@ def condition(expr: ast.Expr, scope: Scope, found: set[str]) -> Guard | bool:
         )
     value = evaluate(expr, scope.constant)
     if not isinstance(value, bool):
-        raise KnetTypeError(f"'if' wants true or false, not {arith.show(value)}", expr.span)
+        raise KnetTypeError(f"'if' wants true or false, not {show(value)}", expr.span)
     return value
 
 

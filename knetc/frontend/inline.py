@@ -20,7 +20,7 @@ from knetc.frontend.scope import NOTHING, Keyword, Nothing, Operand, Poisoned, S
 from knetc.frontend.tasks import Task, run
 from knetc.ir.program import NEVER, guard_and, guard_not
 from knetc.ops.base import OpDef
-from knetc.values import Value
+from knetc.values import Value, show
 
 MAX_REPEAT = 100_000
 MAX_CALLS = 100
@@ -67,6 +67,8 @@ class Inliner:
         for name, span in scope.read.items():
             if name not in scope.written:
                 note = Note("this assignment never runs", scope.function.assigned[name])
+                if name in scope.itself:
+                    note = Note(f"this gives '{name}' the value that it has", scope.itself[name])
                 self._out.report(KnetNameError(f"'{name}' is read, but nothing ever writes it", span, [note]), scope)
                 scope.failed = True
 
@@ -114,6 +116,7 @@ class Inliner:
         if value.name != target:
             self._out.write(scope, target, "let", (value.name,), (), statement.span)
         elif isinstance(statement.value, ast.Name):
+            scope.itself.setdefault(statement.target, statement.span)
             return  # y = y writes nothing
         scope.assign_array(statement.target)
 
@@ -128,7 +131,7 @@ class Inliner:
                 self._out.write(scope, scope.result, "let", (value.name,), (), statement.span)
             scope.returned = True
         elif not isinstance(value, Nothing):
-            raise KnetTypeError(f"a @knet function returns an array, not {arith.show(value)}", statement.span)
+            raise KnetTypeError(f"a @knet function returns an array, not {show(value)}", statement.span)
         scope.guard = NEVER
 
     def _evaluate(self, scope: Scope, statement: ast.Evaluate) -> Task:
@@ -197,7 +200,7 @@ class Inliner:
         assert isinstance(expr, ast.Binary)
         left = yield self._operand(scope, expr.left)
         right = yield self._operand(scope, expr.right)
-        return self._binary(scope, expr.op, left, right, expr.span, target)
+        return self._binary(scope, expr.op, left, right, expr.span, expr.right.span, target)
 
     def _chain(self, scope: Scope, expr: ast.Chain, target: str | None) -> Task:
         first = expr.first
@@ -210,12 +213,14 @@ class Inliner:
             right = (yield self._operand(scope, operand)) if composed else self._leaf(scope, operand)
             end = operand.span
             span = Span(start.source, start.line, start.column, end.end_line, end.end_column)
-            left = self._binary(scope, op, left, right, span, target if i == last else None)
+            left = self._binary(scope, op, left, right, span, end, target if i == last else None)
         return left
 
-    def _binary(self, scope: Scope, op: str, a: Operand, b: Operand, span: Span, target: str | None) -> Operand:
+    def _binary(
+        self, scope: Scope, op: str, a: Operand, b: Operand, span: Span, b_span: Span, target: str | None
+    ) -> Operand:
         if isinstance(a, Var) or isinstance(b, Var):
-            return operators.binary(self._emitter(scope), op, a, b, span, target)
+            return operators.binary(self._emitter(scope), op, a, b, span, b_span, target)
         return _computed(span, arith.binary, op, a, b)
 
     def _emitter(self, scope: Scope) -> operators.Emitter:
@@ -252,9 +257,7 @@ class Inliner:
         if name in scope.constants:
             value = scope.constants[name]
             if not isinstance(value, str):
-                raise KnetTypeError(
-                    f"'{name}' is {arith.show(value)} here, not the name of an operator", call.name_span
-                )
+                raise KnetTypeError(f"'{name}' is {show(value)} here, not the name of an operator", call.name_span)
             return self._operator(value, False, call.name_span, f"in the place of '{name}': ")
         if name in scope.function.positional:
             raise KnetTypeError(f"'{name}' is an array here, not an operator", call.name_span)
@@ -271,20 +274,27 @@ class Inliner:
         raise KnetNameError(f"{before}unknown operator '{name}'{did_you_mean(name, self._library.names())}", span)
 
     def _keywords(self, scope: Scope, call: ast.Call) -> dict[str, Keyword]:
-        """The keyword arguments of a call, splats included; the later of two wins."""
+        """The keyword arguments of a call, splats included; the later of two wins, and the other has had its use."""
         found: dict[str, Keyword] = {}
+
+        def add(name: str, keyword: Keyword) -> None:
+            if name in found:
+                self._out.use(found[name])
+            found[name] = keyword
+
         for argument in call.args:
             value = argument.value
             if isinstance(value, ast.Splat):
                 inner = value.value
                 if not isinstance(inner, ast.Name) or inner.name != scope.function.rest:
                     raise KnetTypeError("only the collected keyword arguments of 'o...' can be handed on", value.span)
-                found.update((name, keyword.passed_on()) for name, keyword in scope.rest.items())
+                for name, keyword in scope.rest.items():
+                    add(name, keyword.passed_on())
             elif argument.name is not None:
                 span = argument.span
                 key = (span.source.name, span.line, span.column, argument.name)
                 origin = scope.origins.get(value.name) if isinstance(value, ast.Name) else None
-                found[argument.name] = Keyword(evaluate(value, scope.constant), span, key, origin)
+                add(argument.name, Keyword(evaluate(value, scope.constant), span, key, origin))
         return found
 
     def _primitive(
@@ -315,12 +325,10 @@ class Inliner:
         self._out.use(operator)
         self._out.use(times)
         if not isinstance(operator.value, str):
-            raise KnetTypeError(
-                f"'frepeat' must be an operator's name, not {arith.show(operator.value)}", operator.span
-            )
+            raise KnetTypeError(f"'frepeat' must be an operator's name, not {show(operator.value)}", operator.span)
         n = times.value
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise KnetTypeError(f"'nrepeat' must be an integer of at least 1, not {arith.show(n)}", times.span)
+            raise KnetTypeError(f"'nrepeat' must be an integer of at least 1, not {show(n)}", times.span)
         if n > MAX_REPEAT:
             raise KnetLimitation(f"nrepeat={n} is too large: knetc repeats at most {MAX_REPEAT} times", times.span)
         callee = self._operator(operator.value, False, operator.span, "")
@@ -421,7 +429,7 @@ def _arrays(
     for parameter, operand, span in zip(wanted, operands, spans, strict=True):
         if not isinstance(operand, Var):
             assert not isinstance(operand, Nothing)
-            raise KnetTypeError(f"'{parameter}' of {name} must be an array, not {arith.show(operand)}", span, notes)
+            raise KnetTypeError(f"'{parameter}' of {name} must be an array, not {show(operand)}", span, notes)
         names.append(operand.name)
     return tuple(names)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from knetc.errors import KnetTypeError, Span
-from knetc.frontend import arith
 from knetc.frontend.scope import Nothing, Operand, Var
-from knetc.values import Array, Value
+from knetc.values import Array, Value, show
 
 
 class Emitter(Protocol):
@@ -28,10 +27,13 @@ def unary(emit: Emitter, op: str, a: Var, span: Span, target: str | None) -> Ope
     return emit("axpb", (a.name,), {"a": -1}, span, target) if op == "-" else a
 
 
-def binary(emit: Emitter, op: str, a: Operand, b: Operand, span: Span, target: str | None) -> Operand:
-    """`a op b` where one operand at least is an array. Raises KnetTypeError where there is no such operation."""
+def binary(emit: Emitter, op: str, a: Operand, b: Operand, span: Span, b_span: Span, target: str | None) -> Operand:
+    """`a op b` where one operand at least is an array; `b_span` is where b stands.
+
+    Raises KnetTypeError where there is no such operation.
+    """
     if isinstance(a, Var) and isinstance(b, Var):
-        return _arrays(emit, op, a, b, span, target)
+        return _arrays(emit, op, a, b, span, b_span, target)
     if isinstance(a, Var):
         return _array_number(emit, op, a, _number(op, b, span), span, target)
     assert isinstance(b, Var)
@@ -46,19 +48,19 @@ def _number(op: str, value: Operand, span: Span) -> int | float:
     advice = (
         "; an array of the model is made by par or arr, as in arr(init=[1.0,2.0])" if isinstance(value, Array) else ""
     )
-    raise KnetTypeError(f"'{op}' of a run-time array and {arith.show(value)} is not known{advice}", span)
+    raise KnetTypeError(f"'{op}' of a run-time array and {show(value)} is not known{advice}", span)
 
 
 _DIRECT = {"*": "dot", ".*": "mul", "+": "add", ".+": "add"}
 
 
-def _arrays(emit: Emitter, op: str, a: Var, b: Var, span: Span, target: str | None) -> Var:
+def _arrays(emit: Emitter, op: str, a: Var, b: Var, span: Span, b_span: Span, target: str | None) -> Var:
     if op in _DIRECT:
         return emit(_DIRECT[op], (a.name, b.name), {}, span, target)
     if op in ("-", ".-"):
-        return emit("add", (a.name, emit("axpb", (b.name,), {"a": -1}, span, None).name), {}, span, target)
+        return emit("add", (a.name, emit("axpb", (b.name,), {"a": -1}, b_span, None).name), {}, span, target)
     if op == "./":
-        return emit("mul", (a.name, emit("axpb", (b.name,), {"p": -1}, span, None).name), {}, span, target)
+        return emit("mul", (a.name, emit("axpb", (b.name,), {"p": -1}, b_span, None).name), {}, span, target)
     if op == "/":
         raise KnetTypeError("'/' divides by a number; two arrays are divided element by element with './'", span)
     if op in ("^", ".^"):

@@ -7,14 +7,17 @@ run reports several.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from knetc.errors import Diagnostics, KnetError, KnetLimitation, KnetSyntaxError, Note, Source
 from knetc.frontend import ast
-from knetc.frontend.build import ACTIONS, Builder
+from knetc.frontend.build import ACTIONS, SPANLESS, Builder
 from knetc.frontend.lexer import MAX_NESTING, Item, Lexer, Places, Token, opens_block
 from knetc.frontend.tables import END, Tables, load
 
@@ -83,11 +86,24 @@ def parse(source: Source) -> ast.File:
     Raises KnetSyntaxError with every fault found, KnetLimitation where it nests too deeply.
     """
     reader = _Reader(source)
-    if source.name.endswith(".jl"):
-        reader.julia()
-    else:
-        reader.file()
+    with _no_collection():
+        if source.name.endswith(".jl"):
+            reader.julia()
+        else:
+            reader.file()
     return reader.result()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Puts off the collection of cycles: it would look through all nodes again and again, and they make none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def parse_block(source: Source, start: int) -> ast.Definition:
@@ -237,7 +253,8 @@ class _Machine:
         tokens, position = stream.tokens, stream.next
         while True:
             token = tokens[position]
-            action = state_of(states[-1]).get(token.kind)
+            kind = token.kind
+            action = state_of(states[-1]).get(kind)
             if action is None:
                 stream.next = position
                 return token
@@ -247,30 +264,32 @@ class _Machine:
                 position += 1
             else:
                 self._reduce(-action - 1, token)
-                if states[-1] == self._end and token.kind == END:
+                if states[-1] == self._end and kind == END:
                     return None
 
     def _reduce(self, number: int, token: Token) -> None:
-        rule = self._tables.rules[number]
-        values = self._values
-        if rule.length == 0:
-            value = ACTIONS[rule.action](self._builder, None)
+        origin, length, action = self._tables.rules[number]
+        values, states = self._values, self._states
+        if length == 0:
+            value = ACTIONS[action](self._builder, None)
             values.append((value, token.start, token.start, 0))
-        elif rule.action:
-            parts = values[-rule.length :]
-            del values[-rule.length :]
-            del self._states[-rule.length :]
-            start, end = parts[0][1], parts[-1][2]
-            depth = max(part[3] for part in parts) + (rule.action in _NESTING)
-            span = self._builder.places.span(start, end)
-            if depth > MAX_NESTING:
-                raise KnetLimitation(f"nested too deeply: knetc reads at most {MAX_NESTING} levels", span)
-            value = ACTIONS[rule.action](self._builder, span, *(part[0] for part in parts))
+        elif action:
+            parts = values[-length:]
+            del values[-length:], states[-length:]
+            start, end, depth = parts[0][1], parts[-1][2], 0
+            for part in parts:
+                if part[3] > depth:
+                    depth = part[3]
+            span = None if action in SPANLESS else self._builder.places.span(start, end)
+            if action in _NESTING:
+                depth += 1
+                if depth > MAX_NESTING:
+                    raise KnetLimitation(f"nested too deeply: knetc reads at most {MAX_NESTING} levels", span)
+            value = ACTIONS[action](self._builder, span, *[part[0] for part in parts])
             values.append((value, start, end, depth))
         else:
-            del values[len(values) - rule.length + 1 :]
-            del self._states[-rule.length :]
-        self._states.append(self._tables.goto(self._states[-1], rule.origin, token.kind))
+            del values[len(values) - length + 1 :], states[-length:]
+        states.append(self._tables.goto(states[-1], origin, token.kind))
 
     def recover(self, stream: _Stream) -> bool:
         """Gives up the statement at fault: back to where it began, on to its end. False where it is in no statement."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NoReturn, TypeAlias
 
 from knetc.errors import KnetLimitation, KnetNameError, KnetTypeError, Note, Span
-from knetc.frontend import arith, ast
+from knetc.frontend import ast
 from knetc.frontend.consteval import CONSTANTS, did_you_mean
 from knetc.frontend.resolve import Function, Library
 from knetc.ir.program import ALWAYS, Guard
-from knetc.values import Value
+from knetc.values import Value, show
 
 
 class Var:
@@ -88,6 +88,7 @@ class Scope:
         self.rest: dict[str, Keyword] = {}
         self.read: dict[str, Span] = {}
         self.written: set[str] = set()
+        self.itself: dict[str, Span] = {}  # where a variable is assigned to itself
         self.poisoned: set[str] = set()
         self._library = library
         self._taken: set[str] = set()
@@ -191,7 +192,7 @@ class Scope:
         name = statement.target
         if name in self.written or name in self.read:
             raise KnetLimitation(
-                f"'{name}' is an array in one place and the compile-time value {arith.show(value)} here",
+                f"'{name}' is an array in one place and the compile-time value {show(value)} here",
                 statement.target_span,
             )
         self.varying.pop(name, None)

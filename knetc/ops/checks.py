@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from knetc.values import Value
+from knetc.values import Value, show
 
 
 def is_int(value: Value) -> bool:
@@ -21,12 +21,6 @@ def is_number(value: Value) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max
-
-
-def show(value: Value) -> str:
-    """A value as messages show it, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def number(value: Value) -> str | None:

@@ -25,6 +25,7 @@ from knetc.values import (
     Uniform,
     Value,
     Xavier,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ def check_filler(value: Value) -> str | None:
     if isinstance(value, Array):
         return None if value.dims and all(d > 0 for d in value.dims) else "must be an array that is not empty"
     if not isinstance(value, Filler):
-        return f"must be a filler such as Xavier() or an array, not {checks.show(value)}"
+        return f"must be a filler such as Xavier() or an array, not {show(value)}"
     for name in value.field_names:
         wrong = checks.number(getattr(value, name))
         if wrong:
-            return f"is {value!r}, whose {name} {wrong}"
+            return f"is {show(value)}, whose {name} {wrong}"
     if isinstance(value, Bernoulli) and not 0 <= value.p <= 1:
-        return f"is {value!r}, whose p must be between 0 and 1"
+        return f"is {show(value)}, whose p must be between 0 and 1"
     if isinstance(value, Gaussian) and value.std < 0:
-        return f"is {value!r}, whose std must be at least 0"
+        return f"is {show(value)}, whose std must be at least 0"
     return None
 
 

@@ -26,6 +26,9 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "nesterov": ("nesterov",),
 }
 
+TEMPORARIES = 8
+"""How many arrays of the parameter's shape `apply_update` makes at once, at the most."""
+
 EPSILON = 1e-8
 RMSPROP_DECAY = 0.9
 ADAM_BETA1, ADAM_BETA2 = 0.9, 0.999
@@ -44,6 +47,7 @@ def apply_update(
     `scale` comes from `gradient_scale`. All arithmetic is in w's element type. `scratch`, of w's shape and type, is
     overwritten where it is given; it saves making an array for the last product.
     """
+    make_slots(options, slots, w)
     real = w.dtype.type
     step = np.multiply(dw, real(scale)) if scale != 1 else dw
     if options.l1reg:
@@ -63,21 +67,22 @@ def apply_update(
     w -= step if options.lr == 1 else np.multiply(step, real(options.lr), out=scratch)
 
 
-def _slot(slots: Slots, name: str, like: Tensor) -> Tensor:
-    """The running average of that name, zero at first."""
-    if name not in slots:
-        slots[name] = np.zeros_like(like, order="F")
-    return slots[name]
+def make_slots(options: TrainingOptions, slots: Slots, w: Tensor) -> None:
+    """Makes the running averages that the options need and that there are not yet, zero."""
+    for option, names in SLOTS.items():
+        for name in names if getattr(options, option) else ():
+            if name not in slots:
+                slots[name] = np.zeros(()) if name == "adam_t" else np.zeros_like(w, order="F")
 
 
 def _adagrad(step: Tensor, slots: Slots) -> Tensor:
-    squares = _slot(slots, "adagrad", step)
+    squares = slots["adagrad"]
     squares += np.square(step)
     return step / (step.dtype.type(EPSILON) + np.sqrt(squares))
 
 
 def _rmsprop(step: Tensor, slots: Slots) -> Tensor:
-    squares, real = _slot(slots, "rmsprop", step), step.dtype.type
+    squares, real = slots["rmsprop"], step.dtype.type
     squares *= real(RMSPROP_DECAY)
     squares += real(1 - RMSPROP_DECAY) * np.square(step)
     return step / (real(EPSILON) + np.sqrt(squares))
@@ -85,8 +90,7 @@ def _rmsprop(step: Tensor, slots: Slots) -> Tensor:
 
 def _adam(step: Tensor, slots: Slots) -> Tensor:
     """Kingma and Ba 2015, algorithm 1."""
-    m, v, real = _slot(slots, "adam_m", step), _slot(slots, "adam_v", step), step.dtype.type
-    count = slots.setdefault("adam_t", np.zeros(()))
+    m, v, count, real = slots["adam_m"], slots["adam_v"], slots["adam_t"], step.dtype.type
     count += 1
     m *= real(ADAM_BETA1)
     m += real(1 - ADAM_BETA1) * step
@@ -98,14 +102,14 @@ def _adam(step: Tensor, slots: Slots) -> Tensor:
 
 
 def _momentum(step: Tensor, slots: Slots, rate: np.floating) -> Tensor:
-    last = _slot(slots, "momentum", step)
+    last = slots["momentum"]
     step = step + rate * last
     last[...] = step
     return step
 
 
 def _nesterov(step: Tensor, slots: Slots, rate: np.floating) -> Tensor:
-    velocity = _slot(slots, "nesterov", step)
+    velocity = slots["nesterov"]
     velocity *= rate
     velocity += step
     return step + rate * velocity

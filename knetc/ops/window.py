@@ -13,7 +13,7 @@ from knetc.ir.types import BatchDim, Dim, Partial, show_dims
 from knetc.lazy import np
 from knetc.ops.base import AttrMap, ShapeMismatch
 from knetc.record import Record
-from knetc.values import Value
+from knetc.values import Value, show
 
 if TYPE_CHECKING:
     from knetc.ops.base import Tensor
@@ -35,7 +35,7 @@ def per_dimension(name: str, value: Value, d: int) -> tuple[int, ...]:
     """A keyword's number or tuple as one number for each of `d` dimensions; ShapeMismatch for a tuple of others."""
     if isinstance(value, tuple):
         if len(value) != d:
-            raise ShapeMismatch(f"{name}={value!r} has {len(value)} entries, the image has {d} dimensions", [-1])
+            raise ShapeMismatch(f"{name}={show(value)} has {len(value)} entries, the image has {d} dimensions", [-1])
         return tuple(v for v in value if isinstance(v, int))
     assert isinstance(value, int)
     return (value,) * d

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from knetc.errors import KnetError
+from knetc.errors import KnetError, KnetMemoryError
 from knetc.files import reading, writing
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         except _Refused as reason:
             raise KnetError(f"{name} is refused: {reason}") from None
         except MemoryError:
-            raise KnetError(f"{name} does not fit into memory") from None
+            raise KnetMemoryError(f"{name} does not fit into memory") from None
         except Exception:  # HDF5 raises errors of nearly every kind for what makes no sense to it
             raise KnetError(f"{name} is refused: what it holds is no HDF5 data that knetc.save wrote") from None
 

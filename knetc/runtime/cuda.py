@@ -249,9 +249,9 @@ class CudaExecutable(Library):
             self._staging = Staging(self._device.driver, self._stream)
         super().__init__(program, str(build_host(source)), seed, self._stream.handle)
 
-    def _prepare(self, library: ctypes.CDLL) -> None:
-        library.knet_use_cubin.argtypes = (ctypes.c_char_p,)
-        self._call("knet_use_cubin", self._cubin)
+    def _prepare(self) -> None:
+        self._function("use_cubin").argtypes = (ctypes.c_char_p,)
+        self._call("use_cubin", self._cubin)
 
     def _call(self, name: str, *arguments: Any) -> None:
         with self._device.current():
@@ -281,13 +281,13 @@ class CudaExecutable(Library):
 
     def _wait_for(self, stream: int) -> None:
         if stream not in self._streams:
-            self._call("knet_wait_for", self._model, stream)
+            self._call("wait_for", self._model, stream)
             self._streams[stream] = None
 
     def _given(self, waited: bool) -> None:
         self._staging.taken()
         for stream in self._streams:
-            self._call("knet_make_wait", self._model, stream)
+            self._call("make_wait", self._model, stream)
         self._streams.clear()
 
     def _room(self, dims: tuple[int, ...]) -> Any:

@@ -1,7 +1,7 @@
 """Parameters in files for other tools: `knetc.export_parameters` and `knetc.import_parameters`.
 
 Two formats, told apart by the file's ending: `.safetensors`, which other frameworks read, and `.par`, the plain binary
-of the emitted C interface (`knet_save`, `knet_load`; templates/include/knet_files.h). docs/files.md describes both.
+of the emitted C interface (its `save` and `load`; templates/include/knet_files.h). docs/files.md describes both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def export_parameters(net: Model, path: str | os.PathLike[str]) -> None:
 
 
 def import_parameters(net: Model, path: str | os.PathLike[str]) -> None:
-    """Overwrites every parameter from a file that `export_parameters`, `knet_save` or another tool wrote.
+    """Overwrites every parameter from a file that `export_parameters`, the C interface or another tool wrote.
 
     The file holds the model's parameters and nothing else, in their shapes; floating-point numbers of another size are
     converted. All is checked before the first is overwritten. Raises KnetError for a file that cannot be read or is
@@ -129,7 +129,7 @@ def _pack_plain(arrays: Mapping[str, Tensor], dtype: np.dtype[Any]) -> bytes:
 def _unpack_plain(data: bytes) -> Mapping[str, Tensor]:
     body = memoryview(data)[: -_NUMBER.size]
     if not data.startswith(MARK) or len(data) < len(MARK) + _NUMBER.size:
-        raise _Unreadable("it is no file that knet_save or knetc.export_parameters wrote")
+        raise _Unreadable("it is no file that the C interface or knetc.export_parameters wrote")
     if zlib.crc32(body) != _NUMBER.unpack(data[-_NUMBER.size :])[0]:
         raise _Unreadable("it is damaged (its checksum differs)")
     cursor = _Cursor(body[len(MARK) :])

@@ -27,7 +27,7 @@ FLOOR = 1e-7
 """Norms below this count as this: smaller gradients drown in the rounding of the loss."""
 
 
-def gradcheck(net: Model, x: Any, y: Any, loss: Loss | str, conditions: Mapping[str, Any]) -> float:
+def gradcheck(net: Model, /, x: Any, y: Any, loss: Loss | str, **conditions: bool) -> float:
     """The worst relative error, over the parameters, of the gradient of `loss` against central differences.
 
     `x` and `y` are an input (a tuple where the model has several) and its desired output, or lists of time steps, run

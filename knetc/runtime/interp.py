@@ -16,7 +16,7 @@ import numpy as np
 from knetc.ir.program import GOLD, MASK, Instr, Program
 from knetc.ir.types import N
 from knetc.ops import registry
-from knetc.ops.update import Slots, apply_update, gradient_scale
+from knetc.ops.update import TEMPORARIES, Slots, apply_update, gradient_scale, make_slots
 from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Tensor, TrainingOptions
 from knetc.runtime.prepare import HELD, Clock, Code, Context, Environment, Prepared, stream
@@ -70,6 +70,13 @@ class Interpreter:
         elif not self._stack:
             self._dstate.clear()  # a new sequence: no gradient comes from a later step
         self._clock.call += 1
+        try:
+            return self._forward(setting, inputs, push)
+        except MemoryError:
+            self._clock.call -= 1
+            raise
+
+    def _forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
         batch = 1 if self._batched is None else inputs[self._batched].shape[-1]
         prepared = self._prepared.get((setting, batch)) or self._prepare(setting, batch)
         code = prepared.forward
@@ -80,21 +87,23 @@ class Interpreter:
         env.update(zip(self._inputs, inputs, strict=True))
         self._load(code, self._state, env)
         code.run(env)
-        for _, var, value in code.effects:
-            self._state[var] = _array(env[value])
+        result = prepared.variant.result
+        value = None if result is None else _array(env[result]).copy(order="F")
+        # Nothing takes memory any more: a call that finds none has left the state as it was.
+        for _, var, kept in code.effects:
+            self._state[var] = _array(env[kept])
         self._last = Record(prepared, env)
         if push:
             self._stack.append(Record(prepared, {name: env[name] for name in prepared.saved}))
         else:
             self._record = self._last
-        result = prepared.variant.result
-        return None if result is None else _array(env[result]).copy(order="F")
+        return value
 
     def backward(
         self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
     ) -> dict[int, Tensor]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
-        record = self._stack.pop() if pop else self._record
+        record = self._stack[-1] if pop else self._record
         assert record is not None, "the model calls backward after forward only"
         code = record.prepared.backward(loss, tuple(dinputs))
         env = dict(record.env)
@@ -103,24 +112,44 @@ class Interpreter:
         if not pop:
             self._grads.clear()  # their memory can serve this pass
         code.run(env)
+        grads = self._grads
         if pop and not self._own:
-            self._grads = {name: g.copy(order="F") for name, g in self._grads.items()}
-        self._own = pop
-        wanted: dict[int, Tensor] = {}
+            grads = {name: g.copy(order="F") for name, g in grads.items()}
+        fresh, added = self._gradients(code, env, grads, copy=pop)
+        wanted = {about: _array(env[name]).copy(order="F") for op, about, name in code.effects if op == "dinput"}
+        # Nothing takes memory any more: a call that finds none has left the stack and its gradients as they were.
+        if pop:
+            self._stack.pop()
+            self._dstate.update((about, _array(env[name])) for op, about, name in code.effects if op == "dkeep")
+        for about, value in added:
+            grads[about] += value
+        grads.update(fresh)
+        self._grads, self._own = grads, pop
+        return wanted
+
+    def _gradients(
+        self, code: Code, env: Environment, grads: Mapping[str, Tensor], copy: bool
+    ) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+        """The parameters' gradients of a pass: those that come new, and those to be added to the ones in `grads`."""
+        fresh: dict[str, Tensor] = {}
+        added = []
         for op, about, name in code.effects:
             if op == "dpar":
-                self._add_gradient(about, _array(env[name]))
-            elif op == "dinput":
-                wanted[about] = _array(env[name]).copy(order="F")
-            elif pop:
-                self._dstate[about] = _array(env[name])
+                value = _array(env[name])
+                if about in grads:
+                    added.append((about, value))
+                elif about in fresh:
+                    fresh[about] = fresh[about] + value
+                else:
+                    fresh[about] = value.copy(order="F") if copy else value
         for name in self._trained:
-            if name not in self._grads:
-                self._grads[name] = np.zeros_like(self._params[name])
-        return wanted
+            if name not in grads and name not in fresh:
+                fresh[name] = np.zeros_like(self._params[name])
+        return fresh, added
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
         """Changes the parameters (see `Executable.update`)."""
+        self._make_room(options)
         norm = 0.0
         if gclip > 0 or any(options[name].gclip > 0 for name in self._trained):
             norm = float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in self._grads.values())))
@@ -129,9 +158,18 @@ class Interpreter:
                 o = options[name]
                 scale = gradient_scale(norm, gclip or o.gclip, gscale * o.gscale)
                 w = self._params[name]
-                if name not in self._scratch:
-                    self._scratch[name] = np.empty_like(w)
                 apply_update(o, w, self._grads[name], self._slots[name], scale, self._scratch[name])
+
+    def _make_room(self, options: Mapping[str, TrainingOptions]) -> None:
+        """Takes all the memory that an update needs before anything changes, so that what fails changes nothing."""
+        largest = 0
+        for name in self._trained:
+            w = self._params[name]
+            largest = max(largest, w.size)
+            if name not in self._scratch:
+                self._scratch[name] = np.empty_like(w)
+            make_slots(options[name], self._slots[name], w)
+        np.empty(TEMPORARIES * largest, self._dtype)  # what comes and goes
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""
@@ -207,14 +245,6 @@ class Interpreter:
         if self._last is None:
             raise KeyError(name)
         return _array(self._last.env[self._last.prepared.names.get(name, name)])
-
-    def _add_gradient(self, name: str, value: Tensor) -> None:
-        if name not in self._grads:
-            self._grads[name] = value.copy(order="F") if self._own else value
-        elif self._own:
-            self._grads[name] += value
-        else:
-            self._grads[name] = self._grads[name] + value
 
 
 def _array(value: Any) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from knetc.errors import KnetError, KnetInternalError, KnetStateError
+from knetc.codegen.names import interface_prefix
+from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
 from knetc.ir.program import LOSSES, Program
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
@@ -26,39 +27,39 @@ ADAM_STEPS = "adam_t"
 ARGUMENT, ORDER, MEMORY = 1, 2, 3
 _SEED = 2**64 - 1
 _CALLS = 2**32 - 1
-# What says how an emitted library runs, not what it computes: settings of `knet_configure`, by environment variable.
+# What says how an emitted library runs, not what it computes: settings of `configure`, by environment variable.
 SETTINGS = {"KNETC_GRAPHS": "graphs", "KNETC_SEARCH": "search", "KNETC_DETERMINISTIC": "deterministic"}
 
 _Address = ctypes.c_void_p
 _Text = ctypes.c_char_p
-_SIGNATURES: Mapping[str, tuple[Any, ...]] = {
-    "knet_create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
-    "knet_destroy": (_Address,),
-    "knet_forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
-    "knet_backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
-    "knet_sforward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
-    "knet_sbackward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
-    "knet_update": (_Address, ctypes.c_double, ctypes.c_double),
-    "knet_set_option": (_Address, _Text, _Text, ctypes.c_double),
-    "knet_configure": (_Address, _Text, ctypes.c_int),
-    "knet_graphs": (_Address, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
-    "knet_wait_for": (_Address, _Address),
-    "knet_make_wait": (_Address, _Address),
-    "knet_reset": (_Address, ctypes.c_int),
-    "knet_clean": (_Address,),
-    "knet_set_seed": (_Address, ctypes.c_ulonglong),
-    "knet_dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
-    "knet_get": (_Address, ctypes.c_int, _Text, _Address),
-    "knet_set": (_Address, _Text, _Address),
-    "knet_set_state": (_Address, _Text, _Address, ctypes.c_int),
-    "knet_set_average": (_Address, ctypes.c_int, _Text, _Address),
-    "knet_adam_steps": (_Address, _Text, ctypes.POINTER(ctypes.c_int)),
-    "knet_set_adam_steps": (_Address, _Text, ctypes.c_int),
-    "knet_calls": (_Address, ctypes.POINTER(ctypes.c_uint)),
-    "knet_set_calls": (_Address, ctypes.c_uint),
-    "knet_save": (_Address, _Text),
-    "knet_load": (_Address, _Text),
-    "knet_synchronize": (_Address,),
+SIGNATURES: Mapping[str, tuple[Any, ...]] = {
+    "create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
+    "destroy": (_Address,),
+    "forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
+    "backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
+    "sforward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
+    "sbackward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
+    "update": (_Address, ctypes.c_double, ctypes.c_double),
+    "set_option": (_Address, _Text, _Text, ctypes.c_double),
+    "configure": (_Address, _Text, ctypes.c_int),
+    "graphs": (_Address, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
+    "wait_for": (_Address, _Address),
+    "make_wait": (_Address, _Address),
+    "reset": (_Address, ctypes.c_int),
+    "clean": (_Address,),
+    "set_seed": (_Address, ctypes.c_ulonglong),
+    "dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
+    "get": (_Address, ctypes.c_int, _Text, _Address),
+    "set": (_Address, _Text, _Address),
+    "set_state": (_Address, _Text, _Address, ctypes.c_int),
+    "set_average": (_Address, ctypes.c_int, _Text, _Address),
+    "adam_steps": (_Address, _Text, ctypes.POINTER(ctypes.c_int)),
+    "set_adam_steps": (_Address, _Text, ctypes.c_int),
+    "calls": (_Address, ctypes.POINTER(ctypes.c_uint)),
+    "set_calls": (_Address, ctypes.c_uint),
+    "save": (_Address, _Text),
+    "load": (_Address, _Text),
+    "synchronize": (_Address,),
 }
 
 
@@ -78,21 +79,26 @@ class Library:
         self._dtype: np.dtype[Any] = DTYPES[program.dtype]
         self._model = _Address(None)
         self._library = ctypes.CDLL(path)
-        self._library.knet_last_error.restype = _Text
-        for name, arguments in _SIGNATURES.items():
-            getattr(self._library, name).argtypes = arguments
+        self._prefix = interface_prefix(program.name)
+        self._function("last_error").restype = _Text
+        for name, arguments in SIGNATURES.items():
+            self._function(name).argtypes = arguments
         self._options: dict[str, TrainingOptions] = {}
         self._states = program.states()
         self._depth = 0
         self._held: dict[str, Tensor] = {}  # what the library is reading
         self._on_device = False  # whether the last forward call was given device arrays
         self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
-        self._prepare(self._library)
-        self._call("knet_create", ctypes.byref(self._model), seed & _SEED, stream)
+        self._prepare()
+        self._call("create", ctypes.byref(self._model), seed & _SEED, stream)
         self._configure()
 
-    def _prepare(self, library: ctypes.CDLL) -> None:
+    def _prepare(self) -> None:
         """What the library needs before its first model."""
+
+    def _function(self, name: str) -> Any:
+        """A C function by the part of its name after the model's."""
+        return getattr(self._library, f"{self._prefix}_{name}")
 
     def _configure(self) -> None:
         """Settings from the environment. KnetError for a value that a setting does not have."""
@@ -101,17 +107,17 @@ class Library:
             if not text:
                 continue
             try:
-                self._call("knet_configure", self._model, setting.encode(), int(text))
+                self._call("configure", self._model, setting.encode(), int(text))
             except (KnetError, ValueError):
                 raise KnetError(f"{variable}={text}: the variable is 0 or 1, and KNETC_GRAPHS may be 2") from None
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Calls a C function; its error becomes an exception with its text."""
-        code = getattr(self._library, name)(*arguments)
+        code = self._function(name)(*arguments)
         if code:
-            text = self._library.knet_last_error().decode("utf-8", "replace")
+            text = self._function("last_error")().decode("utf-8", "replace")
             if code == MEMORY:
-                raise KnetError(f"out of memory: {text}")
+                raise KnetMemoryError(f"out of memory: {text}")
             if code == ORDER:
                 raise KnetStateError(text)
             if code == ARGUMENT:
@@ -129,7 +135,7 @@ class Library:
         value = None if dims is None else self._room(dims)
         places = (_Address * max(1, len(given)))(*given)
         bits = sum(self._bits[c] for c in setting)
-        self._call("knet_sforward" if push else "knet_forward", self._model, bits, places, batch, _address(value))
+        self._call("sforward" if push else "forward", self._model, bits, places, batch, _address(value))
         self._depth += push
         self._given(waited=value is not None)
         return value
@@ -146,7 +152,7 @@ class Library:
     def _given(self, waited: bool) -> None:
         """The call has been made; `waited`: it has waited for the device, so what it was given may change."""
         if not waited:
-            self._call("knet_synchronize", self._model)
+            self._call("synchronize", self._model)
         self._held.clear()
 
     def _room(self, dims: tuple[int, ...]) -> Any:
@@ -178,7 +184,7 @@ class Library:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
         wanted = sum(1 << i for i in set(dinputs))
         arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), wanted, None)
-        self._call("knet_sbackward" if pop else "knet_backward", self._model, *arguments)
+        self._call("sbackward" if pop else "backward", self._model, *arguments)
         self._depth -= pop
         room = self._room if self._on_device else None
         found = {i: self._array(KINDS["dinput"], self.program.inputs[i].name, room) for i in dinputs}
@@ -189,7 +195,7 @@ class Library:
         """The loss's value for the last `forward`, by a backward pass."""
         value = np.zeros((), self._dtype)
         arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), 0, _address(value))
-        self._call("knet_backward", self._model, *arguments)
+        self._call("backward", self._model, *arguments)
         self._given(waited=True)
         return float(value)
 
@@ -199,13 +205,13 @@ class Library:
             known = vars(self._options.get(name, TrainingOptions()))
             for option, value in vars(wanted).items():
                 if value != known[option]:
-                    self._call("knet_set_option", self._model, name.encode(), option.encode(), float(value))
+                    self._call("set_option", self._model, name.encode(), option.encode(), float(value))
             self._options[name] = wanted
-        self._call("knet_update", self._model, gclip, gscale)
+        self._call("update", self._model, gclip, gscale)
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""
-        self._call("knet_reset", self._model, keepstate)
+        self._call("reset", self._model, keepstate)
         self._depth = 0
 
     # --- data ---------------------------------------------------------------------------------------------------------
@@ -221,20 +227,20 @@ class Library:
     def _array(self, kind: int, name: str, room: Callable[[tuple[int, ...]], Any] | None = None) -> Any:
         """A copy of an array of the library, in host memory or what `room` makes."""
         count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
-        self._call("knet_dims", self._model, kind, name.encode(), ctypes.byref(count), dims)
+        self._call("dims", self._model, kind, name.encode(), ctypes.byref(count), dims)
         array = room(tuple(dims[: count.value])) if room else np.empty(dims[: count.value], self._dtype, order="F")
-        self._call("knet_get", self._model, kind, name.encode(), _address(array))
+        self._call("get", self._model, kind, name.encode(), _address(array))
         return array
 
     def write(self, kind: str, name: str, array: Tensor) -> None:
         """Overwrites a parameter or state."""
         given = np.asfortranarray(array, self._dtype)
         if kind == "par":
-            self._call("knet_set", self._model, name.encode(), _address(given))
+            self._call("set", self._model, name.encode(), _address(given))
             return
         type = self._states[name]
         batch = given.shape[-1] if type is not None and type.batched else 1
-        self._call("knet_set_state", self._model, name.encode(), _address(given), batch)
+        self._call("set_state", self._model, name.encode(), _address(given), batch)
 
     def averages(self, parameter: str) -> dict[str, Tensor]:
         """Copies of a parameter's running averages (see `Executable.averages`)."""
@@ -243,7 +249,7 @@ class Library:
             with contextlib.suppress(KnetStateError):
                 found[name] = self._array(kind, parameter)
         steps = ctypes.c_int()
-        self._call("knet_adam_steps", self._model, parameter.encode(), ctypes.byref(steps))
+        self._call("adam_steps", self._model, parameter.encode(), ctypes.byref(steps))
         if steps.value:
             found[ADAM_STEPS] = np.array(float(steps.value))
         return found
@@ -252,14 +258,14 @@ class Library:
         """Overwrites running averages of a parameter, which `update` changes."""
         for name, average in averages.items():
             if name == ADAM_STEPS:
-                self._call("knet_set_adam_steps", self._model, parameter.encode(), int(average))
+                self._call("set_adam_steps", self._model, parameter.encode(), int(average))
             else:
                 given = np.asfortranarray(average, self._dtype)
-                self._call("knet_set_average", self._model, AVERAGES[name], parameter.encode(), _address(given))
+                self._call("set_average", self._model, AVERAGES[name], parameter.encode(), _address(given))
 
     def clean(self) -> None:
         """Frees the stack, the gradients and the values of the last call."""
-        self._call("knet_clean", self._model)
+        self._call("clean", self._model)
         self._depth = 0
 
     def stack_depth(self) -> int:
@@ -268,27 +274,27 @@ class Library:
 
     def set_seed(self, seed: int, calls: int = 0) -> None:
         """Random draws are keyed by `seed`, as after so many `calls`."""
-        self._call("knet_set_seed", self._model, seed & _SEED)
-        self._call("knet_set_calls", self._model, calls & _CALLS)
+        self._call("set_seed", self._model, seed & _SEED)
+        self._call("set_calls", self._model, calls & _CALLS)
 
     def calls(self) -> int:
         """The number of the last `forward`."""
         number = ctypes.c_uint()
-        self._call("knet_calls", self._model, ctypes.byref(number))
+        self._call("calls", self._model, ctypes.byref(number))
         return number.value
 
     def graphs(self) -> tuple[int, int]:
         """How many calls have been captured as CUDA graphs, and how many could not be."""
         captured, refused = ctypes.c_int(), ctypes.c_int()
-        self._call("knet_graphs", self._model, ctypes.byref(captured), ctypes.byref(refused))
+        self._call("graphs", self._model, ctypes.byref(captured), ctypes.byref(refused))
         return captured.value, refused.value
 
     def close(self) -> None:
         """Frees the model."""
         if self._model:
             model, self._model = self._model, _Address(None)
-            self._call("knet_destroy", model)
+            self._call("destroy", model)
 
     def __del__(self) -> None:
         if getattr(self, "_model", None):
-            self._library.knet_destroy(self._model)
+            self._function("destroy")(self._model)

@@ -16,11 +16,13 @@ import numpy as np
 from knetc.errors import KnetShapeError, KnetStateError, KnetTypeError
 from knetc.ir.program import Program
 from knetc.runtime import check
+from knetc.runtime import train as runs
 from knetc.runtime.engine import Engine
+from knetc.runtime.gradcheck import gradcheck
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, count
 from knetc.runtime.snapshot import Snapshot, restore, take
-from knetc.runtime.variables import Variables, norm
+from knetc.runtime.variables import Variables, norm, whole
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
@@ -37,6 +39,7 @@ class Model(Variables):
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
+    @whole
     def forw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
@@ -50,12 +53,14 @@ class Model(Variables):
         setting = check.setting(conditions, self._engine.lowered.conditions)
         return self._run("forw", setting, *self._inputs("forw", inputs))
 
+    @whole
     def sforw(self, /, *inputs: Any, **conditions: bool) -> Any:
         """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
         return self._run("sforw", setting, *self._inputs("sforw", inputs))
 
+    @whole
     def forwseq(self, xs: Any, /, **conditions: bool) -> Any:
         """T calls of `sforw`: `xs` is an array with time as an extra last dimension, or a list of the steps' inputs.
 
@@ -143,6 +148,7 @@ class Model(Variables):
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
+    @whole
     def back(
         self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
     ) -> Tensor | list[Tensor] | None:
@@ -161,6 +167,7 @@ class Model(Variables):
         self._order.went_back(pop=False)
         return self._dx(getdx, wanted, found, call)
 
+    @whole
     def sback(
         self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
     ) -> Tensor | list[Tensor] | None:
@@ -173,6 +180,7 @@ class Model(Variables):
         kind, gold, masked = self._target(call, ygold, loss, mask)
         return self._pop(call, kind, gold, masked, getdx, self._wanted(getdx))
 
+    @whole
     def backseq(self, ys: Any, loss: Loss | str | None = None, mask: Any = None) -> None:
         """T calls of `sback`, the last step first. `ys` and `mask`: an array with time as an extra last dimension, or a
         list with an entry (or None) a step. Raises as `sback`, before the first step is taken off.
@@ -238,6 +246,7 @@ class Model(Variables):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
+    @whole
     def update(self, gclip: float = 0, gscale: float = 1) -> None:
         """Moves every parameter against its gradient by its training options (LANGUAGE.md §9).
 
@@ -272,32 +281,9 @@ class Model(Variables):
         """Random draws from here on are keyed by `seed`; the parameters stay."""
         self._engine.set_seed(check.seed(seed))
 
-    def train(
-        self,
-        data: Any,
-        loss: Loss | str,
-        epochs: int = 1,
-        gclip: float = 0,
-        seqlength: int | None = None,
-        progress: bool = True,
-        **conditions: bool,
-    ) -> list[float]:
-        """A whole run of training; see `knetc.runtime.train.train`."""
-        from knetc.runtime.train import train
-
-        return train(self, data, loss, epochs, gclip, seqlength, progress, conditions)
-
-    def test(self, data: Any, loss: Loss | str) -> float:
-        """The average loss over a data set; see `knetc.runtime.train.test`."""
-        from knetc.runtime.train import test
-
-        return test(self, data, loss)
-
-    def gradcheck(self, x: Any, y: Any, loss: Loss | str, **conditions: bool) -> float:
-        """The worst relative error of the gradients; see `knetc.runtime.gradcheck.gradcheck`."""
-        from knetc.runtime.gradcheck import gradcheck
-
-        return gradcheck(self, x, y, loss, conditions)
+    train = runs.train
+    test = runs.test
+    gradcheck = gradcheck
 
     # --- about the model ----------------------------------------------------------------------------------------------
 
@@ -339,6 +325,7 @@ class Model(Variables):
         """The type of every element: `f32` or `f64`."""
         return self._engine.dtype
 
+    @whole
     def snapshot(self) -> Snapshot:
         """All that makes up the model between two steps of training; see `knetc.runtime.snapshot`."""
         return take(self._engine, self._options, self._state_batch)

@@ -95,6 +95,12 @@ class Order:
             self._unwinding = bool(self._stack)
             self._interrupted = self._interrupted if self._stack else ""
 
+    def lost(self, gradients: bool) -> None:
+        """No memory was left for a call: what the last forward call computed may be gone, and the `gradients`."""
+        self.last = self._forw = None
+        self._no_forw = "there was no memory for a call; call forw again"
+        self.gradients = self.gradients and not gradients
+
     def parameters_changed(self) -> None:
         """What ran before cannot be gone back through."""
         self._stale = len(self._stack)

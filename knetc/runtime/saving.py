@@ -19,6 +19,7 @@ from knetc.errors import (
     KnetEnvironmentError,
     KnetError,
     KnetInternalError,
+    KnetMemoryError,
     KnetNameError,
     KnetTypeError,
     Source,
@@ -184,8 +185,10 @@ def _options(options: dict[str, Any]) -> TrainingOptions:
 def _model(snapshot: Snapshot, backend: str, path: str | os.PathLike[str]) -> Model:
     try:
         return Model.of(snapshot, backend)
-    except (KnetEnvironmentError, KnetInternalError):
+    except (KnetEnvironmentError, KnetInternalError, KnetMemoryError):
         raise
+    except MemoryError as error:
+        raise KnetMemoryError(f"out of memory in load: {error}") from None
     except KnetError as error:
         head = Diagnostic(f"{os.fspath(path)} is refused: its model is none for this version of knetc")
         raise KnetError([head, *error.diagnostics]) from None

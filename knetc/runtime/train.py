@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 def train(
     net: Model,
+    /,
     data: Any,
     loss: Loss | str,
     epochs: int = 1,
     gclip: float = 0,
     seqlength: int | None = None,
     progress: bool = True,
-    conditions: Mapping[str, Any] | None = None,
+    **conditions: bool,
 ) -> list[float]:
     """Trains `net` on `data` for `epochs` passes; returns the loss before each update.
 
@@ -51,9 +52,9 @@ def train(
     with _stoppable() as stopped, _bar(_updates(data, seqlength, epochs), progress) as bar:
         for _ in range(epochs):
             steps = (
-                _sequence_epoch(net, data, name, gclip, seqlength, conditions or {})
+                _sequence_epoch(net, data, name, gclip, seqlength, conditions)
                 if seqlength
-                else _minibatch_epoch(net, data, name, gclip, conditions or {})
+                else _minibatch_epoch(net, data, name, gclip, conditions)
             )
             for value in steps:
                 losses.append(value)
@@ -64,7 +65,7 @@ def train(
     return losses
 
 
-def test(net: Model, data: Any, loss: Loss | str) -> float:
+def test(net: Model, /, data: Any, loss: Loss | str) -> float:
     """The average loss of `net` over the minibatches or time steps of `data`, all conditions false.
 
     Over time steps the model is reset first, and step t+1 is the desired output of step t. Raises as `forw`.

@@ -6,13 +6,14 @@ The base of `model.Model`, which computes: what is here never runs the model. Ev
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from knetc.errors import KnetNameError, KnetStateError, KnetTypeError
+from knetc.errors import KnetMemoryError, KnetNameError, KnetStateError, KnetTypeError
 from knetc.ir.types import N, PartialDims, Type
 from knetc.record import replace
 from knetc.runtime import check
@@ -22,6 +23,27 @@ from knetc.runtime.order import Order
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
+
+
+_COMPUTE = ("forw", "sforw", "forwseq", "back", "sback", "backseq")
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def whole(method: Method) -> Method:
+    """A method that leaves the model as it was where no memory is left for it, but for the values of the last call."""
+
+    @functools.wraps(method)
+    def call(self: Variables, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (MemoryError, KnetMemoryError) as error:
+            if method.__name__ in _COMPUTE:
+                self._order.lost(gradients=method.__name__ == "back")
+            if isinstance(error, KnetMemoryError):
+                raise
+            raise KnetMemoryError(f"out of memory in {method.__name__}: {error}") from None
+
+    return cast(Method, call)
 
 
 class Variables:
@@ -35,6 +57,7 @@ class Variables:
         self._given: list[Given] = []  # the inputs of the last call
         self._state_batch: int | None = None  # the columns of the state; None where it is zero
 
+    @whole
     def get(self, name: str) -> Tensor:
         """A copy of a variable: a parameter (`"w"`, nested `"c1/w"`), state, an input or any variable of the last
         call, `"return"` for the model's value. Raises KnetNameError for an unknown name, KnetStateError where it has no
@@ -53,6 +76,7 @@ class Variables:
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
 
+    @whole
     def set(self, name: str, array: Any) -> None:
         """Overwrites a parameter or a state variable. Raises KnetNameError, KnetTypeError, KnetShapeError."""
         self._check_name(name)
@@ -80,6 +104,7 @@ class Variables:
         """Every parameter with its dims; 0 for a size that is not known before the first forw."""
         return {name: _dims(i.type, i.attr("dims")) for name, i in self._engine.known.params().items()}
 
+    @whole
     def parameter_values(self) -> dict[str, Tensor]:
         """A copy of every parameter, in the order of the source. Raises KnetStateError before the sizes are known."""
         device = self._engine.device("parameter_values")

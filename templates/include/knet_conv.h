@@ -37,13 +37,17 @@ static inline bool knet_conv_again(cudnnStatus_t status, knet_choice* choice) {
   return true;
 }
 // Adds an algorithm to a choice if cuDNN supports it within the limit of memory; raises *bytes to what it needs.
-template <class Bytes> static void knet_conv_add(knet_choice* choice, int algorithm, Bytes bytes_of, size_t* bytes) {
-  size_t needed = 0;
+template <class Bytes> static int knet_conv_add(knet_choice* choice, int algorithm, Bytes bytes_of, size_t* bytes) {
   for (int i = 0; i < choice->count; i++)
-    if (choice->algorithm[i] == algorithm) return;
-  if (choice->count == KNET_CHOICES || bytes_of(algorithm, &needed) || needed > KNET_WORKSPACE_LIMIT) return;
+    if (choice->algorithm[i] == algorithm) return 0;
+  if (choice->count == KNET_CHOICES) return 0;
+  size_t needed = 0;
+  const cudnnStatus_t status = bytes_of(algorithm, &needed);
+  if (knet_unsupported(status) || needed > KNET_WORKSPACE_LIMIT) return 0;
+  TRY(status);
   choice->algorithm[choice->count++] = algorithm;
   if (needed > *bytes) *bytes = needed;
+  return 0;
 }
 // Takes the best of the algorithms that cuDNN lists, the best first. Where only deterministic ones are wanted, the
 // others stand behind them: better than none.
@@ -54,9 +58,9 @@ static int knet_conv_choose(knet_choice* choice, const Found* found, int count, 
   for (int i = 0; i < count; i++)
     if (!found[i].status && (!deterministic || found[i].determinism == CUDNN_DETERMINISTIC) &&
         choice->count < KNET_CHOICES - 1)
-      knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+      TRY(knet_conv_add(choice, found[i].algo, bytes_of, bytes));
   for (int i = 0; i < count; i++)
-    if (!found[i].status) knet_conv_add(choice, found[i].algo, bytes_of, bytes);
+    if (!found[i].status) TRY(knet_conv_add(choice, found[i].algo, bytes_of, bytes));
   return choice->count ? 0 : knet_fail(KNET_CUDNN, "cuDNN has no algorithm for a convolution of this shape");
 }
 
@@ -121,16 +125,9 @@ static inline int knet_conv_prepare(cudnnHandle_t dnn, knet_conv* c, const knet_
   if (c->plan->bytes > *workspace) *workspace = c->plan->bytes;
   return 0;
 }
-// Destroys all descriptors, past failures; the last failure's code.
-static inline int knet_conv_release(knet_conv* c) {
-  int code = 0;
-  const auto check = [&code](cudnnStatus_t status) {
-    const int failed = knet_check(status, "releasing a convolution", __LINE__);
-    if (failed) code = failed;
-  };
-  if (c->x) check(cudnnDestroyTensorDescriptor(c->x));
-  if (c->y) check(cudnnDestroyTensorDescriptor(c->y));
-  if (c->w) check(cudnnDestroyFilterDescriptor(c->w));
-  if (c->conv) check(cudnnDestroyConvolutionDescriptor(c->conv));
-  return code;
+static inline void knet_conv_release(knet_conv* c, int* code) {
+  if (c->x) NOTE(code, cudnnDestroyTensorDescriptor(c->x));
+  if (c->y) NOTE(code, cudnnDestroyTensorDescriptor(c->y));
+  if (c->w) NOTE(code, cudnnDestroyFilterDescriptor(c->w));
+  if (c->conv) NOTE(code, cudnnDestroyConvolutionDescriptor(c->conv));
 }

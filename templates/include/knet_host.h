@@ -22,6 +22,14 @@ static inline int knet_check(cudaError_t status, const char* call, int line) {
     if (code_) return code_;                                            \
   } while (0)
 
+// For what goes on past failures: *code keeps the first, and knet_error_text its reason.
+#define NOTE(code, ...)                                                   \
+  do {                                                                    \
+    const auto status_ = (__VA_ARGS__);                                   \
+    if (*(code)) cudaGetLastError();                                      \
+    else *(code) = knet_check(status_, #__VA_ARGS__, __LINE__);           \
+  } while (0)
+
 // A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
 struct knet_entry {
   const char* name;
@@ -29,22 +37,19 @@ struct knet_entry {
 };
 template <class Signature> struct knet_kernel : knet_entry {};
 #ifdef KNET_HOST_ONLY
-#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#define KNET_MEMBER(member, name, signature) knet_kernel<void signature> member = {{#name, nullptr}};
 #else
-#define KNET_MEMBER(name, signature) \
-  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#define KNET_MEMBER(member, name, signature) \
+  knet_kernel<void signature> member = {{#name, (const void*)static_cast<void(*) signature>(name)}};
 #endif
-#define KNET_ENTRY(name, signature) &kernels.name,
-#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+#define KNET_ENTRY(member, name, signature) &kernels.member,
+#define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
 static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
                                cudaStream_t stream, typename knet_identity<P>::type... arguments) {
-#ifdef KNET_EMULATED
-  knetemu::reg((void (*)(P...))kernel.address);
-#endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
   return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
 }

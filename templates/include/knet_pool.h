@@ -16,15 +16,8 @@ static inline int knet_pool_prepare(knet_pool* p, const knet_pool_shape& s, int 
   TRY(cudnnSetPoolingNdDescriptor(p->pool, s.mode, CUDNN_PROPAGATE_NAN, s.nd - 2, s.window, s.padding, s.stride));
   return 0;
 }
-// Destroys all descriptors, past failures; the last failure's code.
-static inline int knet_pool_release(knet_pool* p) {
-  int code = 0;
-  const auto check = [&code](cudnnStatus_t status) {
-    const int failed = knet_check(status, "releasing a pooling", __LINE__);
-    if (failed) code = failed;
-  };
-  if (p->x) check(cudnnDestroyTensorDescriptor(p->x));
-  if (p->y) check(cudnnDestroyTensorDescriptor(p->y));
-  if (p->pool) check(cudnnDestroyPoolingDescriptor(p->pool));
-  return code;
+static inline void knet_pool_release(knet_pool* p, int* code) {
+  if (p->x) NOTE(code, cudnnDestroyTensorDescriptor(p->x));
+  if (p->y) NOTE(code, cudnnDestroyTensorDescriptor(p->y));
+  if (p->pool) NOTE(code, cudnnDestroyPoolingDescriptor(p->pool));
 }

@@ -56,7 +56,7 @@
 //   and 41 more
 // Each step on the stack but the first takes 320.8 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
-// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
 #include <cuda_runtime.h>
 #include <math.h>
@@ -76,7 +76,7 @@ struct knet_clock {
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
 // device, so that a captured graph sees what has changed, and counts Adam's steps there.
-struct knet_training {
+struct charlm_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -159,13 +159,14 @@ extern "C" {
 
 // 17 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) fused_h_64xN_kernel(float* __restrict__ output, float* __restrict__ forget,
-    float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell, float* __restrict__ tmp3,
-    float* __restrict__ h, const float* __restrict__ output_tmp1, const float* __restrict__ output_tmp2,
-    const float* __restrict__ output_c, const float* __restrict__ forget_tmp1, const float* __restrict__ forget_tmp2,
-    const float* __restrict__ forget_c, const float* __restrict__ input_tmp1, const float* __restrict__ input_tmp2,
-    const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1, const float* __restrict__ newmem_tmp2,
-    const float* __restrict__ newmem_c, const float* __restrict__ cell_prev, int n) {
+__global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* __restrict__ output,
+    float* __restrict__ forget, float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell,
+    float* __restrict__ tmp3, float* __restrict__ h, const float* __restrict__ output_tmp1,
+    const float* __restrict__ output_tmp2, const float* __restrict__ output_c, const float* __restrict__ forget_tmp1,
+    const float* __restrict__ forget_tmp2, const float* __restrict__ forget_c, const float* __restrict__ input_tmp1,
+    const float* __restrict__ input_tmp2, const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1,
+    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ cell_prev,
+    int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float output_tmp3 = output_tmp1[i] + output_tmp2[i];
     const float output_tmp4 = output_tmp3 + output_c[i % 64];
@@ -195,8 +196,8 @@ __global__ void __launch_bounds__(256) fused_h_64xN_kernel(float* __restrict__ o
 
 // add, soft, element by element
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int rows) {
+__global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* __restrict__ y_2,
+    const float* __restrict__ tmp1, const float* __restrict__ b, int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, 
 
 // y = scale with probability p, else 0
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-__global__ void __launch_bounds__(256) fill_bernoulli_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) charlm_fill_bernoulli_kernel(float* __restrict__ y,
     const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -229,7 +230,7 @@ __global__ void __launch_bounds__(256) fill_bernoulli_kernel(float* __restrict__
 // 18 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-__global__ void __launch_bounds__(256) fused_return_64xN_kernel(float* __restrict__ output,
+__global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* __restrict__ output,
     float* __restrict__ forget, float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell,
     float* __restrict__ tmp3, float* __restrict__ h, float* __restrict__ return_, const float* __restrict__ output_tmp1,
     const float* __restrict__ output_tmp2, const float* __restrict__ output_c, const float* __restrict__ forget_tmp1,
@@ -268,7 +269,7 @@ __global__ void __launch_bounds__(256) fused_return_64xN_kernel(float* __restric
 
 // 12 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) fused_d_input_tmp4_kernel(float* __restrict__ d_cell_prev,
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* __restrict__ d_cell_prev,
     float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
     float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ output,
     const float* __restrict__ tmp3, const float* __restrict__ d_cell_next, const float* __restrict__ forget,
@@ -297,8 +298,8 @@ __global__ void __launch_bounds__(256) fused_d_input_tmp4_kernel(float* __restri
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) sumto_64xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
+__global__ void __launch_bounds__(256) charlm_sumto_64xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
   const int base = o;
   float sum = 0;
@@ -309,7 +310,7 @@ __global__ void __launch_bounds__(256) sumto_64xsumN_kernel(float* __restrict__ 
 
 // add, add, add, element by element
 //   charlm.knet:5: a = wdot(x; out=embedding)
-__global__ void __launch_bounds__(256) add_kernel(float* __restrict__ d_y_3, const float* __restrict__ d_x,
+__global__ void __launch_bounds__(256) charlm_add_kernel(float* __restrict__ d_y_3, const float* __restrict__ d_x,
     const float* __restrict__ d_x_2, const float* __restrict__ d_x_3, const float* __restrict__ d_x_4, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_y = d_x[i] + d_x_2[i];
@@ -320,7 +321,7 @@ __global__ void __launch_bounds__(256) add_kernel(float* __restrict__ d_y_3, con
 
 // add, add, add, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) add_2_kernel(float* __restrict__ d_h_prev_7,
+__global__ void __launch_bounds__(256) charlm_add_2_kernel(float* __restrict__ d_h_prev_7,
     const float* __restrict__ d_h_prev, const float* __restrict__ d_h_prev_2, const float* __restrict__ d_h_prev_3,
     const float* __restrict__ d_h_prev_4, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -332,8 +333,8 @@ __global__ void __launch_bounds__(256) add_2_kernel(float* __restrict__ d_h_prev
 
 // partial sums of -mask * gold * log(p)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) charlm_softloss_kernel(double* __restrict__ partials,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float weight = mask ? mask[i / rows] : 1;
@@ -345,8 +346,8 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
 
 // y = factor * the sum of the partial sums
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
-    int blocks, double factor) {
+__global__ void __launch_bounds__(256) charlm_total_kernel(float* __restrict__ y,
+    const double* __restrict__ partials, int blocks, double factor) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
@@ -355,7 +356,7 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
 
 // y = softmax_softloss_back(p, gold, mask)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* __restrict__ y,
     const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -366,8 +367,8 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) sumto_65xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
+__global__ void __launch_bounds__(256) charlm_sumto_65xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
   const int base = o;
   float sum = 0;
@@ -378,7 +379,7 @@ __global__ void __launch_bounds__(256) sumto_65xsumN_kernel(float* __restrict__ 
 
 // 13 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) fused_d_input_tmp4_2_kernel(float* __restrict__ d_cell_prev,
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float* __restrict__ d_cell_prev,
     float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
     float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ d_h,
     const float* __restrict__ output, const float* __restrict__ tmp3, const float* __restrict__ d_cell_next,
@@ -409,7 +410,7 @@ __global__ void __launch_bounds__(256) fused_d_input_tmp4_2_kernel(float* __rest
 // 14 operations, element by element
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) fused_d_input_tmp4_3_kernel(float* __restrict__ d_cell_prev,
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float* __restrict__ d_cell_prev,
     float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
     float* __restrict__ d_input_tmp4, const float* __restrict__ d_return, const float* __restrict__ tmp1,
     const float* __restrict__ d_h_next, const float* __restrict__ output, const float* __restrict__ tmp3,
@@ -442,7 +443,7 @@ __global__ void __launch_bounds__(256) fused_d_input_tmp4_3_kernel(float* __rest
 //   charlm.knet:5: a = wdot(x; out=embedding)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) charlm_fill_uniform_kernel(float* __restrict__ y,
     const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -454,14 +455,14 @@ __global__ void __launch_bounds__(256) fill_uniform_kernel(float* __restrict__ y
 // y = value
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+__global__ void __launch_bounds__(256) charlm_fill_constant_kernel(float* __restrict__ y, double value, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
 // w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
-  const knet_training t = *training;
+__global__ void __launch_bounds__(256) charlm_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, const charlm_training* __restrict__ training, int n) {
+  const auto t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -499,7 +500,7 @@ __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, cons
 }
 
 // partial sums of dw^2
-__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+__global__ void __launch_bounds__(256) charlm_square_sum_kernel(double* __restrict__ partials,
     const float* __restrict__ dw, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -510,7 +511,7 @@ __global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ pa
 }
 
 // squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+__global__ void __launch_bounds__(256) charlm_add_total_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
@@ -519,12 +520,13 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
 }
 
 // *to = t
-__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+__global__ void __launch_bounds__(256) charlm_set_training_kernel(charlm_training* __restrict__ to,
+    charlm_training t) {
   *to = t;
 }
 
 // one step more of each parameter that Adam trains, and the corrections for it
-__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+__global__ void __launch_bounds__(256) charlm_count_adam_kernel(charlm_training* __restrict__ training, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     if (!training[i].adam_mean) continue;
     const int steps = ++training[i].adam_steps;
@@ -534,14 +536,14 @@ __global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restri
 }
 
 // sum += dw
-__global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
-    int n) {
+__global__ void __launch_bounds__(256) charlm_accumulate_kernel(float* __restrict__ sum,
+    const float* __restrict__ dw, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
 // *clock = {seed, call}
-__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
-    unsigned call) {
+__global__ void __launch_bounds__(256) charlm_set_clock_kernel(knet_clock* __restrict__ clock,
+    unsigned long long seed, unsigned call) {
   *clock = {seed, call};
 }
 
@@ -560,10 +562,11 @@ __global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
-typedef struct knet_model knet_model;
-typedef float knet_real; /* the element type of every array */
-
-/* What every function but knet_last_error returns. */
+#ifndef KNET_INTERFACE
+#define KNET_INTERFACE /* what all models have in common */
+/* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
   KNET_ARGUMENT = 1, /* an argument that does not fit */
@@ -573,21 +576,14 @@ enum {
   KNET_CUBLAS = 5,
   KNET_CUDNN = 6
 };
-/* The reason for this thread's last error. */
-const char* knet_last_error(void);
-
-/* Conditions, to be added up; what is not named is false. */
+enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
+/* Kinds of arrays. */
 enum {
-  KNET_NO_CONDITION = 0,
-  KNET_DROPOUT = 1 /* dropout */
-};
-/* Which arrays knet_get and knet_dims are about. */
-enum {
-  KNET_PARAM = 0, /* a parameter: "a/w", "b/input/a", "b/input/b", "b/input/c" and 11 more */
-  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
-  KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
+  KNET_PARAM = 0,      /* a parameter */
+  KNET_GRAD = 1,       /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2,      /* a variable of the last forward call; the model's value is "return" */
   KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
-  KNET_STATE = 4, /* what a static variable holds for the next call: b/h, b/cell */
+  KNET_STATE = 4,      /* what a static variable holds for the next call */
   /* The running averages of training options, by the parameter's name; there is one once its option has been used. */
   KNET_ADAGRAD = 5,
   KNET_RMSPROP = 6,
@@ -603,75 +599,90 @@ enum {
   KNET_QUADLOSS = 2,
   KNET_SOFTLOSS = 3
 };
+#endif
 
+typedef struct charlm_model charlm_model;
+typedef float charlm_real; /* the element type of every array */
+/* Conditions, to be added up; what is not named is false. */
+enum {
+  CHARLM_DROPOUT = 1 /* dropout */
+};
+
+/* The reason for this thread's last error. */
+const char* charlm_last_error(void);
 /* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
    a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
-int knet_create(knet_model** model, unsigned long long seed, void* stream);
+int charlm_create(charlm_model** model, unsigned long long seed, void* stream);
 /* Frees everything; NULL is fine. */
-int knet_destroy(knet_model* model);
+int charlm_destroy(charlm_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [65,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([65,N]), in host or device memory,
+   in host or device memory. output: where the value, if any, is copied ([65,N]), in host or device memory,
    or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
-   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
-   (knet_wait_for), which does not wait for the default one. */
-int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
-   NULL, and then as above for gold and mask. */
-int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value);
+   stay as they are until charlm_synchronize. What is read from device memory must be ready on the model's stream
+   (charlm_wait_for), which does not wait for the default one. */
+int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs,
+    int batch, charlm_real* output);
+/* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a
+   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
+   memory, or NULL, and then as above for gold and mask. */
+int charlm_backward(charlm_model* model, int loss, const charlm_real* gold,
+    const charlm_real* mask, unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
-int knet_update(knet_model* model, double gclip, double gscale);
+int charlm_update(charlm_model* model, double gclip, double gscale);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
-int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
-/* As knet_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
-int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* As knet_backward, for the newest step on the stack, which it takes off; adds to the gradients that there are. The
-   state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
-int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value);
+int charlm_set_option(charlm_model* model, const char* parameter, const char* option, double value);
+/* As charlm_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
+int charlm_sforward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs,
+    int batch, charlm_real* output);
+/* As charlm_backward, for the newest step on the stack, which it takes off; adds to the gradients that there
+   are. The state's gradient flows to the step before. KNET_ZERO where no gradient comes from that step's output. */
+int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold,
+    const charlm_real* mask, unsigned long long input_grads, charlm_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
-int knet_configure(knet_model* model, const char* setting, int value);
+int charlm_configure(charlm_model* model, const char* setting, int value);
 /* How many calls have been captured as graphs, and how many could not be; these run as they are. */
-int knet_graphs(knet_model* model, int* captured, int* refused);
+int charlm_graphs(charlm_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
-int knet_wait_for(knet_model* model, void* stream);
+int charlm_wait_for(charlm_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
-int knet_make_wait(knet_model* model, void* stream);
+int charlm_make_wait(charlm_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
-int knet_reset(knet_model* model, int keepstate);
+int charlm_reset(charlm_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
-int knet_clean(knet_model* model);
+int charlm_clean(charlm_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
-int knet_set_seed(knet_model* model, unsigned long long seed);
+int charlm_set_seed(charlm_model* model, unsigned long long seed);
 
-/* The dimensions of an array, slowest last; `dims` has room for 8. */
-int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Arrays have Knet's names. Parameters: "a/w", "b/input/a", "b/input/b", "b/input/c" and 11 more.
+   State: b/h, b/cell. */
+/* The dimensions of an array of a kind (KNET_PARAM, ...), slowest last; `dims` has room for 8. */
+int charlm_dims(charlm_model* model, int kind, const char* name, int* count, int* dims);
 /* Copies an array to host or device memory; waits for the device where it is host memory. */
-int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+int charlm_get(charlm_model* model, int kind, const char* name, charlm_real* array);
 /* Overwrites a parameter. */
-int knet_set(knet_model* model, const char* name, const knet_real* array);
+int charlm_set(charlm_model* model, const char* name, const charlm_real* array);
 /* Overwrites a static variable for `batch` columns. */
-int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+int charlm_set_state(charlm_model* model, const char* name, const charlm_real* array, int batch);
 /* Overwrites a running average; `kind` is one of KNET_ADAGRAD to KNET_NESTEROV. */
-int knet_set_average(knet_model* model, int kind, const char* parameter, const knet_real* array);
+int charlm_set_average(charlm_model* model, int kind, const char* parameter,
+    const charlm_real* array);
 /* How many steps Adam has made on a parameter, by which its averages are corrected. */
-int knet_adam_steps(knet_model* model, const char* parameter, int* steps);
-int knet_set_adam_steps(knet_model* model, const char* parameter, int steps);
+int charlm_adam_steps(charlm_model* model, const char* parameter, int* steps);
+int charlm_set_adam_steps(charlm_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
-int knet_calls(knet_model* model, unsigned* calls);
-int knet_set_calls(knet_model* model, unsigned calls);
+int charlm_calls(charlm_model* model, unsigned* calls);
+int charlm_set_calls(charlm_model* model, unsigned calls);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
-int knet_save(knet_model* model, const char* path);
-int knet_load(knet_model* model, const char* path);
+int charlm_save(charlm_model* model, const char* path);
+int charlm_load(charlm_model* model, const char* path);
 /* Waits for everything that was asked for. */
-int knet_synchronize(knet_model* model);
+int charlm_synchronize(charlm_model* model);
 }
 
 // c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
@@ -689,6 +700,11 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
 }
 
 namespace {
+
+// Short for what is spelled with the model's name.
+using knet_model = charlm_model;
+using knet_real = charlm_real;
+using knet_training = charlm_training;
 
 // Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
 static thread_local char knet_error_text[512];
@@ -714,6 +730,14 @@ static inline int knet_check(cudaError_t status, const char* call, int line) {
     if (code_) return code_;                                            \
   } while (0)
 
+// For what goes on past failures: *code keeps the first, and knet_error_text its reason.
+#define NOTE(code, ...)                                                   \
+  do {                                                                    \
+    const auto status_ = (__VA_ARGS__);                                   \
+    if (*(code)) cudaGetLastError();                                      \
+    else *(code) = knet_check(status_, #__VA_ARGS__, __LINE__);           \
+  } while (0)
+
 // A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
 struct knet_entry {
   const char* name;
@@ -721,22 +745,19 @@ struct knet_entry {
 };
 template <class Signature> struct knet_kernel : knet_entry {};
 #ifdef KNET_HOST_ONLY
-#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#define KNET_MEMBER(member, name, signature) knet_kernel<void signature> member = {{#name, nullptr}};
 #else
-#define KNET_MEMBER(name, signature) \
-  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#define KNET_MEMBER(member, name, signature) \
+  knet_kernel<void signature> member = {{#name, (const void*)static_cast<void(*) signature>(name)}};
 #endif
-#define KNET_ENTRY(name, signature) &kernels.name,
-#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+#define KNET_ENTRY(member, name, signature) &kernels.member,
+#define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
 static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
                                cudaStream_t stream, typename knet_identity<P>::type... arguments) {
-#ifdef KNET_EMULATED
-  knetemu::reg((void (*)(P...))kernel.address);
-#endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
   return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
 }
@@ -769,54 +790,64 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
-// Every kernel with its signature.
+// Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(fused_h_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, float* h, \
-    const float* output_tmp1, const float* output_tmp2, const float* output_c, const float* forget_tmp1, \
-    const float* forget_tmp2, const float* forget_c, const float* input_tmp1, const float* input_tmp2, \
-    const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, \
-    const float* cell_prev, int n)) \
-  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
-  K(fill_bernoulli, (float* y, const knet_clock* clock, unsigned stream, double p, double scale, int n)) \
-  K(fused_return_64xN, (float* output, float* forget, float* input, float* newmem, float* cell, float* tmp3, \
-    float* h, float* return_, const float* output_tmp1, const float* output_tmp2, const float* output_c, \
+  K(fused_h_64xN, charlm_fused_h_64xN_kernel, (float* output, float* forget, float* input, float* newmem, \
+    float* cell, float* tmp3, float* h, const float* output_tmp1, const float* output_tmp2, const float* output_c, \
     const float* forget_tmp1, const float* forget_tmp2, const float* forget_c, const float* input_tmp1, \
     const float* input_tmp2, const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, \
-    const float* newmem_c, const float* cell_prev, const float* tmp1, int n)) \
-  K(fused_d_input_tmp4, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
-    float* d_input_tmp4, const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, \
-    const float* forget, const float* cell_prev, const float* newmem, const float* input, int n)) \
-  K(sumto_64xsumN, (float* y, const float* dy, int summed)) \
-  K(add, (float* d_y_3, const float* d_x, const float* d_x_2, const float* d_x_3, const float* d_x_4, int n)) \
-  K(add_2, (float* d_h_prev_7, const float* d_h_prev, const float* d_h_prev_2, const float* d_h_prev_3, \
-    const float* d_h_prev_4, int n)) \
-  K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
-  K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
-  K(sumto_65xsumN, (float* y, const float* dy, int summed)) \
-  K(fused_d_input_tmp4_2, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
-    float* d_input_tmp4, const float* d_h_next, const float* d_h, const float* output, const float* tmp3, \
-    const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, const float* input, \
-    int n)) \
-  K(fused_d_input_tmp4_3, (float* d_cell_prev, float* d_newmem_tmp4, float* d_output_tmp4, float* d_forget_tmp4, \
-    float* d_input_tmp4, const float* d_return, const float* tmp1, const float* d_h_next, const float* output, \
+    const float* newmem_c, const float* cell_prev, int n)) \
+  K(add_soft, charlm_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(fill_bernoulli, charlm_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, double p, \
+    double scale, int n)) \
+  K(fused_return_64xN, charlm_fused_return_64xN_kernel, (float* output, float* forget, float* input, \
+    float* newmem, float* cell, float* tmp3, float* h, float* return_, const float* output_tmp1, \
+    const float* output_tmp2, const float* output_c, const float* forget_tmp1, const float* forget_tmp2, \
+    const float* forget_c, const float* input_tmp1, const float* input_tmp2, const float* input_c, \
+    const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* cell_prev, \
+    const float* tmp1, int n)) \
+  K(fused_d_input_tmp4, charlm_fused_d_input_tmp4_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output, \
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
     const float* input, int n)) \
-  K(fill_uniform, (float* y, const knet_clock* clock, unsigned stream, double low, double high, int n)) \
-  K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
-  K(square_sum, (double* partials, const float* dw, int n)) \
-  K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(set_training, (knet_training* to, knet_training t)) \
-  K(count_adam, (knet_training* training, int n)) \
-  K(accumulate, (float* sum, const float* dw, int n)) \
-  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(sumto_64xsumN, charlm_sumto_64xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(add, charlm_add_kernel, (float* d_y_3, const float* d_x, const float* d_x_2, const float* d_x_3, \
+    const float* d_x_4, int n)) \
+  K(add_2, charlm_add_2_kernel, (float* d_h_prev_7, const float* d_h_prev, const float* d_h_prev_2, \
+    const float* d_h_prev_3, const float* d_h_prev_4, int n)) \
+  K(softloss, charlm_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
+    int rows, int n)) \
+  K(total, charlm_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
+  K(softmax_softloss_back, charlm_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
+    const float* mask, int columns, int n)) \
+  K(sumto_65xsumN, charlm_sumto_65xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(fused_d_input_tmp4_2, charlm_fused_d_input_tmp4_2_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h, \
+    const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, \
+    const float* newmem, const float* input, int n)) \
+  K(fused_d_input_tmp4_3, charlm_fused_d_input_tmp4_3_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_return, const float* tmp1, \
+    const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget, \
+    const float* cell_prev, const float* newmem, const float* input, int n)) \
+  K(fill_uniform, charlm_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
+    double high, int n)) \
+  K(fill_constant, charlm_fill_constant_kernel, (float* y, double value, int n)) \
+  K(update, charlm_update_kernel, (float* w, const float* dw, const double* squares, \
+    const charlm_training* training, int n)) \
+  K(square_sum, charlm_square_sum_kernel, (double* partials, const float* dw, int n)) \
+  K(add_total, charlm_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+  K(set_training, charlm_set_training_kernel, (charlm_training* to, charlm_training t)) \
+  K(count_adam, charlm_count_adam_kernel, (charlm_training* training, int n)) \
+  K(accumulate, charlm_accumulate_kernel, (float* sum, const float* dw, int n)) \
+  K(set_clock, charlm_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
 } kernels;
-#ifdef KNET_HOST_ONLY
+#if defined(KNET_HOST_ONLY)
 knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#elif defined(KNET_EMULATED)
+const bool kernels_registered = (KNET_KERNELS(KNET_REGISTER) true);
 #endif
 
 enum { PARAMETERS = 15, INPUTS = 1, CONDITIONS = 1 };
@@ -850,8 +881,6 @@ struct knet_graph {
   const float* input_gradients[INPUTS + 1];  // where it leaves them
 };
 
-}  // namespace
-
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
 // that waits to be used again.
@@ -862,8 +891,10 @@ struct knet_frame {
   float* values[13];
 };
 
+}  // namespace
+
 // A model: its settings, then a buffer for every value, by Knet's name.
-struct knet_model {
+struct charlm_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
@@ -872,12 +903,12 @@ struct knet_model {
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
-  void* blas_workspace = nullptr;
+  char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   knet_clock* clock = nullptr;  // the same on the device
-  // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
-  // knet_sforward has pushed, the newest first; and those that wait to be used again.
+  // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
+  // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
@@ -1223,7 +1254,17 @@ const knet_array* find(const knet_array* table, const char* name) {
   return nullptr;
 }
 
-// A state's gradient from the step after: zero at the last step, and where there are no steps (knet_backward).
+// Device memory.
+template <class T> int allocate(T** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(T)));
+  return 0;
+}
+template <class T> void release(T** place, int* code) {
+  NOTE(code, cudaFree(*place));
+  *place = nullptr;
+}
+
+// A state's gradient from the step after: zero at the last step, and outside a sequence.
 int take_state_gradient(knet_model* m, float* to, const float* from, size_t bytes) {
   if (m->unwinding && m->later)
     TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, m->stream));
@@ -1731,15 +1772,8 @@ const knet_backward_function backwards[] = {
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
-int allocate(float** place, size_t elements) {
-  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
-  return 0;
-}
-void release(float** place, int* code) {
-  const int failed = knet_check(cudaFree(*place), "cudaFree", __LINE__);
-  if (failed) *code = failed;
-  *place = nullptr;
-}
+// After a failure: waits, so that nothing reads or writes the caller's arrays any more.
+void settle(knet_model* m, int* code) { NOTE(code, cudaStreamSynchronize(m->stream)); }
 
 void free_graphs(knet_graph** list, int* code);
 
@@ -1773,8 +1807,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
       code = allocate(value++, b->fixed + b->column * m->capacity);
     if (code) {
-      int ignored = 0;
-      free_frame(m, f, &ignored);
+      free_frame(m, f, &code);
       return code;
     }
   }
@@ -1784,10 +1817,9 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   return 0;
 }
 // Gives a frame back; it keeps what it holds until the next call takes it.
-void give_frame(knet_model* m, knet_frame* f) {
+void give_frame(knet_model* m, knet_frame* f, int* code) {
   if (f->room < m->capacity) {
-    int ignored = 0;
-    free_frame(m, f, &ignored);
+    free_frame(m, f, code);
     return;
   }
   f->below = m->spare;
@@ -1799,8 +1831,8 @@ void use_frame(knet_model* m, const knet_frame* f) {
   m->variant = f->variant;
   m->batch = f->batch;
 }
-void forget_record(knet_model* m) {
-  if (m->record) give_frame(m, m->record);
+void forget_record(knet_model* m, int* code) {
+  if (m->record) give_frame(m, m->record, code);
   m->record = nullptr;
 }
 void forget_input_gradients(knet_model* m) {
@@ -1810,7 +1842,7 @@ void forget_input_gradients(knet_model* m) {
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
   m->memory++;
-  forget_record(m);
+  forget_record(m, code);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
@@ -1832,8 +1864,7 @@ int reserve(knet_model* m, int batch) {
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
-      int ignored = 0;
-      release_columns(m, &ignored);
+      release_columns(m, &code);
       return code;
     }
     m->capacity = batch;
@@ -1843,7 +1874,7 @@ int reserve(knet_model* m, int batch) {
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
   if (!m->state_batch || m->state_batch == batch) return 0;
-  return knet_fail(KNET_ORDER, "the state has %d columns and the batch %d; knet_reset comes before another batch size",
+  return knet_fail(KNET_ORDER, "the state has %d columns and the batch %d; reset comes before another batch size",
                    m->state_batch, batch);
 }
 // Zeroes the state of so many columns, or, with none, the state whose size does not depend on the batch.
@@ -1886,8 +1917,7 @@ bool same_call(const knet_call& a, const knet_call& b) {
 }
 void drop_graph(knet_graph* g, int* code) {
   if (!g->exec) return;
-  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
-  if (failed) *code = failed;
+  NOTE(code, cudaGraphExecDestroy(g->exec));
   g->exec = nullptr;
 }
 void free_graphs(knet_graph** list, int* code) {
@@ -1964,11 +1994,11 @@ template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call c
 // Makes room for an average that an option needs, zero at first.
 int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
   if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
+  TRY(allocate(average, elements));
+  int code = 0;
+  NOTE(&code, cudaMemsetAsync(*average, 0, elements * sizeof(float), m->stream));
+  if (code) release(average, &code);
+  return code;
 }
 int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
@@ -2084,21 +2114,20 @@ int update(knet_model* m, double gclip, double gscale) {
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
   return 0;
 }
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
     if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
 }
-// Takes them back and adds what that pass computed.
+// Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  swap_gradients(m);
   for (int i = 0; i < PARAMETERS; i++) {
     if (!gradients[i].place) continue;
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+    const int n = elements(gradients[i], 1);
+    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
   }
   return 0;
 }
@@ -2118,15 +2147,15 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
   size_t bytes = 0;
   TRY(knet_blas_workspace(m->device, &bytes));
-  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
-  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
-  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->squares, 1));
+  TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
   if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
   memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
-  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
+  TRY(allocate(&m->clock, 1));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(zero_state(m, 0));
@@ -2134,32 +2163,29 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// Frees everything that there is, past failures; the first failure's code.
-int close_model(knet_model* m) {
-  int code = 0;
-  const auto check = [&code](int failed) { code = code ? code : failed; };
-  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
-  free_frames(m, &m->stack, &code);
-  release_columns(m, &code);
-  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), &code);
-  for (const knet_array* s = states; s->name; s++) release(&(m->*s->place), &code);
-  for (float*& sum : m->sums) release(&sum, &code);
+// Frees everything that there is, past failures.
+void close_model(knet_model* m, int* code) {
+  if (m->stream) settle(m, code);
+  free_frames(m, &m->stack, code);
+  release_columns(m, code);
+  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), code);
+  for (const knet_array* s = states; s->name; s++) release(&(m->*s->place), code);
+  for (float*& sum : m->sums) release(&sum, code);
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
-                            o.nesterov_average})
-      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
-  free_graphs(&m->update_graphs, &code);
-  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+    for (float** average : {&o.adagrad_squares, &o.rmsprop_squares, &o.adam_mean, &o.adam_square,
+                             &o.momentum_average, &o.nesterov_average})
+      release(average, code);
+  release(&m->partials, code);
+  free_graphs(&m->update_graphs, code);
+  release(&m->squares, code);
+  release(&m->updates, code);
   delete[] m->sent;
-  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
-  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
-  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
-  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
-  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  release(&m->clock, code);
+  if (m->blas) NOTE(code, cublasDestroy(m->blas));
+  release(&m->blas_workspace, code);
+  if (m->event) NOTE(code, cudaEventDestroy(m->event));
+  if (m->own_stream) NOTE(code, cudaStreamDestroy(m->stream));
   delete m;
-  return code;
 }
 
 int check_model(const knet_model* m) {
@@ -2198,7 +2224,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
-  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: there was no forward call");
   const bool of_parameter = kind == KNET_PARAM || average_place(m->training, kind);
   const knet_array* const table = of_parameter         ? parameters
                                   : kind == KNET_GRAD  ? gradients
@@ -2225,7 +2251,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   if (kind == KNET_STATE) {
     *batch = m->state_batch;
     if (batched(**array) && !*batch)
-      return knet_fail(KNET_ORDER, "there is no state: it is zero until a forward call or knet_set_state");
+      return knet_fail(KNET_ORDER, "there is no state: it is zero until a forward call or set_state");
   }
   return 0;
 }
@@ -2341,6 +2367,8 @@ int in_host_memory(const void* pointer, bool* yes) {
 }
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
+  bool wait = false;
+  if (output) TRY(in_host_memory(output, &wait));
   use_frame(m, f);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
@@ -2352,8 +2380,6 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   call.loss = -1;
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
-  bool wait = true;
-  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
@@ -2362,7 +2388,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// knet_forward; with `push`, knet_sforward.
+// A forward call; with `push`, a step of a sequence.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push) {
   // For every setting of the conditions: which forward function it runs.
@@ -2376,18 +2402,21 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(check_state(m, batch));
   TRY(reserve(m, batch));
+  int code = 0;
   m->last = nullptr;
-  forget_record(m);
+  forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  TRY(take_frame(m, variant_of[conditions], batch, &f));
-  int code = begin_state(m, batch);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
+    if (code) m->call--;
   }
   if (code) {
-    give_frame(m, f);
+    settle(m, &code);
+    if (f) give_frame(m, f, &code);
     return code;
   }
   m->last = f;
@@ -2425,18 +2454,26 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   return run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
     const int code = b->run(m, mask, input_grads);
-    if (add) TRY(add_gradients(m));
-    return code;
+    if (add) swap_gradients(m);
+    return code || !add ? code : add_gradients(m);
   });
 }
-// knet_backward; with `pop`, knet_sbackward.
+// The loss of the backward pass that has run, 0 where it started from none.
+int copy_loss(knet_model* m, int loss, knet_real* value) {
+  *value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
-    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each knet_sbackward goes back through one knet_sforward"
-                                     : "knet_backward comes after knet_forward");
+    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
+                                     : "backward comes after forward");
   if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
@@ -2451,27 +2488,27 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   const bool add = pop && m->gradients;
   m->gradients = add;
   m->unwinding = pop;
-  TRY(run_back(m, f, b, gold, mask, input_grads, add));
+  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  if (!code && loss_value) code = copy_loss(m, loss, loss_value);
+  if (code) {
+    settle(m, &code);
+    return code;
+  }
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, &code);
     m->later = true;
   }
-  if (!loss_value) return 0;
-  *loss_value = 0;
-  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
-    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  return code;
 }
 
 // Empties the stack and forgets the gradients.
-void forget_sequence(knet_model* m) {
+void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, code);
   }
   m->later = false;
   m->gradients = false;
@@ -2494,50 +2531,54 @@ bool set_switch(const char* option, const char* name, double value, bool* place)
 
 extern "C" {
 
-const char* knet_last_error(void) { return knet_error_text; }
+const char* charlm_last_error(void) { return knet_error_text; }
 
-int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+int charlm_create(knet_model** model, unsigned long long seed, void* stream) {
   if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
   *model = nullptr;
   knet_model* m = new (std::nothrow) knet_model();
   if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
-  const int code = open_model(m, seed, (cudaStream_t)stream);
-  if (code) {
-    char reason[sizeof knet_error_text];
-    memcpy(reason, knet_error_text, sizeof reason);
-    close_model(m);
-    memcpy(knet_error_text, reason, sizeof reason);
-    return code;
-  }
-  *model = m;
-  return 0;
+  int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code)
+    close_model(m, &code);
+  else
+    *model = m;
+  return code;
 }
 
-int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+int charlm_destroy(knet_model* m) {
+  int code = 0;
+  if (m) close_model(m, &code);
+  return code;
+}
 
-int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int charlm_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, false);
 }
-int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int charlm_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, true);
 }
-int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value) {
+int charlm_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, false);
 }
-int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value) {
+int charlm_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
 }
 
-int knet_update(knet_model* m, double gclip, double gscale) {
+int charlm_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
-  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
   TRY(update(m, gclip, gscale));
   return 0;
 }
 
-int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+int charlm_set_option(knet_model* m, const char* parameter, const char* option, double value) {
   TRY(check_model(m));
   if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
   if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
@@ -2556,7 +2597,7 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
-int knet_configure(knet_model* m, const char* setting, int value) {
+int charlm_configure(knet_model* m, const char* setting, int value) {
   TRY(check_model(m));
   if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
   const bool graphs = !strcmp(setting, "graphs");
@@ -2567,7 +2608,7 @@ int knet_configure(knet_model* m, const char* setting, int value) {
   return 0;
 }
 
-int knet_graphs(knet_model* m, int* captured, int* refused) {
+int charlm_graphs(knet_model* m, int* captured, int* refused) {
   TRY(check_model(m));
   if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
   *captured = m->captured;
@@ -2575,46 +2616,47 @@ int knet_graphs(knet_model* m, int* captured, int* refused) {
   return 0;
 }
 
-int knet_wait_for(knet_model* m, void* stream) {
+int charlm_wait_for(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
   TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
   return 0;
 }
-int knet_make_wait(knet_model* m, void* stream) {
+int charlm_make_wait(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, m->stream));
   TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
   return 0;
 }
 
-int knet_reset(knet_model* m, int keepstate) {
+int charlm_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
-  forget_sequence(m);
-  if (keepstate) return 0;
+  int code = 0;
+  forget_sequence(m, &code);
+  if (code || keepstate) return code;
   m->state_batch = 0;
   TRY(zero_state(m, 0));
-  return 0;
+  return code;
 }
 
-int knet_clean(knet_model* m) {
+int charlm_clean(knet_model* m) {
   TRY(check_model(m));
-  forget_sequence(m);
   TRY(cudaStreamSynchronize(m->stream));
   int code = 0;
+  forget_sequence(m, &code);
   release_columns(m, &code);
   for (float*& sum : m->sums) release(&sum, &code);
   return code;
 }
 
-int knet_set_seed(knet_model* m, unsigned long long seed) {
+int charlm_set_seed(knet_model* m, unsigned long long seed) {
   TRY(check_model(m));
   m->seed = seed;
   m->call = 0;
   return 0;
 }
 
-int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+int charlm_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -2625,7 +2667,7 @@ int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) 
   return 0;
 }
 
-int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+int charlm_get(knet_model* m, int kind, const char* name, knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -2638,7 +2680,7 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   return 0;
 }
 
-int knet_set(knet_model* m, const char* name, const knet_real* array) {
+int charlm_set(knet_model* m, const char* name, const knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -2649,7 +2691,7 @@ int knet_set(knet_model* m, const char* name, const knet_real* array) {
   return 0;
 }
 
-int knet_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
+int charlm_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   const knet_array* a = find(states, name);
@@ -2665,20 +2707,23 @@ int knet_set_state(knet_model* m, const char* name, const knet_real* array, int 
   return 0;
 }
 
-int knet_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
+int charlm_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   float** place = average_place(o, kind);
   if (!place) return knet_fail(KNET_ARGUMENT, "there is no kind %d of averages", kind);
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
   const size_t n = elements(*find(parameters, parameter), 1);
-  if (!*place) TRY(allocate(place, n));
-  TRY(cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  const bool made = !*place;
+  if (made) TRY(allocate(place, n));
+  int code = 0;
+  NOTE(&code, cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
+  settle(m, &code);
+  if (code && made) release(place, &code);  // there was none
+  return code;
 }
 
-int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
+int charlm_adam_steps(knet_model* m, const char* parameter, int* steps) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   if (!steps) return knet_fail(KNET_ARGUMENT, "the place for the steps is NULL");
@@ -2686,7 +2731,7 @@ int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
   return 0;
 }
 
-int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
+int charlm_set_adam_steps(knet_model* m, const char* parameter, int steps) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   if (steps < 0) return knet_fail(KNET_ARGUMENT, "%d steps of Adam", steps);
@@ -2694,32 +2739,33 @@ int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
   return 0;
 }
 
-int knet_calls(knet_model* m, unsigned* calls) {
+int charlm_calls(knet_model* m, unsigned* calls) {
   TRY(check_model(m));
   if (!calls) return knet_fail(KNET_ARGUMENT, "the place for the number of calls is NULL");
   *calls = m->call;
   return 0;
 }
 
-int knet_set_calls(knet_model* m, unsigned calls) {
+int charlm_set_calls(knet_model* m, unsigned calls) {
   TRY(check_model(m));
   m->call = calls;
   return 0;
 }
 
-int knet_save(knet_model* m, const char* path) {
+int charlm_save(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_fill(m, &f);
+  if (code) settle(m, &code);
   if (!code) code = knet_file_write(&f, path);
   delete[] f.data;
   return code;
 }
 
-int knet_load(knet_model* m, const char* path) {
+int charlm_load(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
@@ -2727,18 +2773,19 @@ int knet_load(knet_model* m, const char* path) {
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);
   if (!code) code = knet_file_take(m, &f, path);
+  if (code) settle(m, &code);
   delete[] f.data;
   return code;
 }
 
-int knet_synchronize(knet_model* m) {
+int charlm_synchronize(knet_model* m) {
   TRY(check_model(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
 #ifdef KNET_HOST_ONLY
-int knet_use_cubin(const void* image) {
+int charlm_use_cubin(const void* image) {
   static cudaLibrary_t library = nullptr;
   if (library) return 0;
   cudaLibrary_t loaded = nullptr;
@@ -2755,9 +2802,6 @@ int knet_use_cubin(const void* image) {
   library = loaded;
   return 0;
 }
-#endif
-#ifdef KNET_EMULATED
-void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
 #endif
 
 }  // extern "C"

@@ -32,7 +32,7 @@
 //   grad   d:h/w       f32[100,784]  313.6 kB
 //   value  d:x         f32[784,N]    313.6 kB
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
-// host half alone, by a C++ compiler, its kernels taken from a cubin (knet_use_cubin). Without nvcc and without either,
+// host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
 #include <cuda_runtime.h>
 #include <math.h>
@@ -52,7 +52,7 @@ struct knet_clock {
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
 // device, so that a captured graph sees what has changed, and counts Adam's steps there.
-struct knet_training {
+struct mlp_training {
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -178,7 +178,7 @@ extern "C" {
 
 // add, relu, element by element
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__ y_2,
+__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* __restrict__ y_2,
     const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 100];
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(256) add_relu_100xN_kernel(float* __restrict__
 
 // add, soft, element by element
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
+__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
     const float* __restrict__ b, int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
@@ -211,8 +211,8 @@ __global__ void __launch_bounds__(256) add_soft_kernel(float* __restrict__ y_2, 
 
 // partial sums of -mask * gold * log(p)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ partials, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) mlp_softloss_kernel(double* __restrict__ partials,
+    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float weight = mask ? mask[i / rows] : 1;
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(256) softloss_kernel(double* __restrict__ part
 
 // y = factor * the sum of the partial sums
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const double* __restrict__ partials,
+__global__ void __launch_bounds__(256) mlp_total_kernel(float* __restrict__ y, const double* __restrict__ partials,
     int blocks, double factor) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(256) total_kernel(float* __restrict__ y, const
 
 // y = softmax_softloss_back(p, gold, mask)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* __restrict__ y,
     const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(256) softmax_softloss_back_kernel(float* __res
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
+__global__ void __launch_bounds__(256) mlp_sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
   const int base = o;
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(256) sumto_10xsumN_kernel(float* __restrict__ 
 
 // dx = relu_back(dy, y)
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
+__global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
     const float* __restrict__ y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
@@ -266,8 +266,8 @@ __global__ void __launch_bounds__(256) relu_back_kernel(float* __restrict__ dx, 
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) sumto_100xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
+__global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
   const int base = o;
   float sum = 0;
@@ -279,7 +279,7 @@ __global__ void __launch_bounds__(256) sumto_100xsumN_kernel(float* __restrict__
 // y = normal with mean and standard deviation std
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) fill_normal_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) mlp_fill_normal_kernel(float* __restrict__ y,
     const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -291,14 +291,14 @@ __global__ void __launch_bounds__(256) fill_normal_kernel(float* __restrict__ y,
 // y = value
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) fill_constant_kernel(float* __restrict__ y, double value, int n) {
+__global__ void __launch_bounds__(256) mlp_fill_constant_kernel(float* __restrict__ y, double value, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
 }
 
 // w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const knet_training* __restrict__ training, int n) {
-  const knet_training t = *training;
+__global__ void __launch_bounds__(256) mlp_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
+    const double* __restrict__ squares, const mlp_training* __restrict__ training, int n) {
+  const auto t = *training;
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -336,7 +336,7 @@ __global__ void __launch_bounds__(256) update_kernel(float* __restrict__ w, cons
 }
 
 // partial sums of dw^2
-__global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ partials,
+__global__ void __launch_bounds__(256) mlp_square_sum_kernel(double* __restrict__ partials,
     const float* __restrict__ dw, int n) {
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -347,7 +347,7 @@ __global__ void __launch_bounds__(256) square_sum_kernel(double* __restrict__ pa
 }
 
 // squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squares,
+__global__ void __launch_bounds__(256) mlp_add_total_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
@@ -356,12 +356,12 @@ __global__ void __launch_bounds__(256) add_total_kernel(double* __restrict__ squ
 }
 
 // *to = t
-__global__ void __launch_bounds__(256) set_training_kernel(knet_training* __restrict__ to, knet_training t) {
+__global__ void __launch_bounds__(256) mlp_set_training_kernel(mlp_training* __restrict__ to, mlp_training t) {
   *to = t;
 }
 
 // one step more of each parameter that Adam trains, and the corrections for it
-__global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restrict__ training, int n) {
+__global__ void __launch_bounds__(256) mlp_count_adam_kernel(mlp_training* __restrict__ training, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     if (!training[i].adam_mean) continue;
     const int steps = ++training[i].adam_steps;
@@ -371,13 +371,13 @@ __global__ void __launch_bounds__(256) count_adam_kernel(knet_training* __restri
 }
 
 // sum += dw
-__global__ void __launch_bounds__(256) accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
+__global__ void __launch_bounds__(256) mlp_accumulate_kernel(float* __restrict__ sum, const float* __restrict__ dw,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
 // *clock = {seed, call}
-__global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
+__global__ void __launch_bounds__(256) mlp_set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
     unsigned call) {
   *clock = {seed, call};
 }
@@ -397,10 +397,11 @@ __global__ void __launch_bounds__(256) set_clock_kernel(knet_clock* __restrict__
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
-typedef struct knet_model knet_model;
-typedef float knet_real; /* the element type of every array */
-
-/* What every function but knet_last_error returns. */
+#ifndef KNET_INTERFACE
+#define KNET_INTERFACE /* what all models have in common */
+/* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
   KNET_ARGUMENT = 1, /* an argument that does not fit */
@@ -410,20 +411,14 @@ enum {
   KNET_CUBLAS = 5,
   KNET_CUDNN = 6
 };
-/* The reason for this thread's last error. */
-const char* knet_last_error(void);
-
-/* Conditions, to be added up; what is not named is false. */
+enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
+/* Kinds of arrays. */
 enum {
-  KNET_NO_CONDITION = 0
-};
-/* Which arrays knet_get and knet_dims are about. */
-enum {
-  KNET_PARAM = 0, /* a parameter: "h/w", "h/b", "wbf/w", "wbf/b" */
-  KNET_GRAD = 1,  /* a parameter's gradient, by the parameter's name */
-  KNET_VALUE = 2, /* a variable of the last forward call; the model's value is "return" */
+  KNET_PARAM = 0,      /* a parameter */
+  KNET_GRAD = 1,       /* a parameter's gradient, by the parameter's name */
+  KNET_VALUE = 2,      /* a variable of the last forward call; the model's value is "return" */
   KNET_INPUT_GRAD = 3, /* the gradient of an input, by its name, after a backward pass that was asked for it */
-  KNET_STATE = 4, /* what a static variable holds for the next call: there is none */
+  KNET_STATE = 4,      /* what a static variable holds for the next call */
   /* The running averages of training options, by the parameter's name; there is one once its option has been used. */
   KNET_ADAGRAD = 5,
   KNET_RMSPROP = 6,
@@ -439,75 +434,86 @@ enum {
   KNET_QUADLOSS = 2,
   KNET_SOFTLOSS = 3
 };
+#endif
 
+typedef struct mlp_model mlp_model;
+typedef float mlp_real; /* the element type of every array */
+
+/* The reason for this thread's last error. */
+const char* mlp_last_error(void);
 /* Makes a model with its parameters filled from `seed`. `stream` is the cudaStream_t that everything runs on, NULL for
    a stream of the model's own. Where it fails, *model is NULL and nothing is left behind. */
-int knet_create(knet_model** model, unsigned long long seed, void* stream);
+int mlp_create(mlp_model** model, unsigned long long seed, void* stream);
 /* Frees everything; NULL is fine. */
-int knet_destroy(knet_model* model);
+int mlp_destroy(mlp_model* model);
 
 /* Runs the model over `batch` columns. inputs: x [784,N]; each column-major, the batch last,
-   in host or device memory. output: where the value is copied ([10,N]), in host or device memory,
+   in host or device memory. output: where the value, if any, is copied ([10,N]), in host or device memory,
    or NULL. Waits for the device only where there is an output in host memory: without one, arrays in host memory must
-   stay as they are until knet_synchronize. What is read from device memory must be ready on the model's stream
-   (knet_wait_for), which does not wait for the default one. */
-int knet_forward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* Gradients of the last knet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host memory, or
-   NULL, and then as above for gold and mask. */
-int knet_backward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value);
+   stay as they are until mlp_synchronize. What is read from device memory must be ready on the model's stream
+   (mlp_wait_for), which does not wait for the default one. */
+int mlp_forward(mlp_model* model, unsigned conditions, const mlp_real* const* inputs,
+    int batch, mlp_real* output);
+/* Gradients of the last mlp_forward, by a loss against `gold` (of the shape of the value). mask: one number a
+   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
+   memory, or NULL, and then as above for gold and mask. */
+int mlp_backward(mlp_model* model, int loss, const mlp_real* gold,
+    const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
-int knet_update(knet_model* model, double gclip, double gscale);
+int mlp_update(mlp_model* model, double gclip, double gscale);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
-int knet_set_option(knet_model* model, const char* parameter, const char* option, double value);
-/* As knet_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
-int knet_sforward(knet_model* model, unsigned conditions, const knet_real* const* inputs, int batch, knet_real* output);
-/* As knet_backward, for the newest step on the stack, which it takes off; adds to the gradients that there are. The
-   state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
-int knet_sbackward(knet_model* model, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value);
+int mlp_set_option(mlp_model* model, const char* parameter, const char* option, double value);
+/* As mlp_forward, for a step of a sequence: what its backward pass needs goes on the model's stack. */
+int mlp_sforward(mlp_model* model, unsigned conditions, const mlp_real* const* inputs,
+    int batch, mlp_real* output);
+/* As mlp_backward, for the newest step on the stack, which it takes off; adds to the gradients that there
+   are. The state's gradient flows to the step before. KNET_ZERO where no gradient comes from that step's output. */
+int mlp_sbackward(mlp_model* model, int loss, const mlp_real* gold,
+    const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
    bits in every run, where cuDNN has one; 0 takes the fastest. */
-int knet_configure(knet_model* model, const char* setting, int value);
+int mlp_configure(mlp_model* model, const char* setting, int value);
 /* How many calls have been captured as graphs, and how many could not be; these run as they are. */
-int knet_graphs(knet_model* model, int* captured, int* refused);
+int mlp_graphs(mlp_model* model, int* captured, int* refused);
 /* What the model is asked for after this waits for all that is on another stream (a cudaStream_t) now. */
-int knet_wait_for(knet_model* model, void* stream);
+int mlp_wait_for(mlp_model* model, void* stream);
 /* What is put on another stream after this waits for all that the model has been asked for. */
-int knet_make_wait(knet_model* model, void* stream);
+int mlp_make_wait(mlp_model* model, void* stream);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
-int knet_reset(knet_model* model, int keepstate);
+int mlp_reset(mlp_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
-int knet_clean(knet_model* model);
+int mlp_clean(mlp_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
-int knet_set_seed(knet_model* model, unsigned long long seed);
+int mlp_set_seed(mlp_model* model, unsigned long long seed);
 
-/* The dimensions of an array, slowest last; `dims` has room for 8. */
-int knet_dims(knet_model* model, int kind, const char* name, int* count, int* dims);
+/* Arrays have Knet's names. Parameters: "h/w", "h/b", "wbf/w", "wbf/b".
+   State: there is none. */
+/* The dimensions of an array of a kind (KNET_PARAM, ...), slowest last; `dims` has room for 8. */
+int mlp_dims(mlp_model* model, int kind, const char* name, int* count, int* dims);
 /* Copies an array to host or device memory; waits for the device where it is host memory. */
-int knet_get(knet_model* model, int kind, const char* name, knet_real* array);
+int mlp_get(mlp_model* model, int kind, const char* name, mlp_real* array);
 /* Overwrites a parameter. */
-int knet_set(knet_model* model, const char* name, const knet_real* array);
+int mlp_set(mlp_model* model, const char* name, const mlp_real* array);
 /* Overwrites a static variable for `batch` columns. */
-int knet_set_state(knet_model* model, const char* name, const knet_real* array, int batch);
+int mlp_set_state(mlp_model* model, const char* name, const mlp_real* array, int batch);
 /* Overwrites a running average; `kind` is one of KNET_ADAGRAD to KNET_NESTEROV. */
-int knet_set_average(knet_model* model, int kind, const char* parameter, const knet_real* array);
+int mlp_set_average(mlp_model* model, int kind, const char* parameter,
+    const mlp_real* array);
 /* How many steps Adam has made on a parameter, by which its averages are corrected. */
-int knet_adam_steps(knet_model* model, const char* parameter, int* steps);
-int knet_set_adam_steps(knet_model* model, const char* parameter, int steps);
+int mlp_adam_steps(mlp_model* model, const char* parameter, int* steps);
+int mlp_set_adam_steps(mlp_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
-int knet_calls(knet_model* model, unsigned* calls);
-int knet_set_calls(knet_model* model, unsigned calls);
+int mlp_calls(mlp_model* model, unsigned* calls);
+int mlp_set_calls(mlp_model* model, unsigned calls);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
-int knet_save(knet_model* model, const char* path);
-int knet_load(knet_model* model, const char* path);
+int mlp_save(mlp_model* model, const char* path);
+int mlp_load(mlp_model* model, const char* path);
 /* Waits for everything that was asked for. */
-int knet_synchronize(knet_model* model);
+int mlp_synchronize(mlp_model* model);
 }
 
 // c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
@@ -525,6 +531,11 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
 }
 
 namespace {
+
+// Short for what is spelled with the model's name.
+using knet_model = mlp_model;
+using knet_real = mlp_real;
+using knet_training = mlp_training;
 
 // Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
 static thread_local char knet_error_text[512];
@@ -550,6 +561,14 @@ static inline int knet_check(cudaError_t status, const char* call, int line) {
     if (code_) return code_;                                            \
   } while (0)
 
+// For what goes on past failures: *code keeps the first, and knet_error_text its reason.
+#define NOTE(code, ...)                                                   \
+  do {                                                                    \
+    const auto status_ = (__VA_ARGS__);                                   \
+    if (*(code)) cudaGetLastError();                                      \
+    else *(code) = knet_check(status_, #__VA_ARGS__, __LINE__);           \
+  } while (0)
+
 // A kernel: its name, and its entry, which is its address or, where the kernels come from a cubin, a handle.
 struct knet_entry {
   const char* name;
@@ -557,22 +576,19 @@ struct knet_entry {
 };
 template <class Signature> struct knet_kernel : knet_entry {};
 #ifdef KNET_HOST_ONLY
-#define KNET_MEMBER(name, signature) knet_kernel<void signature> name = {{#name "_kernel", nullptr}};
+#define KNET_MEMBER(member, name, signature) knet_kernel<void signature> member = {{#name, nullptr}};
 #else
-#define KNET_MEMBER(name, signature) \
-  knet_kernel<void signature> name = {{#name "_kernel", (const void*)static_cast<void(*) signature>(name##_kernel)}};
+#define KNET_MEMBER(member, name, signature) \
+  knet_kernel<void signature> member = {{#name, (const void*)static_cast<void(*) signature>(name)}};
 #endif
-#define KNET_ENTRY(name, signature) &kernels.name,
-#define KNET_REGISTER(name, signature) knetemu::reg(name##_kernel);
+#define KNET_ENTRY(member, name, signature) &kernels.member,
+#define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
 static cudaError_t knet_launch(const knet_kernel<void(P...)>& kernel, dim3 grid, dim3 block, size_t shared,
                                cudaStream_t stream, typename knet_identity<P>::type... arguments) {
-#ifdef KNET_EMULATED
-  knetemu::reg((void (*)(P...))kernel.address);
-#endif
   void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
   return cudaLaunchKernel(kernel.address, grid, block, pointers, shared, stream);
 }
@@ -605,31 +621,37 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
-// Every kernel with its signature.
+// Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_soft, (float* y_2, const float* tmp1, const float* b, int rows)) \
-  K(softloss, (double* partials, const float* p, const float* gold, const float* mask, int rows, int n)) \
-  K(total, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, (float* y, const float* p, const float* gold, const float* mask, int columns, int n)) \
-  K(sumto_10xsumN, (float* y, const float* dy, int summed)) \
-  K(relu_back, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_100xsumN, (float* y, const float* dy, int summed)) \
-  K(fill_normal, (float* y, const knet_clock* clock, unsigned stream, double mean, double std, int n)) \
-  K(fill_constant, (float* y, double value, int n)) \
-  K(update, (float* w, const float* dw, const double* squares, const knet_training* training, int n)) \
-  K(square_sum, (double* partials, const float* dw, int n)) \
-  K(add_total, (double* squares, const double* partials, int blocks)) \
-  K(set_training, (knet_training* to, knet_training t)) \
-  K(count_adam, (knet_training* training, int n)) \
-  K(accumulate, (float* sum, const float* dw, int n)) \
-  K(set_clock, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
+  K(add_soft, mlp_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(softloss, mlp_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
+    int rows, int n)) \
+  K(total, mlp_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
+  K(softmax_softloss_back, mlp_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
+    const float* mask, int columns, int n)) \
+  K(sumto_10xsumN, mlp_sumto_10xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
+  K(sumto_100xsumN, mlp_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
+    double std, int n)) \
+  K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int n)) \
+  K(update, mlp_update_kernel, (float* w, const float* dw, const double* squares, const mlp_training* training, \
+    int n)) \
+  K(square_sum, mlp_square_sum_kernel, (double* partials, const float* dw, int n)) \
+  K(add_total, mlp_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+  K(set_training, mlp_set_training_kernel, (mlp_training* to, mlp_training t)) \
+  K(count_adam, mlp_count_adam_kernel, (mlp_training* training, int n)) \
+  K(accumulate, mlp_accumulate_kernel, (float* sum, const float* dw, int n)) \
+  K(set_clock, mlp_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
 } kernels;
-#ifdef KNET_HOST_ONLY
+#if defined(KNET_HOST_ONLY)
 knet_entry* const kernel_entries[] = {KNET_KERNELS(KNET_ENTRY)};
+#elif defined(KNET_EMULATED)
+const bool kernels_registered = (KNET_KERNELS(KNET_REGISTER) true);
 #endif
 
 enum { PARAMETERS = 4, INPUTS = 1, CONDITIONS = 0 };
@@ -663,8 +685,6 @@ struct knet_graph {
   const float* input_gradients[INPUTS + 1];  // where it leaves them
 };
 
-}  // namespace
-
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
 // that waits to be used again.
@@ -675,8 +695,10 @@ struct knet_frame {
   float* values[3];
 };
 
+}  // namespace
+
 // A model: its settings, then a buffer for every value, by Knet's name.
-struct knet_model {
+struct mlp_model {
   cudaStream_t stream = nullptr;
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
@@ -685,12 +707,12 @@ struct knet_model {
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
-  void* blas_workspace = nullptr;
+  char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   knet_clock* clock = nullptr;  // the same on the device
-  // The frames: of the last forward call; of the one that knet_backward goes back through; of the steps that
-  // knet_sforward has pushed, the newest first; and those that wait to be used again.
+  // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
+  // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
@@ -824,6 +846,16 @@ const knet_array* find(const knet_array* table, const char* name) {
   return nullptr;
 }
 
+// Device memory.
+template <class T> int allocate(T** place, size_t elements) {
+  TRY(cudaMalloc((void**)place, elements * sizeof(T)));
+  return 0;
+}
+template <class T> void release(T** place, int* code) {
+  NOTE(code, cudaFree(*place));
+  *place = nullptr;
+}
+
 // The forward pass.
 int forward(knet_model* m) {
   const int N = m->batch;
@@ -905,15 +937,8 @@ const knet_backward_function backwards[] = {
 // ------------------------------------------------------------------------------------------------ the interface ----
 namespace {
 
-int allocate(float** place, size_t elements) {
-  TRY(cudaMalloc((void**)place, elements * sizeof(float)));
-  return 0;
-}
-void release(float** place, int* code) {
-  const int failed = knet_check(cudaFree(*place), "cudaFree", __LINE__);
-  if (failed) *code = failed;
-  *place = nullptr;
-}
+// After a failure: waits, so that nothing reads or writes the caller's arrays any more.
+void settle(knet_model* m, int* code) { NOTE(code, cudaStreamSynchronize(m->stream)); }
 
 void free_graphs(knet_graph** list, int* code);
 
@@ -947,8 +972,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
       code = allocate(value++, b->fixed + b->column * m->capacity);
     if (code) {
-      int ignored = 0;
-      free_frame(m, f, &ignored);
+      free_frame(m, f, &code);
       return code;
     }
   }
@@ -958,10 +982,9 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   return 0;
 }
 // Gives a frame back; it keeps what it holds until the next call takes it.
-void give_frame(knet_model* m, knet_frame* f) {
+void give_frame(knet_model* m, knet_frame* f, int* code) {
   if (f->room < m->capacity) {
-    int ignored = 0;
-    free_frame(m, f, &ignored);
+    free_frame(m, f, code);
     return;
   }
   f->below = m->spare;
@@ -973,8 +996,8 @@ void use_frame(knet_model* m, const knet_frame* f) {
   m->variant = f->variant;
   m->batch = f->batch;
 }
-void forget_record(knet_model* m) {
-  if (m->record) give_frame(m, m->record);
+void forget_record(knet_model* m, int* code) {
+  if (m->record) give_frame(m, m->record, code);
   m->record = nullptr;
 }
 void forget_input_gradients(knet_model* m) {
@@ -984,7 +1007,7 @@ void forget_input_gradients(knet_model* m) {
 // ---- memory that depends on the batch
 void release_columns(knet_model* m, int* code) {
   m->memory++;
-  forget_record(m);
+  forget_record(m, code);
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
@@ -1006,8 +1029,7 @@ int reserve(knet_model* m, int batch) {
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
     if (code) {
-      int ignored = 0;
-      release_columns(m, &ignored);
+      release_columns(m, &code);
       return code;
     }
     m->capacity = batch;
@@ -1029,8 +1051,7 @@ bool same_call(const knet_call& a, const knet_call& b) {
 }
 void drop_graph(knet_graph* g, int* code) {
   if (!g->exec) return;
-  const int failed = knet_check(cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy", __LINE__);
-  if (failed) *code = failed;
+  NOTE(code, cudaGraphExecDestroy(g->exec));
   g->exec = nullptr;
 }
 void free_graphs(knet_graph** list, int* code) {
@@ -1107,11 +1128,11 @@ template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call c
 // Makes room for an average that an option needs, zero at first.
 int keep_average(knet_model* m, bool needed, float** average, size_t elements) {
   if (!needed || *average) return 0;
-  float* fresh = nullptr;
-  TRY(cudaMalloc((void**)&fresh, elements * sizeof(float)));
-  *average = fresh;
-  TRY(cudaMemsetAsync(fresh, 0, elements * sizeof(float), m->stream));
-  return 0;
+  TRY(allocate(average, elements));
+  int code = 0;
+  NOTE(&code, cudaMemsetAsync(*average, 0, elements * sizeof(float), m->stream));
+  if (code) release(average, &code);
+  return code;
 }
 int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->adagrad, &o->adagrad_squares, elements));
@@ -1194,21 +1215,20 @@ int update(knet_model* m, double gclip, double gscale) {
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i])
-      TRY(cudaMalloc((void**)&m->sums[i], elements(gradients[i], 1) * sizeof(float)));
+    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
   return 0;
 }
-// Sets the gradients that there are aside, so that the next backward pass does not overwrite them.
+// Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
   for (int i = 0; i < PARAMETERS; i++)
     if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
 }
-// Takes them back and adds what that pass computed.
+// Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  swap_gradients(m);
   for (int i = 0; i < PARAMETERS; i++) {
     if (!gradients[i].place) continue;
-    TRY(knet_launch_each(kernels.accumulate, elements(gradients[i], 1), m->stream, m->*gradients[i].place, m->sums[i]));
+    const int n = elements(gradients[i], 1);
+    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
   }
   return 0;
 }
@@ -1228,46 +1248,43 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(cublasSetMathMode(m->blas, CUBLAS_DEFAULT_MATH));
   size_t bytes = 0;
   TRY(knet_blas_workspace(m->device, &bytes));
-  TRY(cudaMalloc(&m->blas_workspace, bytes));
+  TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(cudaMalloc((void**)&m->partials, KNET_BLOCKS * sizeof(double)));
-  TRY(cudaMalloc((void**)&m->squares, sizeof(double)));
-  TRY(cudaMalloc((void**)&m->updates, PARAMETERS * sizeof *m->updates));
+  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->squares, 1));
+  TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
   if (!m->sent) return knet_fail(KNET_MEMORY, "no memory for a model");
   memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);  // what no options come to
-  TRY(cudaMalloc((void**)&m->clock, sizeof *m->clock));
+  TRY(allocate(&m->clock, 1));
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->fixed) TRY(allocate(&(m->*b->place), b->fixed));
   TRY(initialize(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// Frees everything that there is, past failures; the first failure's code.
-int close_model(knet_model* m) {
-  int code = 0;
-  const auto check = [&code](int failed) { code = code ? code : failed; };
-  if (m->stream) check(knet_check(cudaStreamSynchronize(m->stream), "cudaStreamSynchronize", __LINE__));
-  free_frames(m, &m->stack, &code);
-  release_columns(m, &code);
-  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), &code);
-  for (float*& sum : m->sums) release(&sum, &code);
+// Frees everything that there is, past failures.
+void close_model(knet_model* m, int* code) {
+  if (m->stream) settle(m, code);
+  free_frames(m, &m->stack, code);
+  release_columns(m, code);
+  for (const knet_buffer* b = buffers; b->place; b++) release(&(m->*b->place), code);
+  for (float*& sum : m->sums) release(&sum, code);
   for (knet_options& o : m->training)
-    for (float* average : {o.adagrad_squares, o.rmsprop_squares, o.adam_mean, o.adam_square, o.momentum_average,
-                            o.nesterov_average})
-      check(knet_check(cudaFree(average), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->partials), "cudaFree", __LINE__));
-  free_graphs(&m->update_graphs, &code);
-  check(knet_check(cudaFree(m->squares), "cudaFree", __LINE__));
-  check(knet_check(cudaFree(m->updates), "cudaFree", __LINE__));
+    for (float** average : {&o.adagrad_squares, &o.rmsprop_squares, &o.adam_mean, &o.adam_square,
+                             &o.momentum_average, &o.nesterov_average})
+      release(average, code);
+  release(&m->partials, code);
+  free_graphs(&m->update_graphs, code);
+  release(&m->squares, code);
+  release(&m->updates, code);
   delete[] m->sent;
-  check(knet_check(cudaFree(m->clock), "cudaFree", __LINE__));
-  if (m->blas) check(knet_check(cublasDestroy(m->blas), "cublasDestroy", __LINE__));
-  check(knet_check(cudaFree(m->blas_workspace), "cudaFree", __LINE__));
-  if (m->event) check(knet_check(cudaEventDestroy(m->event), "cudaEventDestroy", __LINE__));
-  if (m->own_stream) check(knet_check(cudaStreamDestroy(m->stream), "cudaStreamDestroy", __LINE__));
+  release(&m->clock, code);
+  if (m->blas) NOTE(code, cublasDestroy(m->blas));
+  release(&m->blas_workspace, code);
+  if (m->event) NOTE(code, cudaEventDestroy(m->event));
+  if (m->own_stream) NOTE(code, cudaStreamDestroy(m->stream));
   delete m;
-  return code;
 }
 
 int check_model(const knet_model* m) {
@@ -1306,7 +1323,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   if (kind == KNET_GRAD && !m->gradients) return knet_fail(KNET_ORDER, "no gradient has been computed");
-  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: knet_forward has not run");
+  if (kind == KNET_VALUE && !m->last) return knet_fail(KNET_ORDER, "no value: there was no forward call");
   const bool of_parameter = kind == KNET_PARAM || average_place(m->training, kind);
   const knet_array* const table = of_parameter         ? parameters
                                   : kind == KNET_GRAD  ? gradients
@@ -1444,6 +1461,8 @@ int in_host_memory(const void* pointer, bool* yes) {
 }
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
+  bool wait = false;
+  if (output) TRY(in_host_memory(output, &wait));
   use_frame(m, f);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
@@ -1454,8 +1473,6 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   call.loss = -1;
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
-  bool wait = true;
-  TRY(in_host_memory(output, &wait));
   const knet_array* value = find(values[m->variant], "return");
   if (value) {
     const size_t bytes = elements(*value, m->batch) * sizeof(float);
@@ -1464,7 +1481,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// knet_forward; with `push`, knet_sforward.
+// A forward call; with `push`, a step of a sequence.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push) {
   // For every setting of the conditions: which forward function it runs.
@@ -1477,15 +1494,20 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(reserve(m, batch));
+  int code = 0;
   m->last = nullptr;
-  forget_record(m);
+  forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  TRY(take_frame(m, variant_of[conditions], batch, &f));
-  m->call++;
-  const int code = run_in(m, f, arrays, output);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) {
+    m->call++;
+    code = run_in(m, f, arrays, output);
+    if (code) m->call--;
+  }
   if (code) {
-    give_frame(m, f);
+    settle(m, &code);
+    if (f) give_frame(m, f, &code);
     return code;
   }
   m->last = f;
@@ -1521,18 +1543,26 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   return run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
     const int code = b->run(m, mask, input_grads);
-    if (add) TRY(add_gradients(m));
-    return code;
+    if (add) swap_gradients(m);
+    return code || !add ? code : add_gradients(m);
   });
 }
-// knet_backward; with `pop`, knet_sbackward.
+// The loss of the backward pass that has run, 0 where it started from none.
+int copy_loss(knet_model* m, int loss, knet_real* value) {
+  *value = 0;
+  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
+    TRY(cudaMemcpyAsync(value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
+// A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
-    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each knet_sbackward goes back through one knet_sforward"
-                                     : "knet_backward comes after knet_forward");
+    return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
+                                     : "backward comes after forward");
   if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   for (int i = INPUTS; i < 64; i++)
@@ -1546,26 +1576,26 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
-  TRY(run_back(m, f, b, gold, mask, input_grads, add));
+  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  if (!code && loss_value) code = copy_loss(m, loss, loss_value);
+  if (code) {
+    settle(m, &code);
+    return code;
+  }
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, &code);
   }
-  if (!loss_value) return 0;
-  *loss_value = 0;
-  if (loss == KNET_QUADLOSS || loss == KNET_SOFTLOSS)
-    TRY(cudaMemcpyAsync(loss_value, m->loss, sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  return code;
 }
 
 // Empties the stack and forgets the gradients.
-void forget_sequence(knet_model* m) {
+void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
     m->stack = f->below;
-    give_frame(m, f);
+    give_frame(m, f, code);
   }
   m->gradients = false;
   forget_input_gradients(m);
@@ -1587,50 +1617,54 @@ bool set_switch(const char* option, const char* name, double value, bool* place)
 
 extern "C" {
 
-const char* knet_last_error(void) { return knet_error_text; }
+const char* mlp_last_error(void) { return knet_error_text; }
 
-int knet_create(knet_model** model, unsigned long long seed, void* stream) {
+int mlp_create(knet_model** model, unsigned long long seed, void* stream) {
   if (!model) return knet_fail(KNET_ARGUMENT, "the place for the model is NULL");
   *model = nullptr;
   knet_model* m = new (std::nothrow) knet_model();
   if (!m) return knet_fail(KNET_MEMORY, "no memory for a model");
-  const int code = open_model(m, seed, (cudaStream_t)stream);
-  if (code) {
-    char reason[sizeof knet_error_text];
-    memcpy(reason, knet_error_text, sizeof reason);
-    close_model(m);
-    memcpy(knet_error_text, reason, sizeof reason);
-    return code;
-  }
-  *model = m;
-  return 0;
+  int code = open_model(m, seed, (cudaStream_t)stream);
+  if (code)
+    close_model(m, &code);
+  else
+    *model = m;
+  return code;
 }
 
-int knet_destroy(knet_model* m) { return m ? close_model(m) : 0; }
+int mlp_destroy(knet_model* m) {
+  int code = 0;
+  if (m) close_model(m, &code);
+  return code;
+}
 
-int knet_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int mlp_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, false);
 }
-int knet_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output) {
+int mlp_sforward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch,
+    knet_real* output) {
   return step_forward(m, conditions, arrays, batch, output, true);
 }
-int knet_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value) {
+int mlp_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, false);
 }
-int knet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                   unsigned long long input_grads, knet_real* loss_value) {
+int mlp_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
+    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
 }
 
-int knet_update(knet_model* m, double gclip, double gscale) {
+int mlp_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
-  if (!m->gradients) return knet_fail(KNET_ORDER, "knet_update comes after knet_backward");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
   TRY(update(m, gclip, gscale));
   return 0;
 }
 
-int knet_set_option(knet_model* m, const char* parameter, const char* option, double value) {
+int mlp_set_option(knet_model* m, const char* parameter, const char* option, double value) {
   TRY(check_model(m));
   if (!option) return knet_fail(KNET_ARGUMENT, "the option is NULL");
   if (parameter && !find(parameters, parameter)) return knet_fail(KNET_ARGUMENT, "there is no parameter %s", parameter);
@@ -1649,7 +1683,7 @@ int knet_set_option(knet_model* m, const char* parameter, const char* option, do
   return known ? 0 : knet_fail(KNET_ARGUMENT, "there is no training option %s", option);
 }
 
-int knet_configure(knet_model* m, const char* setting, int value) {
+int mlp_configure(knet_model* m, const char* setting, int value) {
   TRY(check_model(m));
   if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
   const bool graphs = !strcmp(setting, "graphs");
@@ -1660,7 +1694,7 @@ int knet_configure(knet_model* m, const char* setting, int value) {
   return 0;
 }
 
-int knet_graphs(knet_model* m, int* captured, int* refused) {
+int mlp_graphs(knet_model* m, int* captured, int* refused) {
   TRY(check_model(m));
   if (!captured || !refused) return knet_fail(KNET_ARGUMENT, "the place for the numbers is NULL");
   *captured = m->captured;
@@ -1668,44 +1702,45 @@ int knet_graphs(knet_model* m, int* captured, int* refused) {
   return 0;
 }
 
-int knet_wait_for(knet_model* m, void* stream) {
+int mlp_wait_for(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, (cudaStream_t)stream));
   TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
   return 0;
 }
-int knet_make_wait(knet_model* m, void* stream) {
+int mlp_make_wait(knet_model* m, void* stream) {
   TRY(check_model(m));
   TRY(cudaEventRecord(m->event, m->stream));
   TRY(cudaStreamWaitEvent((cudaStream_t)stream, m->event, 0));
   return 0;
 }
 
-int knet_reset(knet_model* m, int keepstate) {
+int mlp_reset(knet_model* m, int keepstate) {
   TRY(check_model(m));
-  forget_sequence(m);
+  int code = 0;
+  forget_sequence(m, &code);
   (void)keepstate;  // the model has no state
-  return 0;
+  return code;
 }
 
-int knet_clean(knet_model* m) {
+int mlp_clean(knet_model* m) {
   TRY(check_model(m));
-  forget_sequence(m);
   TRY(cudaStreamSynchronize(m->stream));
   int code = 0;
+  forget_sequence(m, &code);
   release_columns(m, &code);
   for (float*& sum : m->sums) release(&sum, &code);
   return code;
 }
 
-int knet_set_seed(knet_model* m, unsigned long long seed) {
+int mlp_set_seed(knet_model* m, unsigned long long seed) {
   TRY(check_model(m));
   m->seed = seed;
   m->call = 0;
   return 0;
 }
 
-int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
+int mlp_dims(knet_model* m, int kind, const char* name, int* count, int* dims) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1716,7 +1751,7 @@ int knet_dims(knet_model* m, int kind, const char* name, int* count, int* dims) 
   return 0;
 }
 
-int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
+int mlp_get(knet_model* m, int kind, const char* name, knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1729,7 +1764,7 @@ int knet_get(knet_model* m, int kind, const char* name, knet_real* array) {
   return 0;
 }
 
-int knet_set(knet_model* m, const char* name, const knet_real* array) {
+int mlp_set(knet_model* m, const char* name, const knet_real* array) {
   const knet_array* a = nullptr;
   float* data = nullptr;
   int batch = 0;
@@ -1740,7 +1775,7 @@ int knet_set(knet_model* m, const char* name, const knet_real* array) {
   return 0;
 }
 
-int knet_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
+int mlp_set_state(knet_model* m, const char* name, const knet_real* array, int batch) {
   TRY(check_model(m));
   if (!name) return knet_fail(KNET_ARGUMENT, "the name is NULL");
   const knet_array* a = find(states, name);
@@ -1752,20 +1787,23 @@ int knet_set_state(knet_model* m, const char* name, const knet_real* array, int 
   return 0;
 }
 
-int knet_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
+int mlp_set_average(knet_model* m, int kind, const char* parameter, const knet_real* array) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   float** place = average_place(o, kind);
   if (!place) return knet_fail(KNET_ARGUMENT, "there is no kind %d of averages", kind);
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
   const size_t n = elements(*find(parameters, parameter), 1);
-  if (!*place) TRY(allocate(place, n));
-  TRY(cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  const bool made = !*place;
+  if (made) TRY(allocate(place, n));
+  int code = 0;
+  NOTE(&code, cudaMemcpyAsync(*place, array, n * sizeof(float), cudaMemcpyDefault, m->stream));
+  settle(m, &code);
+  if (code && made) release(place, &code);  // there was none
+  return code;
 }
 
-int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
+int mlp_adam_steps(knet_model* m, const char* parameter, int* steps) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   if (!steps) return knet_fail(KNET_ARGUMENT, "the place for the steps is NULL");
@@ -1773,7 +1811,7 @@ int knet_adam_steps(knet_model* m, const char* parameter, int* steps) {
   return 0;
 }
 
-int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
+int mlp_set_adam_steps(knet_model* m, const char* parameter, int steps) {
   knet_options* o = nullptr;
   TRY(find_options(m, parameter, &o));
   if (steps < 0) return knet_fail(KNET_ARGUMENT, "%d steps of Adam", steps);
@@ -1781,32 +1819,33 @@ int knet_set_adam_steps(knet_model* m, const char* parameter, int steps) {
   return 0;
 }
 
-int knet_calls(knet_model* m, unsigned* calls) {
+int mlp_calls(knet_model* m, unsigned* calls) {
   TRY(check_model(m));
   if (!calls) return knet_fail(KNET_ARGUMENT, "the place for the number of calls is NULL");
   *calls = m->call;
   return 0;
 }
 
-int knet_set_calls(knet_model* m, unsigned calls) {
+int mlp_set_calls(knet_model* m, unsigned calls) {
   TRY(check_model(m));
   m->call = calls;
   return 0;
 }
 
-int knet_save(knet_model* m, const char* path) {
+int mlp_save(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_fill(m, &f);
+  if (code) settle(m, &code);
   if (!code) code = knet_file_write(&f, path);
   delete[] f.data;
   return code;
 }
 
-int knet_load(knet_model* m, const char* path) {
+int mlp_load(knet_model* m, const char* path) {
   TRY(check_model(m));
   if (!path) return knet_fail(KNET_ARGUMENT, "the path is NULL");
   knet_file f = {nullptr, knet_file_size(), 0};
@@ -1814,18 +1853,19 @@ int knet_load(knet_model* m, const char* path) {
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);
   if (!code) code = knet_file_take(m, &f, path);
+  if (code) settle(m, &code);
   delete[] f.data;
   return code;
 }
 
-int knet_synchronize(knet_model* m) {
+int mlp_synchronize(knet_model* m) {
   TRY(check_model(m));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
 #ifdef KNET_HOST_ONLY
-int knet_use_cubin(const void* image) {
+int mlp_use_cubin(const void* image) {
   static cudaLibrary_t library = nullptr;
   if (library) return 0;
   cudaLibrary_t loaded = nullptr;
@@ -1842,9 +1882,6 @@ int knet_use_cubin(const void* image) {
   library = loaded;
   return 0;
 }
-#endif
-#ifdef KNET_EMULATED
-void knet_register_all() { KNET_KERNELS(KNET_REGISTER) }
 #endif
 
 }  // extern "C"

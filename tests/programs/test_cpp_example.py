@@ -26,37 +26,37 @@ STREAMS = r"""
 #include <vector>
 #include <cuda_runtime.h>
 #include "idx.h"
-#define CHECK(call) if (call) { std::printf("line %d: %s\n", __LINE__, knet_last_error()); return 1; }
+#define CHECK(call) if (call) { std::printf("line %d: %s\n", __LINE__, lenet_last_error()); return 1; }
 int main(int argc, char** argv) {
   const idx::Data data = idx::read_file(argv[1]);
   const int models = argc - 2;
-  std::vector<knet_model*> model(models);
+  std::vector<lenet_model*> model(models);
   std::vector<cudaStream_t> stream(models);
-  std::vector<std::vector<knet_real>> losses(models);
+  std::vector<std::vector<lenet_real>> losses(models);
   for (int i = 0; i < models; i++) {
     if (cudaStreamCreateWithFlags(&stream[i], cudaStreamNonBlocking)) return 2;
-    CHECK(knet_create(&model[i], std::strtoull(argv[2 + i], nullptr, 10), stream[i]))
-    CHECK(knet_set_option(model[i], nullptr, "lr", 0.1))
-    CHECK(knet_set_option(model[i], nullptr, "momentum", 0.5))
+    CHECK(lenet_create(&model[i], std::strtoull(argv[2 + i], nullptr, 10), stream[i]))
+    CHECK(lenet_set_option(model[i], nullptr, "lr", 0.1))
+    CHECK(lenet_set_option(model[i], nullptr, "momentum", 0.5))
     losses[i].resize(3);
   }
-  std::vector<knet_real> x[3], gold[3];
+  std::vector<lenet_real> x[3], gold[3];
   for (int step = 0; step < 3; step++) {
     idx::take_batch(data.train, 8 * step, 8, x[step], gold[step]);
-    const knet_real* inputs[] = {x[step].data()};
+    const lenet_real* inputs[] = {x[step].data()};
     // each call of one model lies between those of the other, and nothing waits in between
-    for (int i = 0; i < models; i++) CHECK(knet_forward(model[i], 0, inputs, 8, nullptr))
+    for (int i = 0; i < models; i++) CHECK(lenet_forward(model[i], 0, inputs, 8, nullptr))
     for (int i = 0; i < models; i++)
-      CHECK(knet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, nullptr))
-    for (int i = 0; i < models; i++) CHECK(knet_update(model[i], 0, 1))
-    for (int i = 0; i < models; i++) CHECK(knet_forward(model[i], 0, inputs, 8, nullptr))
+      CHECK(lenet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, nullptr))
+    for (int i = 0; i < models; i++) CHECK(lenet_update(model[i], 0, 1))
+    for (int i = 0; i < models; i++) CHECK(lenet_forward(model[i], 0, inputs, 8, nullptr))
     for (int i = 0; i < models; i++)
-      CHECK(knet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, &losses[i][step]))
+      CHECK(lenet_backward(model[i], KNET_SOFTLOSS, gold[step].data(), nullptr, 0, &losses[i][step]))
   }
   for (int i = 0; i < models; i++) {
-    for (knet_real loss : losses[i]) std::printf("%.9g ", (double)loss);
+    for (lenet_real loss : losses[i]) std::printf("%.9g ", (double)loss);
     std::printf("\n");
-    CHECK(knet_destroy(model[i]))
+    CHECK(lenet_destroy(model[i]))
     if (cudaStreamDestroy(stream[i])) return 2;
   }
   return 0;
@@ -162,7 +162,7 @@ def test_two_models_on_two_streams(folder: Path, waiting: str) -> None:
         (["nowhere"], 1, "cannot read nowhere/train-images-idx3-ubyte"),
         (["--digits", "lenet.cu"], 1, "lenet.cu is not an unpacked IDX file"),
         (["--digits", "digits", "--momentum", "-1"], 1, "option momentum cannot be -1"),
-        (["--digits", "digits", "--steps", "1", "--save", "no/folder"], 1, "knet_save: error 1, cannot write"),
+        (["--digits", "digits", "--steps", "1", "--save", "no/folder"], 1, "lenet_save: error 1, cannot write"),
     ],
 )
 def test_faults_have_a_text_and_an_exit_code(folder: Path, arguments: list[str], code: int, text: str) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import manual
 import numpy as np
 import pytest
 
 import knetc
 from knetc import KnetError, KnetNameError, KnetShapeError, KnetStateError, KnetTypeError
 from knetc.runtime import build
-
-from . import manual
 
 FEED = """
 @knet function feed(x; out=2)

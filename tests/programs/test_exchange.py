@@ -99,13 +99,13 @@ def test_the_emitted_interface_reads_and_writes_the_same_files(source: str, tmp_
     library = theirs._engine.device()
     assert isinstance(library, Library)
     knetc.export_parameters(ours, tmp_path / "ours.par")
-    library._call("knet_load", library._model, str(tmp_path / "ours.par").encode())
+    library._call("load", library._model, str(tmp_path / "ours.par").encode())
     assert values(theirs) == values(ours)
-    library._call("knet_save", library._model, str(tmp_path / "theirs.par").encode())
+    library._call("save", library._model, str(tmp_path / "theirs.par").encode())
     assert (tmp_path / "theirs.par").read_bytes() == (tmp_path / "ours.par").read_bytes()
     for name in ours.params():
         theirs.set(name, 2 * ours.get(name))
-    library._call("knet_save", library._model, str(tmp_path / "theirs.par").encode())
+    library._call("save", library._model, str(tmp_path / "theirs.par").encode())
     knetc.import_parameters(ours, tmp_path / "theirs.par")
     assert values(ours) == values(theirs)
 
@@ -122,8 +122,8 @@ def words(*numbers: int) -> bytes:
 
 
 DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
-    (lambda data: b"", "no file that knet_save"),
-    (lambda data: b"knetpar1", "no file that knet_save"),
+    (lambda data: b"", "no file that the C interface"),
+    (lambda data: b"knetpar1", "no file that the C interface"),
     (lambda data: data[:-1], "damaged"),
     (lambda data: data + b"\0", "damaged"),
     (lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:], "damaged"),
@@ -156,7 +156,7 @@ def test_every_byte_of_a_plain_file_counts(tmp_path: Path) -> None:
     data = path.read_bytes()
     for i in range(len(data)):
         path.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1 :])
-        with pytest.raises(knetc.KnetError, match="damaged|no file that knet_save"):
+        with pytest.raises(knetc.KnetError, match="damaged|no file that the C interface"):
             knetc.import_parameters(net, path)
 
 

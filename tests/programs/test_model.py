@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import manual
 import numpy as np
 import pytest
 
 import knetc
-
-from . import manual
 
 X = np.asfortranarray(np.arange(26.0).reshape(13, 2) / 26)
 

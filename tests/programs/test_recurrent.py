@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import manual
 import numpy as np
 import pytest
 
 import knetc
 
-from . import manual, reference
+from . import reference
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 

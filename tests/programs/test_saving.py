@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import manual
 import numpy as np
 import pytest
 
 import knetc
-
-from . import manual
 
 DROPOUT = """
 @knet function mlp(x; hidden=8)
@@ -93,8 +92,10 @@ def test_another_process_goes_on(tmp_path: Path) -> None:
     recurrent(first, 1)
     knetc.save(tmp_path / "net.h5", first)
     program = f"""
+import sys
 import knetc
-from tests.programs.test_saving import recurrent
+sys.path.insert(0, "tests")
+from programs.test_saving import recurrent
 net = knetc.load({str(tmp_path / "net.h5")!r}, "model", backend="numpy")
 recurrent(net, 2)
 recurrent(net, 3)

@@ -7,12 +7,11 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import manual
 import numpy as np
 import pytest
 
 import knetc
-
-from . import manual
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 LINEAR = "@knet function linear(x)\n w = par(dims=(2,3))\n return w * x\nend\n"

@@ -25,7 +25,7 @@ def model(tmp_path: Path) -> Path:
 def test_writes_beside_the_source_by_default(model: Path) -> None:
     assert main([str(model), "--input", "3,N"]) == 0
     text = model.with_suffix(".cu").read_text()
-    assert "knet_forward" in text and "wb(x; out=out)" in text
+    assert "f_forward" in text and "wb(x; out=out)" in text
     assert sorted(p.name for p in model.parent.iterdir()) == ["m.cu", "m.knet"]  # nothing left beside it
 
 
@@ -36,6 +36,13 @@ def test_every_kind_is_written_to_standard_output(model: Path, kind: str, capsys
     assert first.strip()
     assert main([str(model), "--input", "3,N", "--emit", kind, "-o", "-"]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_prefix_names_file_and_header(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("cu", "header"):
+        assert main([str(model), "--input", "3,N", "--emit", kind, "--prefix", "linreg", "-o", "-"]) == 0
+        text = capsys.readouterr().out
+        assert "int linreg_create(linreg_model** model" in text and "f_create" not in text
 
 
 def test_ir_says_what_was_inferred(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +81,7 @@ def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         [sys.executable, "-m", "knetc.cli", "-", "--input", "3,N"], input=LINREG, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "knet_forward" in done.stdout
+    assert "f_forward" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,9 @@ def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (["{m}", "-D", "out"], "-D wants KEY=VALUE, not 'out'"),
         (["{m}", "--input", "3,N", "--print-after", "fusing"], "--print-after: no pass 'fusing'; the passes are"),
         (["{m}", "--input", "3,N", "-o", "{m}"], "the output would take the place of the source"),
+        (["{m}", "--prefix", "2x"], "argument --prefix: '2x' cannot begin a name of C, as lenet does in lenet_forward"),
+        (["{m}", "--prefix", "a__b"], "argument --prefix: 'a__b' cannot begin a name of C"),
+        (["{m}", "--prefix", "run"], "argument --prefix: the emitted file itself uses names that begin with run_"),
         (["{m}", "--arch", "banana"], "argument --arch: 'banana' is no architecture such as sm_90"),
         (["{m}", "--input", "3,N", "--build", "-o", "-"], "--build wants --emit cu and an output file"),
     ],

@@ -39,7 +39,7 @@ def test_fillers_hold_plain_numbers() -> None:
         ([[1, 2], [3]], "keyword k: the rows of the array differ in length"),
         (np.array([1j]), "keyword k: an array of real numbers is expected, got one of complex128"),
         (np.array([np.inf]), "keyword k: every element of the array must be finite"),
-        (knetc.Gaussian(0, -1), "keyword k is Gaussian(0, -1), whose std must be at least 0"),
+        (knetc.Gaussian(0, -1), "keyword k is Gaussian(0,-1), whose std must be at least 0"),
     ],
 )
 def test_errors(given: object, text: str) -> None:

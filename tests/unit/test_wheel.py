@@ -24,4 +24,4 @@ def test_command_from_an_installed_wheel(tmp_path: Path) -> None:
     installed = run(sys.executable, str(site / "bin" / "knetc"), lenet, "-o", "-", env=env, cwd=tmp_path).stdout
     checkout = run(sys.executable, "-m", "knetc.cli", lenet, "-o", "-", cwd=ROOT).stdout
     assert installed == checkout
-    assert "knet_forward" in installed
+    assert "lenet_forward" in installed

@@ -1,8 +1,8 @@
 """Products of matrices in the best order: `a·(b·x)` is `(a·b)·x` where that is less work.
 
-`typed` → `typed`, before `gradient`, so that the gradients follow. `a·b` of parameters alone costs the same however many
-columns x has, and is computed once for a whole sequence. Changes the order of sums, so at `-O2` alone. A value that is
-no longer computed (`b·x`) can no longer be read by its name.
+`typed` → `typed`, before `gradient`, so that the gradients follow. `a·b` of parameters alone costs the same however
+many columns x has, and is computed once for a whole sequence. Changes the order of sums, so at `-O2` alone. A value
+that is no longer computed (`b·x`) can no longer be read by its name.
 """
 
 from __future__ import annotations

@@ -23,19 +23,19 @@ MODEL = (
 RUN = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
-library.knet_last_error.restype = ctypes.c_char_p
+library.m_last_error.restype = ctypes.c_char_p
 model = ctypes.c_void_p()
 def call(name, *arguments):
-    assert getattr(library, name)(*arguments) == 0, library.knet_last_error()
-call("knet_create", ctypes.byref(model), ctypes.c_ulonglong(7), None)
+    assert getattr(library, name)(*arguments) == 0, library.m_last_error()
+call("m_create", ctypes.byref(model), ctypes.c_ulonglong(7), None)
 x = (ctypes.c_float * 50)(*[i % 7 - 3 for i in range(50)])
 y, gold = (ctypes.c_float * 200)(), (ctypes.c_float * 200)()
 inputs = (ctypes.c_void_p * 1)(ctypes.addressof(x))
 for _ in range(2):
-    call("knet_forward", model, 0, inputs, 2, y)
-    call("knet_backward", model, 2, gold, None, ctypes.c_ulonglong(0), None)
+    call("m_forward", model, 0, inputs, 2, y)
+    call("m_backward", model, 2, gold, None, ctypes.c_ulonglong(0), None)
 dw = (ctypes.c_float * 8)()
-call("knet_get", model, 1, b"w", dw)
+call("m_get", model, 1, b"w", dw)
 print(*dw)
 """
 

@@ -39,7 +39,7 @@ VALUES = {
     "state_gradient_of_the_last_sequence": ("lstm2", r"if \(!m->stack\) m->later = false;", ""),
     "state_not_kept": ("lstm2", r"  TRY\(cudaMemcpyAsync\(m->\w+_state, m->.*\n(?:      .*\n)?", ""),
     "state_not_reset": ("lstm2", r"  m->state_batch = 0;\n", ""),
-    "state_reset_though_kept": ("lstm2", r"  if \(keepstate\) return 0;\n", "  (void)keepstate;\n"),
+    "state_reset_though_kept": ("lstm2", r"  if \(code \|\| keepstate\) return code;\n", "  (void)keepstate;\n"),
     "gradients_replaced": ("lstm2", r"sum\[i\] \+= dw\[i\];", "sum[i] = dw[i];"),
     "gradients_not_set_aside": ("lstm2", r"add = pop && m->gradients;", "add = false;"),
     "call_not_counted": ("lstm2", r"m->call\+\+;", ""),
@@ -83,7 +83,7 @@ SANITIZED = {
 RUN_SO = {
     "state_not_zeroed": ("lstm2", r"  TRY\(zero_state\(m, batch\)\);\n", "", NAN),
     "state_gradient_not_zeroed": ("lstm2", r"  else\n    TRY\(cudaMemsetAsync\(to.*\n", "", NAN),
-    "averages_not_zeroed": ("lstm2", r"  TRY\(cudaMemsetAsync\(fresh, 0.*\n", "", NAN),
+    "averages_not_zeroed": ("lstm2", r"  NOTE\(&code, cudaMemsetAsync\(\*average, 0.*\n", "", NAN),
     "value_not_waited_for": (
         "lstm2",
         r"(cudaMemcpyDefault, m->stream\)\);\n  \}\n)  if \(wait\) TRY\(cudaStreamSynchronize.*\n",

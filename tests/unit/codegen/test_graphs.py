@@ -222,9 +222,9 @@ def test_streams_that_wait_for_each_other(monkeypatch):
         given, got = np.arange(-2, 2, dtype=np.float32), np.zeros(4, np.float32)
         size = ctypes.c_size_t(16)
         library.cudaMemcpyAsync(x, ctypes.c_void_p(given.ctypes.data), size, 4, stream)
-        e._call("knet_wait_for", e._model, stream)
-        e._call("knet_forward", e._model, 0, (ctypes.c_void_p * 1)(x), 1, y)
-        e._call("knet_make_wait", e._model, stream)
+        e._call("wait_for", e._model, stream)
+        e._call("forward", e._model, 0, (ctypes.c_void_p * 1)(x), 1, y)
+        e._call("make_wait", e._model, stream)
         library.cudaMemcpyAsync(ctypes.c_void_p(got.ctypes.data), y, size, 4, stream)
         assert not got.any()  # nothing has waited so far, not even for the output, which is in device memory
         assert library.cudaStreamSynchronize(stream) == 0

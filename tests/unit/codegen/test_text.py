@@ -10,7 +10,7 @@ import pytest
 from knetc.codegen.describe import comment_text, size_text
 from knetc.codegen.emit import emit_cuda, emit_header
 from knetc.codegen.index import collapse, count, operand_index, part_index
-from knetc.codegen.names import Names, spell
+from knetc.codegen.names import Names, condition_labels, interface_prefix, spell
 from knetc.codegen.report import report, show_plan
 from knetc.codegen.spec import number, spell_type
 from knetc.errors import KnetLimitation
@@ -127,10 +127,25 @@ def test_source_text_stays_in_comments():
 def test_header_and_file_declare_the_same_interface():
     program, options = compiled(ROOT / "examples" / "lenet_dropout.knet", inputs=((28, 28, 1, N),))
     header, text = emit_header(program, options), emit_cuda(program, options)
-    functions = [line for line in header.splitlines() if line.startswith(("int knet_", "const char* knet_"))]
-    assert len(functions) >= 13
-    assert all(line in text for line in functions)
-    assert "KNET_DROPOUT = 1" in header
+    declared = header.split('extern "C" {\n#endif\n')[1].split("#ifdef __cplusplus")[0].strip()
+    assert declared.count("int lenet_dropout_") >= 18 and declared in text
+    assert "LENET_DROPOUT_DROPOUT = 1" in declared
+
+
+@pytest.mark.parametrize(
+    "model,prefix",
+    [("lenet", "lenet"), ("θ", "theta"), ("CNN", "CNN"), ("double", "double"), ("knet", "knet_2"), ("run", "run_2")],
+)
+def test_the_interface_is_spelled_with_the_models_name(model, prefix):
+    assert interface_prefix(model) == prefix
+
+
+def test_the_labels_of_conditions():
+    assert condition_labels("m", ["dropout", "θ", "pi"]) == [
+        ("dropout", "M_DROPOUT"),
+        ("θ", "M_THETA"),
+        ("pi", "M_PI_3"),  # M_PI and M_PI_2 are macros of <math.h>
+    ]
 
 
 def test_keywords_stand_at_the_head():

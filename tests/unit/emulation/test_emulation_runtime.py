@@ -208,7 +208,7 @@ def test_fail_malloc(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fail_call(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KNETEMU_FAIL_CALL=n: each call in turn fails, with its own library's status, and does nothing."""
+    """KNETEMU_FAIL_CALL=n: each call in turn fails, with its own library's status; it makes nothing, or frees."""
 
     def calls() -> list[int]:
         device.lib.knetemu_reload()
@@ -224,13 +224,23 @@ def test_fail_call(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
             if statuses[-1] == 0:
                 made.append((destroy, handle))
         assert device.lib.knetemu_calls() == 3
-        for destroy, handle in made:
-            device.call(destroy, handle)
+        statuses += [getattr(device.lib, destroy)(handle) for destroy, handle in made]
         return statuses
 
-    for n, wanted in ((0, [0, 0, 0]), (1, [UNKNOWN, 0, 0]), (2, [0, 3, 0]), (3, [0, 0, 4000]), (4, [0, 0, 0])):
+    before = device.lib.knetemu_live_objects()
+    for n, wanted in (
+        (0, [0] * 6),
+        (1, [UNKNOWN, 0, 0, 0, 0]),
+        (2, [0, 3, 0, 0, 0]),
+        (3, [0, 0, 4000, 0, 0]),
+        (4, [0, 0, 0, UNKNOWN, 0, 0]),
+        (5, [0, 0, 0, 0, 14, 0]),
+        (6, [0, 0, 0, 0, 0, 4000]),
+        (7, [0] * 6),
+    ):
         monkeypatch.setenv("KNETEMU_FAIL_CALL", str(n))
         assert calls() == wanted
+        assert device.lib.knetemu_live_objects() == before
     device.lib.cudaGetLastError()
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from knetc.errors import Diagnostic, KnetError, Source
-from knetc.frontend.arith import show
 from knetc.frontend.lower import lower
 from knetc.ir.program import Instr, Program
 from knetc.ops.base import registry
-from knetc.values import Value
+from knetc.values import Value, show
 
 
 def program(text: str, model: str | None = None, name: str = "m.knet", **keywords: Value) -> Program:
@@ -19,14 +18,10 @@ def program(text: str, model: str | None = None, name: str = "m.knet", **keyword
 def short(instr: Instr) -> str:
     """`out = op(args; changed keywords) if guard`."""
     defaults = {k: v.default for k, v in registry()[instr.op].keywords.items()} if instr.op != "let" else {}
-    attrs = [f"{k}={_text(v)}" for k, v in instr.attrs if k != "stream" and defaults[k] != v]
+    attrs = [f"{k}={show(v)}" for k, v in instr.attrs if k != "stream" and defaults[k] != v]
     inside = ", ".join(instr.args) + ("; " + ", ".join(attrs) if attrs else "")
     guard = "" if str(instr.guard) == "true" else f" if {instr.guard}"
     return f"{instr.out} = {instr.op}({inside}){guard}"
-
-
-def _text(value: Value) -> str:
-    return show(value).replace(" ", "")
 
 
 def lines(text: str, model: str | None = None, **keywords: Value) -> list[str]:

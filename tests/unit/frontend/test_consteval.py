@@ -185,7 +185,7 @@ def test_value(text: str, value: Value) -> None:
         ("zeros((10^9,10^9))", "an array of 1000000000000000000 elements is too large to write into a program"),
         ("[1:10^12...]", "an array of 1000000000000 elements is too large to write into a program"),
         ("zeros((2,-1))", "dims are numbers from 0 on, not -1"),
-        ("reshape([1,2,3], (2,2))", "reshape cannot make (2, 2) of the 3 elements of dims (3,)"),
+        ("reshape([1,2,3], (2,2))", "reshape cannot make (2,2) of the 3 elements of dims (3,)"),
         ("reshape(3, (1,))", "reshape wants an array, not 3"),
         ("isa(1)", "isa takes a value and the name of a type"),
         ("isa(1, Foo)", "isa knows the types Number, Integer, Bool, Tuple, Array, Symbol, Nothing"),

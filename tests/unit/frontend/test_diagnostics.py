@@ -127,6 +127,17 @@ def test_keywords_that_no_operator_takes() -> None:
     )
 
 
+def test_keywords_in_whose_place_another_stands_are_no_oddity() -> None:
+    text = (
+        "@knet function g(x; a=1, b=2, p...) return axpb(x; b=a+b, p...) end\n"
+        "@knet function h(x; o...) return g(x; a=5, o..., b=7) end\n"
+        "@knet function f(x) return h(x; a=6, b=8) end\n"
+    )
+    assert warnings(text) == ""
+    # What no operator has is one, wherever it stands.
+    assert "no operator takes the keyword 'c'" in warnings(text.replace("a=6", "c=6"))
+
+
 def test_programs_without_oddities_have_no_warnings() -> None:
     assert (
         warnings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from knetc.errors import KnetError, Source, Span
@@ -239,3 +241,21 @@ def test_files_that_cannot_be_read(tmp_path) -> None:  # type: ignore[no-untyped
         with pytest.raises(KnetError) as caught:
             read_source(str(path))
         assert caught.value.render() == message
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collection_of_cycles_is_as_it_was(enabled: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        parse(Source("m.knet", "@knet function f(x) return x end\n"))
+        with pytest.raises(KnetError):
+            parse(Source("m.knet", "@knet function f(x) return\nx"))
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_a_node_has_all_its_fields() -> None:
+    with pytest.raises(TypeError, match="Name has the fields name, span"):
+        ast.Name("x")

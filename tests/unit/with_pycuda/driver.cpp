@@ -109,7 +109,6 @@ cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void* code, cudaJi
                                 cudaLibraryOption*, void**, unsigned) {
   void* const loaded = dlopen(static_cast<const char*>(code), RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
   if (!loaded) return fprintf(stderr, "%s\n", dlerror()), cudaErrorInvalidValue;
-  if (void* all = dlsym(loaded, "knet_register_all")) reinterpret_cast<void (*)()>(all)();
   *library = static_cast<cudaLibrary_t>(loaded);
   return cudaSuccess;
 }

@@ -26,7 +26,7 @@ template <class T> cudnnStatus_t create(Registry<T>& live, T** object) {
 template <class T> cudnnStatus_t destroy(Registry<T>& live, T* object) {
   Call call;
   live.destroy(object);
-  return CUDNN_STATUS_SUCCESS;
+  return call.fails() ? CUDNN_STATUS_INTERNAL_ERROR : CUDNN_STATUS_SUCCESS;
 }
 
 // Sizes slowest first, as cuDNN takes them, into a shape.

@@ -70,6 +70,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : fail(cudaErrorInvalidDevice); }
 cudaError_t cudaGetDevice(int* device) {
+  Call call;
+  if (call.fails()) return fail(cudaErrorUnknown);
   *device = 0;
   return cudaSuccess;
 }

@@ -40,7 +40,8 @@ inline const Options& options() { return switches; }
 // Ends the process with a message: the emitted code has done what no status can report.
 [[noreturn]] void die(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// One call of the interface: holds the lock. `fails` counts the call and says whether it is the one that must fail.
+// One call of the interface: holds the lock. `fails` counts the call and says whether it is the one that must fail: it
+// does nothing then, unless it is one that frees or waits, which reports what went wrong before, as on a device.
 class Call {
  public:
   Call();

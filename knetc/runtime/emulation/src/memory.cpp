@@ -62,6 +62,11 @@ bool release(void* pointer, bool pinned) {
   return true;
 }
 
+// What a call that frees returns.
+cudaError_t released(bool done, Call& call) {
+  return !done ? fail(cudaErrorInvalidValue) : call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
+}
+
 // The allocation that holds `pointer`, with the bytes left from there; null where there is none.
 const Allocation* find(const void* pointer, size_t* left) {
   auto after = allocations().upper_bound(static_cast<const char*>(pointer));
@@ -153,7 +158,7 @@ cudaError_t cudaFree(void* pointer) {
   Call call;
   if (const cudaError_t e = waits_for_all()) return e;
   drain_all();
-  return release(pointer, false) ? cudaSuccess : fail(cudaErrorInvalidValue);
+  return released(release(pointer, false), call);
 }
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   Call call;
@@ -161,12 +166,12 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   submit(stream, [=] {
     if (!release(pointer, false)) die("cudaFreeAsync: %p is not live device memory", pointer);
   });
-  return cudaSuccess;
+  return released(true, call);
 }
 cudaError_t cudaFreeHost(void* pointer) {
   Call call;
   drain_all();
-  return release(pointer, true) ? cudaSuccess : fail(cudaErrorInvalidValue);
+  return released(release(pointer, true), call);
 }
 // Host memory that CUDA did not allocate is no error: it is unregistered.
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes* attributes, const void* pointer) {

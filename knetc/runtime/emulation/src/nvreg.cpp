@@ -15,7 +15,6 @@ void* open_twin() {
   if (!path) die("KNETEMU_KERNELS must name a library with the kernels, built by the C++ compiler");
   void* twin = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
   if (!twin) die("KNETEMU_KERNELS: %s", dlerror());
-  if (void* all = dlsym(twin, "knet_register_all")) reinterpret_cast<void (*)()>(all)();
   return twin;
 }
 struct Configuration {

@@ -143,25 +143,23 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   Call call;
   drain(streams().get(stream));
   streams().destroy(stream);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   Call call;
-  if (call.fails()) return fail(cudaErrorUnknown);
   CUstream_st& stream = get(handle);
   if (const cudaError_t e = waits_for(stream)) return e;
   if (is_default(stream))
     drain_blocking();
   else
     drain(stream);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
   Call call;
-  if (call.fails()) return fail(cudaErrorUnknown);
   if (const cudaError_t e = waits_for_all()) return e;
   drain_all();
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   Call call;
@@ -195,7 +193,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   Call call;
   drain_all();
   events().destroy(event);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   Call call;
@@ -211,12 +209,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Call call;
-  if (call.fails()) return fail(cudaErrorUnknown);
   CUstream_st* stream = events().get(event).stream;
   if (!stream) return cudaSuccess;
   if (const cudaError_t e = waits_for(*stream)) return e;
   wait_for_event(event, event->recorded, stream);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   Call call;
@@ -293,13 +290,13 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   Call call;
   graphs().destroy(graph);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   Call call;
   drain_all();
   executables().destroy(exec);
-  return cudaSuccess;
+  return call.fails() ? fail(cudaErrorUnknown) : cudaSuccess;
 }
 
 long long knetemu_graphs() { return graphs_made; }
