@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peers.base import Runner
 
 SECONDS_OF_A_PART = 0.1  # timed at once, so that neither the clock nor a call's start weighs
+PATIENCE = 60.0  # seconds of measuring after which one part is enough
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,26 +107,30 @@ def measure(
 
     First comes one pass, after which the loss is taken; its first call (one step, or the pass where the runner can do
     no less) ends the time to the first step. Then parts of the pass, long enough for the clock, until `seconds` are
-    spent, three at least.
+    spent, three at least unless they take minutes.
     """
     runner.run(0, steps if runner.whole else 1)
     first = age()
     if not runner.whole and steps > 1:
         runner.run(1, steps)
     loss = runner.loss()
-    part = steps
+    part, step = steps, 0.0
     if not runner.whole:
         # The least of a few: one may have met a stall or a compilation.
         step = seconds_of(runner, 1, clock)
         for _ in range(4 if step < 1 else 0):
             step = min(step, seconds_of(runner, 1, clock))
         part = max(1, min(steps, round(SECONDS_OF_A_PART / max(step, 1e-9))))
-    runner.run(0, part)
+    if step < 1:
+        runner.run(0, part)
     times: list[float] = []
     before, own, wall = busy(), time.process_time(), clock()
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 1000):
+    while not times or (len(times) < 3 and sum(times) < PATIENCE) or (sum(times) < seconds and len(times) < 1000):
         times.append(seconds_of(runner, part, clock))
-    others = None if before is None else (busy() - before - (time.process_time() - own)) / (clock() - wall)
+    after = busy()
+    others = None
+    if before is not None and after is not None:
+        others = (after - before - (time.process_time() - own)) / (clock() - wall)
     per_step = [t / part for t in times]
     return {
         "first_s": first,

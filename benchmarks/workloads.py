@@ -76,9 +76,7 @@ class Workload:
 
 _IMAGES = [
     Workload("W1", "softmax 784-10, batch 100", "mlp", 100, 600, 0.1, aims={"cpu": 0.6, "cuda": 0.67}),
-    Workload(
-        "W2", "MLP 784-100-10, batch 100", "mlp", 100, 600, 0.1, hidden=(100,), aims={"cpu": 0.75, "cuda": 0.67}
-    ),
+    Workload("W2", "MLP 784-100-10, batch 100", "mlp", 100, 600, 0.1, hidden=(100,), aims={"cpu": 0.75, "cuda": 0.67}),
     Workload("W3", "LeNet 20/50/500, batch 100", "lenet", 100, 100, 0.05, aims={"cpu": 0.7, "cuda": 0.67}),
 ]
 _TEXT = "LSTM 65-256-512-65, batch 128, 100 steps, clip 5"
@@ -147,9 +145,11 @@ def make(workload: Workload, real: bool) -> Problem:
 
 
 def initial_weights(workload: Workload) -> dict[str, np.ndarray]:
-    """Uniform in ±1/sqrt(inputs), biases zero. Dense w1, b1, …: (in, out), (out,). LeNet's filters k1, c1, k2, c2: (out,
-    in, 5, 5), (out,), not flipped; the rows of its w1 run over (channel, row, column). Text: embed (NCHAR, EMBEDDING);
-    a layer's wx1, wh1, b1, …: (in, 4·UNITS), gates in the order input, forget, new memory, output; wo, bo.
+    """Uniform in ±1/sqrt(inputs), biases zero.
+
+    Dense w1, b1, …: (in, out), (out,). LeNet's filters k1, c1, k2, c2: (out, in, 5, 5), (out,), not flipped; the rows
+    of its w1 run over (channel, row, column). Text: embed (NCHAR, EMBEDDING); a layer's wx1, wh1, b1, …: (in, 4·UNITS),
+    gates in the order input, forget, new memory, output; wo, bo.
     """
     rng = np.random.default_rng(1)
 

@@ -19,6 +19,7 @@ SHA256 = {  # of the unpacked files
     "mnist/t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "mnist/t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     "housing/housing.data": "e3e36f7b9e5435f9eb8320e106aebad00031fefa3064527da0c71dec59e49b76",
+    "tinyshakespeare/input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 }
 
 
@@ -72,3 +73,8 @@ def housing() -> tuple[np.ndarray, np.ndarray]:
     x, y = table[:13], table[13:]
     x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, ddof=1, keepdims=True)
     return np.asfortranarray(x, np.float32), np.asfortranarray(y, np.float32)
+
+
+def shakespeare() -> str:
+    """1,115,394 characters of Shakespeare's plays, as char-rnn trains on them: 65 different ones."""
+    return _bytes("tinyshakespeare/input.txt").decode("ascii")

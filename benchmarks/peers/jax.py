@@ -12,8 +12,9 @@ import functools
 from typing import Any
 
 import numpy as np
-from peers.base import Runner, Task, Variant, missing, packages
 from workloads import CLIP, FILTERS, HIDDEN, TIME, UNITS, Workload
+
+from peers.base import Runner, Task, Variant, missing, packages
 
 REQUIREMENTS = {"jax": "jax", "optax": "optax"}
 

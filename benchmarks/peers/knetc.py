@@ -12,8 +12,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from peers.base import Runner, Task, Variant, missing, packages
 from workloads import CLASSES, CLIP, EXAMPLES, NCHAR, TIME, UNITS, Workload
+
+from peers.base import Runner, Task, Variant, missing, packages
 
 MODELS = EXAMPLES.parent / "benchmarks" / "models.knet"
 REQUIREMENTS = {"knetc": "knetc", "numpy": "numpy"}
@@ -157,8 +158,7 @@ class Text(_Net):
 
         self.symbols = task.problem.data["symbols"]
         self.xs, self.ys = (
-            [[knetc.onehot(step, NCHAR) for step in window] for window in windows]
-            for windows in task.problem.windows()
+            [[knetc.onehot(step, NCHAR) for step in window] for window in windows] for windows in task.problem.windows()
         )
         super().__init__(backend, task, self.xs[0][0])
         self.data = cache(self._data)

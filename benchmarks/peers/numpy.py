@@ -1,7 +1,7 @@
 """Hand-written NumPy: buffers made once, `out=` everywhere, the learning rate folded into the gradient.
 
-Rows are instances. Images are (batch, height, width, channels), so that a convolution is one matrix product with what 25
-shifted copies gather. The character model's forms: `hoist` computes the input projections, the output layer and the
+Rows are instances. Images are (batch, height, width, channels), so that a convolution is one matrix product with what
+25 shifted copies gather. The character model's forms: `hoist` computes the input projections, the output layer and the
 weight gradients of all time steps in one product each, the four gates in one; `reassoc` also forms (embed·wx) once
 and picks its rows, where hoist picks rows of embed and multiplies.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from peers.base import Runner, Task, Variant, missing, packages
 from workloads import CLIP, FILTERS, HIDDEN, NCHAR, TIME, UNITS, Workload
+
+from peers.base import Runner, Task, Variant, missing, packages
 
 REQUIREMENTS = {"numpy": "numpy"}
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)

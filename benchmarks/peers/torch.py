@@ -19,8 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from peers.base import Runner, Task, Variant, missing, packages
 from workloads import CLIP, EMBEDDING, NCHAR, TIME, UNITS, Workload
+
+from peers.base import Runner, Task, Variant, missing, packages
 
 REQUIREMENTS = {"torch": "torch"}
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -34,7 +35,9 @@ def absent(device: str) -> str | None:
         import torch
 
         if not torch.cuda.is_available():
-            return f"torch {torch.__version__} finds no CUDA device: it needs a GPU and a CUDA build (pip install torch)"
+            return (
+                f"torch {torch.__version__} finds no CUDA device: it needs a GPU and a CUDA build (pip install torch)"
+            )
     return None
 
 
