@@ -113,7 +113,17 @@ def _about(report: dict[str, Any]) -> str:
 
 def _summary(all_rows: Sequence[Row], names: Sequence[str], report: dict[str, Any]) -> str:
     """A line for each workload and back end of knetc, in its fastest form."""
-    head = ["workload", "best peer", "a step", "knetc", "a step", "× best peer", "aim", "first step", "peak MB, peer's"]
+    head = [
+        "workload",
+        "best peer",
+        "a step",
+        "knetc",
+        "a step",
+        "× best peer",
+        "aim",
+        "first step, least",
+        "peak MB, peer's",
+    ]
     lines = []
     for name in names:
         here = [row for row in all_rows if row.workload == name]

@@ -37,7 +37,7 @@ class Knetc:
         try:
             knetc.compile(PROBE, backend=self.backend).forw(np.zeros((2, 3), np.float32))
         except knetc.KnetEnvironmentError as error:
-            return str(error)
+            return str(error).removeprefix("error: ")
         return None
 
     def versions(self) -> str:
