@@ -1,8 +1,8 @@
 """How long compiling takes: the whole command for LeNet, growth with the number of layers, and the way to a first step.
 
 `python benchmarks/compile_time.py`. Prints medians beside the aims; compare the last column, time per layer, down the
-table. The first step is LeNet's at batch 100, in a process of its own: from `knetc.compile` to the end of forw, back and
-update, once with an empty cache and then with what that left there.
+table. The first step is LeNet's at batch 100, in a process of its own: from `knetc.compile` to the end of forw, back
+and update, once with an empty cache and then with what that left there.
 """
 
 from __future__ import annotations
