@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = table.markdown(report)
     print("\n" + text)
     if args.out:
-        args.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(report, args.out)
         args.out.with_suffix(".md").write_text(text)
     found = table.rows(report["results"])
     return int(not all(row.agrees and row.error is None for row in found))
@@ -111,28 +111,34 @@ def measure(args: argparse.Namespace, setting: jobs.Setting) -> dict[str, Any]:
     try:
         for name in args.workloads:
             workloads.make(WORKLOADS[name], workloads.real_data()).save(setting.problem(name))
-        _rounds(args.rounds, args.workloads, todo, setting, report)
+        for number in range(args.rounds):
+            _round(number, args, todo, setting, report)
+            if args.out:
+                write(report, args.out)  # what was measured outlives a run that is killed
     except KeyboardInterrupt:
         _say("interrupted")
     return report
 
 
-def _rounds(
-    count: int, names: Sequence[str], todo: Sequence[jobs.Job], setting: jobs.Setting, report: dict[str, Any]
+def _round(
+    number: int, args: argparse.Namespace, todo: Sequence[jobs.Job], setting: jobs.Setting, report: dict[str, Any]
 ) -> None:
-    failed: set[jobs.Job] = set()
-    for number in range(count):
-        report["sgemm"].append(jobs.sgemm(setting))
-        for name in names:
-            turn = [job for job in todo if job.workload == name and job not in failed]
-            for job in turn if number % 2 == 0 else turn[::-1]:
-                result = jobs.run(setting, job)
-                if "error" in result:
-                    failed.add(job)
-                said = result.get("error") or table.seconds(result["step_s"])
-                _say(f"round {number + 1} of {count}  {job.name}: {said}")
-                who = {"workload": name, "peer": job.peer, "variant": job.variant, "aside": job.aside, "round": number}
-                report["results"].append({**who, **result})
+    """Runs every job once but those that failed before; adds what came to the report."""
+    failed = {(m["workload"], m["peer"], m["variant"]) for m in report["results"] if "error" in m}
+    report["sgemm"].append(jobs.sgemm(setting))
+    for name in args.workloads:
+        turn = [job for job in todo if job.workload == name and (name, job.peer, job.variant) not in failed]
+        for job in turn if number % 2 == 0 else turn[::-1]:
+            result = jobs.run(setting, job)
+            said = result.get("error") or table.seconds(result["step_s"])
+            _say(f"round {number + 1} of {args.rounds}  {job.name}: {said}")
+            who = {"workload": name, "peer": job.peer, "variant": job.variant, "aside": job.aside, "round": number}
+            report["results"].append({**who, **result})
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """The measurements as JSON."""
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
