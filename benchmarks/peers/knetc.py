@@ -145,6 +145,7 @@ class Images(_Net):
 
 def _on_device(array: Any) -> Any:
     """A copy in the device's memory, which is where the other peers have their data too."""
+    import pycuda.autoprimaryctx  # noqa: F401  pycuda's own calls want a current context: the one that knetc uses
     from pycuda import gpuarray
 
     return gpuarray.to_gpu(np.asarray(array, np.float32, order="F"))
