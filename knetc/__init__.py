@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         grad,
         gradcheck,
         params,
+        report,
         reset,
         sback,
         set,
@@ -76,8 +77,8 @@ _ERRORS = (
     "KnetStateError KnetSyntaxError KnetTypeError"
 )
 _FUNCTIONS = (
-    "back backseq clean forw forwseq get gnorm grad gradcheck params reset sback set setp setseed sforw state summary "
-    "test train update wnorm"
+    "back backseq clean forw forwseq get gnorm grad gradcheck params report reset sback set setp setseed sforw state "
+    "summary test train update wnorm"
 )
 _VALUES = (
     "Bernoulli CUDNN_CONVOLUTION CUDNN_CROSS_CORRELATION CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING "
@@ -143,6 +144,7 @@ __all__ = [
     "onehot",
     "params",
     "quadloss",
+    "report",
     "reset",
     "save",
     "sback",

@@ -13,8 +13,9 @@ class Options(Record):
 
     `inputs`: the dims of each input, N for the batch, None for an input whose dims are to be inferred. `losses`: which
     backward programs are made (of `ir.program.LOSSES`). `dtype`: `f32` or `f64`. `level`: 0 to 2, as `-O`. `math`:
-    `fp32` or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`. `prefix`: what every name of the C interface
-    begins with; empty for the model's name.
+    `fp32` or `tf32`. `arch`: the GPU architecture, as nvcc's `sm_90`. `arena`: whether buffers share one block of
+    memory (from level 1 on); where not, each has an allocation of its own, and a sanitizer sees its end. `prefix`: what
+    every name of the C interface begins with; empty for the model's name.
     """
 
     inputs: tuple[PartialDims | None, ...] = ()
@@ -23,6 +24,7 @@ class Options(Record):
     level: int = 2
     math: str = "fp32"
     arch: str = "sm_90"
+    arena: bool = True
     prefix: str = ""
     observers: tuple[object, ...] = ()
 

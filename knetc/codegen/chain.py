@@ -44,5 +44,6 @@ def _structure(kernel: Kernel) -> tuple[object, ...]:
     for step in kernel.steps:
         places = tuple([number.setdefault(b, len(number)) for b in (*step.args, step.out)])
         kept = step.out.kind != "register"
-        rows.append((step.instr.op, step.instr.attrs, places, kept, *[b.type for b in step.args], step.out.type))
+        shapes = [(b.type, b.pitch) for b in (*step.args, step.out)]
+        rows.append((step.instr.op, step.instr.attrs, places, kept, *shapes))
     return tuple(rows)

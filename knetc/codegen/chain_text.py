@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from knetc.codegen.index import collapse, operand_index, rows_and_columns
+from knetc.codegen.index import buffer_index, collapse, rows_and_columns
 from knetc.codegen.names import Names
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, epsilon, spell_type
 from knetc.codegen.window import MAX, Pooling
@@ -203,9 +203,8 @@ class _Writer:
         return f"const {self.real} share = mask ? mask[{'i' if rows == 1 else f'i / {rows}'}] * part : part;"
 
     def _read(self, b: Buffer, dims: Dims, index: str) -> str:
-        """An array from outside, broadcast to `dims`, at element `index` of those."""
-        groups = collapse(dims, [b.type.dims])
-        return f"{self.names[b]}[{operand_index(groups, 0, index)}]"
+        """An array, broadcast to `dims`, at element `index` of those."""
+        return f"{self.names[b]}[{buffer_index(dims, b, index)}]"
 
     def _fill(self, step: Step, reads: dict[str, str]) -> str:
         return self._expression(step).format(**reads, epsilon=epsilon(self.module.dtype), share="share")
@@ -222,9 +221,9 @@ class _Writer:
             self.places[step.out] = name
             return [f"const {self.real} {name} = {text};"]
         if not any(step.out in s.args for s in self.steps):
-            return [f"{name}[i] = {text};"]
+            return [f"{self._read(step.out, self.dims, 'i')} = {text};"]
         self.places[step.out] = f"{name}_i"
-        return [f"const {self.real} {name}_i = {text};", f"{name}[i] = {name}_i;"]
+        return [f"const {self.real} {name}_i = {text};", f"{self._read(step.out, self.dims, 'i')} = {name}_i;"]
 
     def _at(self, b: Buffer, dims: Dims, index: str) -> str:
         """A value before a window, or an array, at element `index` of `dims`."""
@@ -281,7 +280,7 @@ class _Writer:
         cuda = registry()[step.instr.op].cuda
         assert isinstance(cuda, Piece)
         self.places[step.out] = cuda.value
-        return [] if step.out.kind == "register" else [f"{self.names[step.out]}[i] = {cuda.value};"]
+        return [] if step.out.kind == "register" else [f"{self._read(step.out, self.dims, 'i')} = {cuda.value};"]
 
 
 def _short(b: Buffer, otherwise: str) -> str:

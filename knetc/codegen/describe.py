@@ -13,11 +13,11 @@ from itertools import groupby
 
 from knetc.codegen.spec import Module
 from knetc.errors import Span
-from knetc.ir.plan import Plan, Unit, flat
+from knetc.ir.footprint import bound_bytes, peak_bytes, step_bytes, unshared_bytes
+from knetc.ir.plan import REPORT_BATCH, Plan, Unit, flat
 from knetc.ir.program import Instr
 from knetc.values import show
 
-REPORT_BATCH = 100
 _MOST_PLACES = 6
 _MOST_BUFFERS = 40
 
@@ -98,15 +98,15 @@ def header_lines(module: Module) -> list[str]:
 
 
 def memory_lines(plan: Plan) -> list[str]:
-    """The memory table: every buffer's size, the total, and the least that any sharing of buffers would need."""
-    total, bound = plan.total_bytes(REPORT_BATCH), plan.bound_bytes(REPORT_BATCH)
+    """The memory table: the peak, what it would be without sharing and at the least, and every buffer's size."""
+    peak, unshared, bound = (f(plan, REPORT_BATCH) for f in (peak_bytes, unshared_bytes, bound_bytes))
     rows = [(b.kind, b.name, str(b.type), size_text(b.bytes(REPORT_BATCH))) for b in plan.buffers]
     more = len(rows) - _MOST_BUFFERS
     rows = rows[:_MOST_BUFFERS]
     widths = [max((len(r[k]) for r in rows), default=0) for k in range(4)]
     lines = [
-        f"Peak memory with a batch of {REPORT_BATCH}: {size_text(total)} in {len(plan.buffers)} buffers"
-        f" (lower bound, the largest set live at once: {size_text(bound)})."
+        f"Peak memory with a batch of {REPORT_BATCH}: {size_text(peak)} for {len(plan.buffers)} buffers",
+        f"(without sharing {size_text(unshared)}; lower bound, the largest set live at once, {size_text(bound)}).",
     ]
     lines += [
         f"  {kind:<{widths[0]}}  {name:<{widths[1]}}  {type:<{widths[2]}}  {size:>{widths[3]}}"
@@ -115,7 +115,7 @@ def memory_lines(plan: Plan) -> list[str]:
     if more > 0:
         lines.append(f"  and {more} more")
     if plan.states:
-        lines.append(f"Each step on the stack but the first takes {size_text(plan.step_bytes(REPORT_BATCH))} more.")
+        lines.append(f"Each step on the stack takes {size_text(step_bytes(plan, REPORT_BATCH))} more.")
     return lines
 
 

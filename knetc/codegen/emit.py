@@ -26,22 +26,33 @@ from knetc.codegen.fill import CLOCK
 from knetc.codegen.functions import WIDTH, functions, initial, set_clock, trained, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
-from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
+from knetc.codegen.tables import (
+    arrays,
+    buffer_row,
+    frame_name,
+    member_groups,
+    places,
+    places_name,
+    values_name,
+    variant_of,
+)
 from knetc.errors import KnetInternalError
-from knetc.ir.plan import MOST_ELEMENTS, Buffer, make_plan
+from knetc.ir.lifetimes import SHARING
+from knetc.ir.plan import MOST_ELEMENTS, Buffer
+from knetc.ir.planner import make_plan
 from knetc.ir.program import Program
 from knetc.options import Options
 
 
 def emit_cuda(program: Program, options: Options) -> str:
     """The CUDA source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
-    module = Module(make_plan(program), options, _render)
+    module = Module(make_plan(program, options), options, _render)
     return _render("module.cu.j2", {**_module_context(module), "include": _include}) + "\n"
 
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cuda`'s source."""
-    module = Module(make_plan(program), options, _render)
+    module = Module(make_plan(program, options), options, _render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
     context = {**_interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
@@ -123,6 +134,7 @@ def _module_context(module: Module) -> dict[str, Any]:
     return {
         **_interface_context(module),
         **training,
+        "partials": max(KNET_BLOCKS, training.get("square_blocks", 0) * len(plan.params)),
         "set_clock": clock,
         "header": header_lines(module),
         "kernels": kernels,
@@ -134,25 +146,37 @@ def _module_context(module: Module) -> dict[str, Any]:
         "tables": [_table(module, name, a.elements()) for a, name in module.tables.items()],
         "features": features,
         "members": member_groups(module),
-        # Frames and batched state have memory of their own.
+        # The arena, frames and batched state have memory of their own.
         "buffers": [
             buffer_row(module, b)
             for b in plan.buffers
-            if b not in framed and not (b.kind == "state" and b.type.batched)
+            if b not in framed
+            and not (b.kind == "state" and b.type.batched)
+            and not (plan.arena is not None and b.kind in SHARING)
         ],
+        "arena": plan.arena,
+        "places": list(places(module)),
         "states": plan.states,
         "frames": [
             {"name": frame_name(k), "buffers": [buffer_row(module, b) for b in v.frame]}
             for k, v in enumerate(plan.variants)
         ],
         "frame_size": max((len(v.frame) for v in plan.variants), default=0) or 1,
+        "gradient_buffers": [
+            buffer_row(module, b) for b in dict.fromkeys(p.grad.root for p in plan.params if p.grad is not None)
+        ],
         "most_elements": MOST_ELEMENTS,
         "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
         "arrays": list(arrays(module)),
         "parameters": plan.params,
         "inputs": plan.inputs,
         "variants": [
-            {"forward": f["name"], "table": values_name(k), "draws": any(CLOCK in line for line in f["lines"])}
+            {
+                "forward": f["name"],
+                "table": values_name(k),
+                "draws": any(CLOCK in line for line in f["lines"]),
+                "places": places_name(k),
+            }
             for k, f in enumerate(bodies[: len(plan.variants)])
         ],
         "functions": bodies,
@@ -171,6 +195,7 @@ def _module_context(module: Module) -> dict[str, Any]:
     }
 
 
+KNET_BLOCKS = 256  # of templates/include/knet_blocks.h
 # What is pasted for a feature, in the order in which the pieces build on each other.
 _DEVICE_INCLUDES = {
     "math": "knet_math.cuh",
@@ -243,9 +268,11 @@ def _table(module: Module, name: str, elements: list[float]) -> dict[str, Any]:
 def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
     body = _render(f"kernels/{spec.template}.cu.j2", dict(spec.fields))
-    restricted = ", ".join(p.replace("* ", "* __restrict__ ") for p in spec.signature)
+    # A chain may write where it reads: the planner lets a result take the memory of a value that ends there.
+    alone = spec.template not in ("elementwise", "column")
+    signature = [p.replace("* ", "* __restrict__ ") if alone else p for p in spec.signature]
     name = f"{module.prefix}_{use.name}_kernel"
-    head = f"__global__ void __launch_bounds__(256) {name}({restricted}) {{"
+    head = f"__global__ void __launch_bounds__(256) {name}({', '.join(signature)}) {{"
     return {
         "comment": [spec.formula, *where(use.instrs)],
         "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knetc.codegen.index import count
+from knetc.codegen.index import count, extent
 from knetc.codegen.spec import KernelSpec, Module, Statement, number, statement
 from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir.plan import Buffer
@@ -58,7 +58,7 @@ def _resolved(init: Filler, instr: Instr, buffer: Buffer) -> Filler:
 # For each kind of distribution: its template, the parameters for its numbers, and its formula.
 _KINDS: Mapping[type[Filler], tuple[str, tuple[str, ...], str]] = {
     Constant: ("fill_constant", ("double value",), "y = value"),
-    Identity: ("fill_identity", ("double scale", "int rows"), "y = scale on the diagonal, else 0"),
+    Identity: ("fill_identity", ("double scale",), "y = scale on the diagonal, else 0"),
     Uniform: ("fill_uniform", ("double low", "double high"), "y = uniform in [low, high)"),
     Gaussian: ("fill_normal", ("double mean", "double std"), "y = normal with mean and standard deviation std"),
     Bernoulli: ("fill_bernoulli", ("double p", "double scale"), "y = scale with probability p, else 0"),
@@ -72,12 +72,18 @@ def _kernel(module: Module, filler: Filler) -> KernelSpec:
     template, numbers, formula = _KINDS[type(filler)]
     counter = _COUNTER if isinstance(filler, _RANDOM) else ()
     real = module.real
-    return KernelSpec(template, template, (f"{real}* y", *counter, *numbers, "int n"), formula, (("real", real),))
+    # Columns of so many elements are a pitch apart.
+    signature = (f"{real}* y", *counter, *numbers, "int height", "int pitch", "int n")
+    return KernelSpec(template, template, signature, formula, (("real", real),))
 
 
 def _numbers(filler: Filler, buffer: Buffer) -> tuple[str, ...]:
     numbers = tuple(number(getattr(filler, f), "f64") for f in filler.field_names)
-    return (*numbers, count(buffer.type.dims[:1])) if isinstance(filler, Identity) else numbers
+    # The kernel is told of columns where the filler knows them, or where they do not follow each other.
+    if buffer.pitch is None and not isinstance(filler, Identity):
+        return (*numbers, count(buffer.type.dims), "0")
+    height, _, pitch = extent(buffer)
+    return (*numbers, str(height), str(pitch))
 
 
 def _stream(instr: Instr) -> int:
@@ -89,10 +95,13 @@ def _stream(instr: Instr) -> int:
 
 def _literal_array(module: Module, instr: Instr, buffer: Buffer, init: Array) -> Statement:
     """An array that the source gives is a table of the emitted file, copied to the device."""
+    rows, columns, pitch = extent(buffer)
     return statement(
         "copy_table",
         table=module.table(instr.out, init),
         target=module.ref(buffer),
-        elements=count(buffer.type.dims),
+        rows=rows,
+        columns=columns,
+        pitch=pitch,
         value=f"{instr.out} {buffer.type}",
     )

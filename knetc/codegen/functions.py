@@ -11,16 +11,18 @@ from typing import Any
 
 from knetc.codegen.describe import step_lines
 from knetc.codegen.fill import fill
-from knetc.codegen.index import count
+from knetc.codegen.index import extent
 from knetc.codegen.kernels import lower_unit
 from knetc.codegen.names import Names, spell
 from knetc.codegen.spec import KernelSpec, Module, Statement
-from knetc.codegen.tables import buffer_row
+from knetc.codegen.tables import buffer_row, places_name
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import BackwardPlan, Buffer, Plan, Unit, VariantPlan, flat
 from knetc.ir.program import LOSSES
 
 WIDTH = 120
+# For each parameter: blocks of an update, and of a sum of squares, each of which leaves a number.
+MOST_UPDATE_BLOCKS, MOST_SQUARE_BLOCKS = 1024, 32
 
 
 def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
@@ -50,6 +52,7 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                     "variant": k,
                     "loss": LOSSES.index(b.loss),
                     "name": functions[-1]["name"],
+                    "places": places_name(k, b.loss),
                     "gold": "nullptr, 0, 0"
                     if gold is None
                     else "&knet_model::{member}, {fixed}, {column}".format(**buffer_row(module, gold)),
@@ -85,8 +88,8 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> 
     reached = frozenset(b.params)
     for p in module.plan.params:
         if p.grad is not None and p.buffer.name not in reached:
-            size = f"{count(p.grad.type.dims)} * sizeof({module.real})"
-            lines.append(f"TRY(cudaMemsetAsync({module.ref(p.grad)}, 0, {size}, m->stream));  // not reached")
+            size = ", ".join(map(str, extent(p.grad)))
+            lines.append(f"TRY(knet_zero({module.ref(p.grad)}, {size}, m->stream));  // not reached")
     text = "\n".join(lines)
     parameters = [
         "knet_model* m",
@@ -183,67 +186,34 @@ def set_clock(module: Module) -> str | None:
 
 
 def trained(module: Module) -> dict[str, Any]:
-    """What the update function is made of."""
-    found = [
-        {
-            "index": k,
-            "value": module.ref(p.buffer),
-            "gradient": module.ref(p.grad),
-            "elements": p.buffer.elements(1),
-        }
-        for k, p in enumerate(module.plan.params)
-        if p.grad is not None
+    """What the update function is made of: how many parameters have a gradient, its kernels, and their grids."""
+    sizes = [p.buffer.elements(1) for p in module.plan.params if p.grad is not None]
+    if not sizes:
+        return {"trained": False}
+    real, options = module.real, f"{module.prefix}_training"
+    module.features.update(("math", "reduce", "partials"))
+    fields = (("real", real),)
+    table = f"const {options}* training"
+    kernels = [
+        ("update", (table, "const double* squares"), "w -= lr * dw for every parameter, dw by the parameter's options"),
+        ("square_sum", ("double* partials", table), "partial sums of dw^2 for every parameter"),
+        ("all_squares", ("double* squares", "const double* partials", "int blocks"), "squares = the sum of them all"),
+        ("set_training", (f"{options}* to", f"{options} t"), "*to = t"),
+        (
+            "count_adam",
+            (f"{options}* training", "int n"),
+            "one step more of each parameter that Adam trains, and the corrections for it",
+        ),
+        ("accumulate", (f"{real}* sum", f"const {real}* dw", "int n"), "sum += dw"),
     ]
-    kernels = {}
-    if found:
-        real, options = module.real, f"{module.prefix}_training"
-        module.features.update(("math", "reduce", "partials"))
-        fields = (("real", real),)
-        kernels["update"] = module.kernel(
-            KernelSpec(
-                "update",
-                "update",
-                (f"{real}* w", f"const {real}* dw", "const double* squares", f"const {options}* training", "int n"),
-                "w -= lr * dw, where dw goes through the options of the parameter",
-                fields,
-            )
-        )
-        kernels["square_sum"] = module.kernel(
-            KernelSpec(
-                "square_sum",
-                "square_sum",
-                ("double* partials", f"const {real}* dw", "int n"),
-                "partial sums of dw^2",
-                fields,
-            )
-        )
-        kernels["add_total"] = module.kernel(
-            KernelSpec(
-                "add_total",
-                "add_total",
-                ("double* squares", "const double* partials", "int blocks"),
-                "squares += the sum of the partial sums",
-                fields,
-            )
-        )
-        kernels["set_training"] = module.kernel(
-            KernelSpec("set_training", "set_training", (f"{options}* to", f"{options} t"), "*to = t")
-        )
-        kernels["count_adam"] = module.kernel(
-            KernelSpec(
-                "count_adam",
-                "count_adam",
-                (f"{options}* training", "int n"),
-                "one step more of each parameter that Adam trains, and the corrections for it",
-                fields,
-            )
-        )
-        kernels["accumulate"] = module.kernel(
-            KernelSpec(
-                "accumulate",
-                "accumulate",
-                (f"{real}* sum", f"const {real}* dw", "int n"),
-                "sum += dw",
-            )
-        )
-    return {"trained": found, **kernels}
+    return {
+        "trained": True,
+        "update_blocks": min(_blocks(max(sizes)), MOST_UPDATE_BLOCKS),
+        "square_blocks": min(_blocks(max(sizes)), MOST_SQUARE_BLOCKS),
+        **{name: module.kernel(KernelSpec(name, name, given, formula, fields)) for name, given, formula in kernels},
+    }
+
+
+def _blocks(elements: int) -> int:
+    """Blocks of 256 threads for so many elements."""
+    return (elements + 255) // 256

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knetc.errors import KnetInternalError, KnetLimitation
+from knetc.ir.plan import Buffer
 from knetc.ir.types import BatchDim, Dims
 from knetc.record import Record
 
@@ -27,8 +28,11 @@ class Group(Record):
         return f"{'' if self.batched and self.size == 1 else self.size}{'N' if self.batched else ''}"
 
 
-def collapse(full: Dims, operands: Sequence[Dims]) -> list[Group]:
-    """The groups of `full`, fastest first, as the operands (each of `full`'s dims, missing ones, or ones) divide it."""
+def collapse(full: Dims, operands: Sequence[Dims], apart: bool = False) -> list[Group]:
+    """The groups of `full`, fastest first, as the operands (each of `full`'s dims, missing ones, or ones) divide it.
+
+    `apart`: the first dimension stays by itself, for an operand whose columns lie apart.
+    """
     groups: list[Group] = []
     for axis, d in enumerate(full):
         if d == 1:
@@ -36,7 +40,8 @@ def collapse(full: Dims, operands: Sequence[Dims]) -> list[Group]:
         batched = isinstance(d, BatchDim)
         size = 1 if isinstance(d, BatchDim) else d
         kept = tuple(axis < len(o) and o[axis] == d for o in operands)
-        if groups and groups[-1].kept == kept and not groups[-1].batched:
+        joins = groups and groups[-1].kept == kept and not groups[-1].batched
+        if joins and not (apart and axis == 1):
             groups[-1] = Group(groups[-1].size * size, batched, kept)
         else:
             groups.append(Group(size, batched, kept))
@@ -54,6 +59,14 @@ def count(dims: Dims) -> str:
     if not any(isinstance(d, BatchDim) for d in dims):
         return str(size)
     return "N" if size == 1 else f"{size} * N"
+
+
+def extent(buffer: Buffer) -> tuple[int, int, int]:
+    """Rows, columns and pitch of a buffer of a fixed size, as a matrix in memory."""
+    first = buffer.type.dims[0] if buffer.type.dims else 1
+    if isinstance(first, BatchDim) or buffer.type.batched:
+        raise KnetInternalError(f"{buffer.name} has no fixed size")
+    return first, buffer.type.column // first, buffer.pitch or first
 
 
 def rows_and_columns(dims: Dims) -> tuple[int, str]:
@@ -83,29 +96,50 @@ def operand_index(groups: Sequence[Group], operand: int, index: str) -> str:
     """Where operand `operand` has the element that meets element `index` of the full array."""
     if all(g.kept[operand] for g in groups):
         return index
-    terms = []
-    step = stride = 1
+    strides, stride = [], 1
     for g in groups:
+        strides.append(stride)
+        stride *= g.size if g.kept[operand] else 1
+    return _sum_of_digits(groups, operand, index, strides)
+
+
+def buffer_index(full: Dims, buffer: Buffer, index: str) -> str:
+    """Where a buffer has the element that meets element `index` of an array of dims `full`, to which it expands."""
+    groups = collapse(full, [buffer.type.dims], buffer.pitch is not None)
+    if buffer.pitch is None:
+        return operand_index(groups, 0, index)
+    # A view has two dimensions: its rows, of which there may be one alone, and its columns, a pitch apart.
+    rows = buffer.type.dims[0] != 1
+    kept = [g for g in groups if g.kept[0]]
+    strides = [1 if rows and g is kept[0] else buffer.pitch for g in groups]
+    return _sum_of_digits(groups, 0, index, strides)
+
+
+def _sum_of_digits(groups: Sequence[Group], operand: int, index: str, strides: Sequence[int]) -> str:
+    """The kept digits of `index`, each times the stride of its group."""
+    terms = []
+    step = 1
+    for g, stride in zip(groups, strides, strict=True):
         if g.kept[operand]:
             terms.append(_scaled(_digit(index, step, g.size, g is groups[-1]), stride))
-            stride *= g.size
         step *= g.size
     return " + ".join(terms) or "0"
 
 
-def part_index(groups: Sequence[Group], kept: bool, index: str) -> str:
+def part_index(groups: Sequence[Group], kept: bool, index: str, pitch: int | None = None, rows: bool = True) -> str:
     """Offset in the full array of element `index` of its kept (or its other) groups, as operand 0 divides them.
 
-    The sum of the two offsets, for a kept and for a summed index, is the position of one element.
+    The sum of the two offsets, for a kept and for a summed index, is the position of one element. `pitch`: how far
+    apart the full array's columns lie, where they do not follow each other; `rows`: whether it has several rows then.
     """
     mine = [g for g in groups if g.kept[0] == kept]
     terms = []
-    step = stride = 1
-    for g in groups:
+    step, stride = 1, 1 if rows or pitch is None else pitch
+    for k, g in enumerate(groups):
         if g.kept[0] == kept:
             terms.append(_scaled(_digit(index, step, g.size, g is mine[-1]), stride))
             step *= g.size
-        stride *= g.size
+        stride = pitch if pitch is not None and k == 0 and rows else stride * g.size
     return " + ".join(terms) or "0"
 
 

@@ -76,7 +76,8 @@ def launch(
 
 def sumto(module: Module, step: Step) -> list[Statement]:
     """Sums over the dimensions that the result does not have: a block an element of the result, or a thread."""
-    groups = collapse(step.args[0].type.dims, [step.out.type.dims])
+    (dy,) = step.args
+    groups = collapse(dy.type.dims, [step.out.type.dims], dy.pitch is not None)
     elements = part_count(groups, True)
     summed = part_count(groups, False)
     # With many results whose neighbours are neighbours in memory, a thread each reads memory in order.
@@ -88,7 +89,11 @@ def sumto(module: Module, step: Step) -> list[Statement]:
         stem=f"sumto_{shape}" if shape else "sumto",
         signature=(f"{real}* y", f"const {real}* dy", "int summed", *(("int n",) if by_thread else ())),
         formula="y = sumto(dy): the sum over dimensions along which a value was repeated",
-        fields=(("real", real), ("base", part_index(groups, True, "o")), ("offset", part_index(groups, False, "r"))),
+        fields=(
+            ("real", real),
+            ("base", part_index(groups, True, "o", dy.pitch, dy.type.dims[:1] != (1,))),
+            ("offset", part_index(groups, False, "r", dy.pitch, dy.type.dims[:1] != (1,))),
+        ),
     )
     arguments = (module.ref(step.out), module.ref(step.args[0]), summed)
     if by_thread:

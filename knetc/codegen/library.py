@@ -23,7 +23,11 @@ Build = Callable[[Module, Step], "list[Statement]"]
 
 
 def _matrix(dims: Dims) -> tuple[str, str]:
-    """Rows and columns of an operand as C text: more than two dimensions are a matrix (prod(d[:-1]), d[-1])."""
+    """Rows and columns of an operand as C text: more than two dimensions are a matrix (prod(d[:-1]), d[-1]), a single
+    one is a column, or a row where it is the batch.
+    """
+    if len(dims) == 1 and not isinstance(dims[0], BatchDim):
+        return count(dims), "1"
     return count(dims[:-1]), count(dims[-1:])
 
 
@@ -33,6 +37,7 @@ def gemm(module: Module, step: Step) -> list[Statement]:
     a, b = (_matrix(x.type.dims) for x in step.args)
     m, k = reversed(a) if ta else a
     n = b[0] if tb else b[1]
+    lda, ldb, ldc = (x.pitch or rows for x, (rows, _) in zip((*step.args, step.out), (a, b, (m, n)), strict=True))
     module.features.add("cublas")
     return [
         statement(
@@ -43,8 +48,11 @@ def gemm(module: Module, step: Step) -> list[Statement]:
             n=n,
             k=k,
             a=module.ref(step.args[0]),
+            lda=lda,
             b=module.ref(step.args[1]),
+            ldb=ldb,
             out=module.ref(step.out),
+            ldc=ldc,
             value=f"{step.instr.out} {step.out.type}",
         )
     ]

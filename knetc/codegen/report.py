@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from knetc.codegen.describe import REPORT_BATCH, memory_lines, size_text
+from knetc.codegen.describe import memory_lines, size_text
 from knetc.codegen.functions import functions, initial, trained
 from knetc.codegen.spec import Module
-from knetc.ir.plan import Kernel, Plan, Step, Unit, make_plan
+from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
+from knetc.ir.plan import REPORT_BATCH, Kernel, Plan, Step, Unit
+from knetc.ir.planner import make_plan
 from knetc.ir.program import Program
 from knetc.options import Options
 
 
 def report(program: Program, options: Options) -> str:
     """A table of kernels, one of library calls, and one of buffers with the peak memory and its lower bound."""
-    plan = make_plan(program)
+    plan = make_plan(program, options)
     module = Module(plan, options, lambda name, fields: "")
     functions(module)
     list(initial(module))
@@ -31,15 +33,14 @@ def report(program: Program, options: Options) -> str:
     if library:
         lines += ["", *_table(("cuDNN shapes",), library)]
     lines += ["", *memory_lines(plan)]
-    fixed = sum(b.bytes(REPORT_BATCH) for b in plan.buffers if b.kept)
-    column = sum(b.type.column for b in plan.buffers if b.type.batched)
-    lines.append(f"Of it whatever the batch: {size_text(fixed)}; for each column: {column} elements.")
+    fixed, column = peak_bytes(plan, 0), peak_bytes(plan, 1) - peak_bytes(plan, 0)
+    lines.append(f"Of it whatever the batch: {size_text(fixed)}; for each column: {size_text(column)}.")
     return "\n".join(lines)
 
 
 def show_plan(program: Program, options: Options) -> str:
     """The plan as text: buffers, then the steps of every function in order."""
-    plan = make_plan(program)
+    plan = make_plan(program, options)
     lines = [f"plan {program.name}", ""]
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
@@ -65,8 +66,8 @@ def _step(step: Step) -> str:
 
 
 def _sizes(plan: Plan) -> list[str]:
-    total, bound = plan.total_bytes(REPORT_BATCH), plan.bound_bytes(REPORT_BATCH)
-    return [f"batch {REPORT_BATCH}: {total} bytes, live at once {bound} bytes"]
+    peak, unshared, bound = (f(plan, REPORT_BATCH) for f in (peak_bytes, unshared_bytes, bound_bytes))
+    return [f"batch {REPORT_BATCH}: {peak} bytes, {unshared} without sharing, live at once {bound}"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

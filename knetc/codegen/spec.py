@@ -152,8 +152,8 @@ class Module:
         return "".join(filled)
 
     def ref(self, buffer: Buffer) -> str:
-        """How host code names a buffer."""
-        return f"m->{self.members[buffer]}"
+        """How host code names a buffer; a view by its place in its block."""
+        return f"m->{self.members[buffer.root]}" + (f" + {buffer.first}" if buffer.first else "")
 
     def table(self, name: str, array: Array) -> str:
         """How host code names an array that the source gives; a table of the file."""

@@ -67,6 +67,25 @@ def frame_name(k: int) -> str:
     return f"frame_{k}"
 
 
+def places(module: Module) -> Iterator[dict[str, Any]]:
+    """The tables of where each function's buffers stand in the arena; none where there is no arena."""
+    plan = module.plan
+    for k, found in enumerate(plan.arena.variants if plan.arena else ()):
+        layouts = [(places_name(k), found.forward)]
+        layouts += [(places_name(k, b.loss), x) for b, x in zip(plan.variants[k].backward, found.backward, strict=True)]
+        for name, layout in layouts:
+            rows = [
+                {"member": module.members[b], "fixed": place.fixed, "column": place.column}
+                for b, place in layout.places
+            ]
+            yield {"name": name, "rows": rows}
+
+
+def places_name(k: int, loss: str = "") -> str:
+    """The C name of the table of where the buffers of variant k stand, going forward or back from a loss."""
+    return f"places_{k}_{loss}" if loss else f"places_{k}"
+
+
 def values_name(k: int) -> str:
     """The C name of the table of variant k's variables."""
     return f"values_{k}"
@@ -74,11 +93,12 @@ def values_name(k: int) -> str:
 
 def _array(module: Module, name: str, b: Buffer | None) -> str:
     if b is None:
-        return f"{_string(name)}, nullptr, 0, {{}}"
+        return f"{_string(name)}, nullptr, 0, 0, 0, {{}}"
     dims = ", ".join("-1" if isinstance(d, BatchDim) else str(d) for d in b.type.dims)
     if len(b.type.dims) > 8:
         raise KnetInternalError(f"{name} has {len(b.type.dims)} dimensions")
-    return f"{_string(name)}, &knet_model::{module.members[b]}, {len(b.type.dims)}, {{{dims}}}"
+    place = f"&knet_model::{module.members[b.root]}, {b.first}, {b.pitch or 0}"
+    return f"{_string(name)}, {place}, {len(b.type.dims)}, {{{dims}}}"
 
 
 def _string(text: str) -> str:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Protocol, cast
 
 from knetc.errors import KnetInternalError
-from knetc.ir.passes import conditions, fuse, gradient, reassociate, shapes, simplify, state, winners
+from knetc.ir.passes import conditions, fuse, gradient, merge, reassociate, shapes, simplify, state, timebatch, winners
 from knetc.ir.program import Program
 from knetc.ir.verify import verify
 from knetc.options import Options
@@ -35,6 +35,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("gradient", "typed", "training", gradient.run, "appends the backward programs and the update"),
     Pass("simplify", "training", "training", simplify.run, "equal and unused values, copies; exact to the bit"),
     Pass("winners", "training", "training", winners.run, "maximum pooling goes back by each window's winner"),
+    Pass("merge", "training", "training", merge.run, "matrix products that share an operand as one over a block"),
+    Pass("timebatch", "training", "training", timebatch.run, "sequences: what no state stands between, for all steps"),
     Pass("fuse", "training", "training", fuse.run, "elementwise values over the same dims as one kernel"),
 )
 

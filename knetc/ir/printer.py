@@ -23,6 +23,12 @@ of the passes. Grammar, by example:
         %d:c1/w = mul(%d:tmp1, %c1/c) : f32[10,N]
       }
       dpar(%d:c1/w; param="c1/w")
+    before
+      …                          over a whole sequence: before the loop over time, in it, after it
+    loop
+      …
+    after
+      …
 
     update
       update(; param="c1/w")
@@ -38,7 +44,7 @@ from array import array
 from collections.abc import Iterable
 
 from knetc.errors import Span
-from knetc.ir.program import ALWAYS, Guard, Input, Instr, Program, Variant
+from knetc.ir.program import ALWAYS, Guard, Input, Instr, Phases, Program, Variant
 from knetc.ir.types import PartialDims, Type
 from knetc.values import Array, Filler, Range, Symbol, Value
 
@@ -118,10 +124,16 @@ def _variant(variant: Variant) -> list[str]:
     if variant.result is not None:
         lines.append(f"  result {_name(variant.result)}")
     lines += [f"  name {_name(name)} = {_name(value)}" for name, value in variant.names]
+    lines += _phases(variant.phases)
     for backward in variant.backward:
-        lines.append(f"backward {backward.loss}")
-        lines += _body(backward.body)
+        lines += [f"backward {backward.loss}", *_body(backward.body), *_phases(backward.phases)]
     return lines
+
+
+def _phases(phases: Phases | None) -> list[str]:
+    if phases is None:
+        return []
+    return ["before", *_body(phases.before), "loop", *_body(phases.loop), "after", *_body(phases.after)]
 
 
 def _body(instrs: Iterable[Instr]) -> list[str]:

@@ -121,6 +121,24 @@ class Input(Record):
     span: Span | None = None
 
 
+class Phases(Record):
+    """A list of instructions over a whole sequence (`passes.timebatch`).
+
+    `before` and `after` run once, on values that have the columns of all steps side by side, the first step's first;
+    `loop` runs for each step, forward from the first to the last, backward from the last to the first. A value that
+    does not have the batch is the same at every step, or the sum over all of them.
+    """
+
+    before: tuple[Instr, ...]
+    loop: tuple[Instr, ...]
+    after: tuple[Instr, ...]
+
+    @property
+    def lists(self) -> tuple[tuple[Instr, ...], ...]:
+        """The three lists in order."""
+        return (self.before, self.loop, self.after)
+
+
 class Backward(Record):
     """The gradient program that starts from one loss.
 
@@ -132,6 +150,7 @@ class Backward(Record):
 
     loss: str
     body: tuple[Instr, ...]
+    phases: Phases | None = None
 
 
 class Variant(Record):
@@ -146,6 +165,7 @@ class Variant(Record):
     result: str | None = None
     names: tuple[tuple[str, str], ...] = ()
     backward: tuple[Backward, ...] = ()
+    phases: Phases | None = None
 
     def variables(self) -> dict[str, str]:
         """The Knet variable of each value that has one; of several, the first that was written."""

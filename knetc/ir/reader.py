@@ -11,7 +11,7 @@ import re
 from typing import NoReturn
 
 from knetc.errors import KnetSyntaxError, Source, Span
-from knetc.ir.program import ALWAYS, LOSSES, STAGES, Attrs, Backward, Guard, Input, Instr, Program, Variant
+from knetc.ir.program import ALWAYS, LOSSES, STAGES, Attrs, Backward, Guard, Input, Instr, Phases, Program, Variant
 from knetc.ir.types import Dim, N, PartialDims, Type
 from knetc.values import FILLERS, Array, Range, Symbol, Value
 
@@ -199,13 +199,25 @@ class _Reader:
         forward = self.body()
         result = self.result()
         names = self.variables()
+        phases = self.phases()
         backward = []
         while header := self.header("backward"):
             loss = header.word()
             if loss not in LOSSES:
                 header.fail(f"expected one of {', '.join(LOSSES)}")
-            backward.append(Backward(loss, self.body()))
-        return Variant(tuple(settings), forward, result, names, tuple(backward))
+            backward.append(Backward(loss, self.body(), self.phases()))
+        return Variant(tuple(settings), forward, result, names, tuple(backward), phases)
+
+    def phases(self) -> Phases | None:
+        """The lists over a whole sequence, where they follow."""
+        lists: list[tuple[Instr, ...]] = []
+        for keyword in ("before", "loop", "after"):
+            line = self.header(keyword) if not lists else self.head(keyword)
+            if line is None:
+                return None
+            line.end()
+            lists.append(self.body())
+        return Phases(*lists)
 
     def body(self) -> tuple[Instr, ...]:
         found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from heapq import heappop, heappush
 
 from knetc import ops
 from knetc.errors import KnetInternalError
@@ -26,6 +27,14 @@ def live(body: Sequence[Instr], roots: AbstractSet[str]) -> tuple[Instr, ...]:
             needed.update(instr.args)
             kept.append(instr)
     return tuple(reversed(kept))
+
+
+def without_unused(variant: Variant) -> Variant:
+    """The variant without the values that no effect, variable or backward program needs."""
+    variant = replace(variant, backward=tuple(replace(b, body=live(b.body, {LOSS})) for b in variant.backward))
+    roots = {value for _, value in variant.names} | {variant.result or ""} | read_back(variant)
+    roots |= {i.out for i in variant.forward if i.op == "state"}  # by its reading a state variable is known
+    return replace(variant, forward=live(variant.forward, roots))
 
 
 def without_inputs(backward: Backward, wanted: Container[int], roots: AbstractSet[str] = frozenset({LOSS})) -> Backward:
@@ -97,3 +106,25 @@ def prologue(kernel: Sequence[Instr]) -> set[str]:
         if reads and all(registry[i.op].reach or i.out in found for i in reads):
             found.add(instr.out)
     return found
+
+
+def in_order(body: Sequence[Instr]) -> tuple[Instr, ...]:
+    """The instructions so that each value is computed before it is read; otherwise as near to their order as can be."""
+    own = {i.out: k for k, i in enumerate(body) if i.out}
+    waits = [len({a for a in i.args if a in own}) for i in body]
+    feeds: dict[str, list[int]] = {}
+    for k, i in enumerate(body):
+        for a in dict.fromkeys(i.args):
+            feeds.setdefault(a, []).append(k)
+    ready = [k for k, count in enumerate(waits) if not count]
+    found = []
+    while ready:
+        instr = body[heappop(ready)]
+        found.append(instr)
+        for k in feeds.get(instr.out, ()) if instr.out else ():
+            waits[k] -= 1
+            if not waits[k]:
+                heappush(ready, k)
+    if len(found) != len(body):
+        raise KnetInternalError("instructions read each other's values in a circle")
+    return tuple(found)

@@ -6,6 +6,7 @@ length of the program.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import NoReturn
@@ -13,7 +14,7 @@ from typing import NoReturn
 from knetc import ops
 from knetc.errors import KnetInternalError
 from knetc.ir.printer import print_instr
-from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Program, Variant
+from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Phases, Program, Variant
 from knetc.ir.types import UNKNOWN, N, Partial, Type
 from knetc.ir.uses import prologue
 from knetc.ops.base import Elementwise, OpDef, ShapeMismatch
@@ -34,6 +35,7 @@ RULES = {
     "shape rule": "the operator's shape rule agrees with the types",
     "gradients": "an effect of a backward program names a parameter, input or state, once, with its type",
     "kernels": "a kernel's members stand together; they are elementwise values of one shape, and one with a reach",
+    "phases": "a sequence runs what a step does: state passes through the loop, and nothing before depends on it",
     "losses": "a variant has one backward program a loss; one without a result only 'zero'",
     "update": "one update for each parameter that has a gradient",
 }
@@ -120,6 +122,7 @@ class _Verifier:
     # --- a variant ----------------------------------------------------------------------------------------------------
 
     def variant(self, variant: Variant, types: dict[str, Type | None]) -> None:
+        inputs = dict(types)
         for instr in variant.forward:
             if instr.op == "let" and not self.ssa:
                 self.let(instr)
@@ -133,6 +136,7 @@ class _Verifier:
                 self.fail("guards", "a guard is left", instr)
         self.once(variant)
         self.kernels(variant.forward)
+        self.phases(variant.phases, inputs, variant.forward)
         if self.ssa:
             self.outcome(variant, types)
         elif variant.result is not None or variant.names:
@@ -143,6 +147,29 @@ class _Verifier:
             self.losses(variant)
         for backward in variant.backward:
             self.backward(variant, backward, types)
+
+    def phases(self, phases: Phases | None, known: dict[str, Type | None], body: Sequence[Instr]) -> None:
+        """The rule `phases`, and the others for the lists over a sequence; `body` is the list of a single step."""
+        if phases is None:
+            return
+        if not self.training:
+            self.fail("parts", "phases before the stage training")
+        types, late = dict(known), set[str]()
+        for k, part in enumerate(phases.lists):
+            for instr in part:
+                op = self.op(instr)
+                self.instr(instr, op, types)
+                flows = op.name in ("state", "keep", "dstate", "dkeep")
+                late.update({instr.out} if flows or not late.isdisjoint(instr.args) else ())
+                if flows != (flows and k == 1) or (k == 0 and bool(late & {instr.out, *instr.args} - {""})):
+                    self.fail("phases", f"this stands in list {k + 1} of 3", instr)
+            self.kernels(part)
+        single = {(i.out, i.op, i.attrs) for i in body if i.op != "dinput"}
+        extra = {(i.out, i.op, i.attrs) for part in phases.lists for i in part} - single
+        if extra:
+            self.fail(
+                "phases", f"{', '.join(sorted(name or op for name, op, _ in extra))} does not run in a single step"
+            )
 
     def let(self, instr: Instr) -> None:
         if len(instr.args) != 1:
@@ -195,6 +222,7 @@ class _Verifier:
             types[GOLD] = types[variant.result]
             if backward.loss != "none":
                 types[MASK] = None
+        known = dict(types)
         seen: set[tuple[str, object]] = set()
         for instr in backward.body:
             op = self.op(instr)
@@ -206,6 +234,7 @@ class _Verifier:
             if op.effect or op.name == "dstate":
                 self.gradient(instr, forward, types, seen)
         self.kernels(backward.body)
+        self.phases(backward.phases, known, backward.body)
 
     def gradient(
         self,
@@ -258,7 +287,7 @@ class _Verifier:
         op = self.ops.get(instr.op)
         if op is None:
             self.fail("operators", f"there is no operator '{instr.op}'", instr)
-        if len(instr.args) != len(op.args):
+        if len(instr.args) != len(op.args) and not (op.variadic and instr.args):
             self.fail("arity", f"{op.name} takes {len(op.args)} arguments", instr)
         if [key for key, _ in instr.attrs] != sorted(op.keywords):
             self.fail("attributes", f"{op.name} has {', '.join(sorted(op.keywords)) or 'none'}", instr)

@@ -99,7 +99,7 @@ def _copy(ctx: EvalContext, x: Tensor) -> Tensor:
 
 
 def _relu(ctx: EvalContext, x: Tensor) -> Tensor:
-    y: Tensor = np.maximum(x, ctx.dtype.type(0))
+    y: Tensor = np.maximum(x, ctx.dtype.type(0), out=ctx.out)
     return y
 
 
@@ -112,23 +112,24 @@ def _sigm(ctx: EvalContext, x: Tensor) -> Tensor:
 
 
 def _tanh(ctx: EvalContext, x: Tensor) -> Tensor:
-    y: Tensor = np.tanh(x)
+    y: Tensor = np.tanh(x, out=ctx.out)
     return y
 
 
 def _relu_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
-    return dy * (y > 0)
+    dx: Tensor = np.multiply(dy, y > 0, out=ctx.out)
+    return dx
 
 
 def _sigm_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
-    dx: Tensor = dy * (y * (ctx.dtype.type(1) - y))
+    dx: Tensor = np.multiply(dy, y * (ctx.dtype.type(1) - y), out=ctx.out)
     return dx
 
 
 def _tanh_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     one = ctx.dtype.type(1)
     # (1−y)(1+y) keeps its digits where y is near ±1; 1−y² would not.
-    dx: Tensor = dy * ((one - y) * (one + y))
+    dx: Tensor = np.multiply(dy, (one - y) * (one + y), out=ctx.out)
     return dx
 
 
@@ -151,7 +152,8 @@ def columns(x: Tensor) -> Tensor:
 
 def _soft(ctx: EvalContext, x: Tensor) -> Tensor:
     rows = columns(x)
-    y: Tensor = np.exp(rows - rows.max(axis=1, keepdims=True))
+    y: Tensor = rows - rows.max(axis=1, keepdims=True)
+    np.exp(y, out=y)
     y /= y.sum(axis=1, keepdims=True)
     return y.reshape(x.T.shape).T
 
@@ -162,6 +164,9 @@ def _soft_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     dx: Tensor = ys * (dys - inner)
     return dx.reshape(y.T.shape).T
 
+
+# Whose NumPy meaning writes to `ctx.out`.
+_IN_PLACE = frozenset({"relu", "tanh", "relu_back", "sigm_back", "tanh_back"})
 
 # --- operators --------------------------------------------------------------------------------------------------------
 
@@ -187,6 +192,8 @@ def _unary(
             reads=reads,
             keywords=keywords or {},
             user=True,
+            in_place=name in _IN_PLACE,
+            shares=name == "axpb",  # which may be the identity
         )
     )
 
@@ -208,6 +215,7 @@ def _back(
             numpy=numpy,
             cuda=cuda,
             keywords=keywords or {},
+            in_place=name in _IN_PLACE,
         )
     )
 

@@ -79,14 +79,19 @@ class EvalContext(Protocol):
     dims: tuple[int, ...]
     """The result's dimensions, batch filled in; () for a scalar."""
     dtype: np.dtype[Any]
+    steps: int
+    """How many steps of a sequence have their columns side by side in the arguments: 1 but for time-batched runs."""
+    out: Tensor | None
+    """Memory of the result's shape that the result may be written to; it may be an argument's (`OpDef.in_place`)."""
 
     def draw(self, filler: Filler | Array, stream: int) -> Tensor:
         """An array of `dims` for this call, filled by `filler` from random stream `stream`."""
 
 
 Meaning: TypeAlias = "Callable[..., Tensor]"
-"""`meaning(ctx, *args) -> array`: arrays in Knet's dimension order, Fortran-contiguous; a result of `ctx.dims`.
-`@mask` may come as None. Arguments are never written to, and a result may share their memory."""
+"""`meaning(ctx, *args) -> array`: arrays in Knet's dimension order, Fortran-contiguous but for rows of a block, whose
+columns lie further apart; a result of `ctx.dims`. `@mask` may come as None. Arguments are never written to, and a
+result may share their memory."""
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------
@@ -125,9 +130,10 @@ class Elementwise(Record):
 
 
 class Kernel(Record):
-    """A kernel of its own: the template `templates/kernels/<template>.cu.j2`."""
+    """A kernel of its own: the template `templates/kernels/<template>.cu.j2`. `apart`: see `OpDef.apart`."""
 
     template: str
+    apart: bool = False
 
 
 class Piece(Record):
@@ -143,16 +149,21 @@ class Piece(Record):
 
 
 class Library(Record):
-    """A call to cuBLAS or cuDNN: the host template `templates/host/<call>.cu.j2`."""
+    """A call to cuBLAS or cuDNN: the host template `templates/host/<call>.cu.j2`. `apart`: see `OpDef.apart`."""
 
     call: str
+    apart: bool = False
 
 
 class NoCode(Record):
-    """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`)."""
+    """Nothing runs: the value is a buffer that lives as long as the model (`par`, `arr`), or is handed on as it is."""
 
 
-Cuda: TypeAlias = Elementwise | Piece | Kernel | Library | NoCode
+class View(Record):
+    """Another name for a part of memory; where the plan cannot place it so, a copy (`templates/host/copy_rows`)."""
+
+
+Cuda: TypeAlias = Elementwise | Piece | Kernel | Library | NoCode | View
 
 
 # --- the definition ---------------------------------------------------------------------------------------------------
@@ -164,7 +175,9 @@ class OpDef(Record):
     `reads`: which arguments, and `out` for the result, the gradient reads. `gradient` None: no gradient flows (and the
     operator says why in `doc`). `effect`: run for its effect, no result. `pure`: the same arguments give the same
     result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is
-    not the batch even where they are inputs of the model (conv's w, dot's a).
+    not the batch even where they are inputs of the model (conv's w, dot's a). `variadic`: the one name in `args` stands
+    for any number of arguments, at least one. `in_place`: the NumPy meaning writes to `ctx.out` where that is given;
+    `shares`: its result may share an argument's memory.
     """
 
     name: str
@@ -180,11 +193,21 @@ class OpDef(Record):
     effect: bool = False
     pure: bool = True
     weights: tuple[int, ...] = ()
+    variadic: bool = False
+    in_place: bool = False
+    shares: bool = False
 
     @property
     def reach(self) -> str:
         """How far from its own place an element of the result reads the arguments (`Piece.reach`); empty for others."""
         return self.cuda.reach if isinstance(self.cuda, Piece) else ""
+
+    @property
+    def apart(self) -> bool:
+        """Whether its code can work on matrices whose columns lie apart in memory: rows of a block."""
+        if isinstance(self.cuda, Kernel | Library):
+            return self.cuda.apart
+        return isinstance(self.cuda, Elementwise | Piece | View)
 
 
 _REGISTRY: dict[str, OpDef] = {}

@@ -147,12 +147,12 @@ def _same_rank(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _add(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
-    y: Tensor = np.add(*_same_rank(a, b), order="F")
+    y: Tensor = np.add(*_same_rank(a, b), out=ctx.out, order="F")
     return y
 
 
 def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
-    y: Tensor = np.multiply(*_same_rank(a, b), order="F")
+    y: Tensor = np.multiply(*_same_rank(a, b), out=ctx.out, order="F")
     return y
 
 
@@ -225,6 +225,7 @@ ADD = register(
         cuda=Elementwise("{a} + {b}"),
         gradient=_add_gradient,
         user=True,
+        in_place=True,
     )
 )
 
@@ -239,6 +240,7 @@ MUL = register(
         gradient=_mul_gradient,
         reads=("a", "b"),
         user=True,
+        in_place=True,
     )
 )
 
@@ -249,6 +251,7 @@ SUMTO = register(
         args=("dy",),
         shape=_sumto_shape,
         numpy=_sumto,
-        cuda=Kernel("sumto"),
+        cuda=Kernel("sumto", apart=True),
+        shares=True,
     )
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knetc.ops.base import EvalContext, Kernel, Keyword, NoCode, OpDef, register
+from knetc.ops.base import EvalContext, Kernel, Keyword, NoCode, OpDef, View, register
 from knetc.ops.shapes import no_inference
 from knetc.ops.update import apply_update
 from knetc.runtime.executable import TrainingOptions
@@ -49,7 +49,7 @@ def _effect(name: str, doc: str, keyword: str, default: Value, cuda: Cuda) -> Op
 KEEP = _effect(
     "keep", "Stores the value that the static variable `var` has in the next call.", "var", "", Kernel("keep")
 )
-DPAR = _effect("dpar", "Stores, or adds in `sback`, the gradient of the parameter `param`.", "param", "", NoCode())
+DPAR = _effect("dpar", "Stores, or adds in `sback`, the gradient of the parameter `param`.", "param", "", View())
 DINPUT = _effect("dinput", "Hands out the gradient of the input number `index`.", "index", 0, NoCode())
 DKEEP = _effect(
     "dkeep", "Stores the gradient of the static variable `var` for the step before.", "var", "", Kernel("dkeep")

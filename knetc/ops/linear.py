@@ -138,7 +138,7 @@ DOT = register(
         },
         shape=_dot_shape,
         numpy=_dot,
-        cuda=Library("gemm"),
+        cuda=Library("gemm", apart=True),
         gradient=_dot_gradient,
         reads=("a", "b"),
         user=True,

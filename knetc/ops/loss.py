@@ -53,9 +53,9 @@ def _loss_back_shape(
 
 
 def _average(ctx: EvalContext, per_column: Tensor, mask: Tensor | None) -> Tensor:
-    """The masked sum of the columns' losses over the number of all columns."""
+    """The masked sum of the columns' losses over the number of all columns; of several steps the sum of those."""
     weighted = per_column if mask is None else _masked(per_column, mask.reshape(-1))
-    return np.asarray(weighted.sum(dtype=np.float64) / per_column.size, ctx.dtype)
+    return np.asarray(weighted.sum(dtype=np.float64) / (per_column.size // ctx.steps), ctx.dtype)
 
 
 def _masked(x: Tensor, mask: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _masked(x: Tensor, mask: Tensor) -> Tensor:
 
 def _share(ctx: EvalContext, rows: Tensor, mask: Tensor | None, p: Tensor) -> Tensor:
     """The gradient of each column's loss, a row each, as gradient of the masked average in the shape of p."""
-    dp: Tensor = rows * ctx.dtype.type(1 / len(rows))
+    dp: Tensor = rows * ctx.dtype.type(1 / (len(rows) // ctx.steps))
     if mask is not None:
         dp = _masked(dp, mask.reshape(-1, 1))
     return dp.reshape(p.T.shape).T

@@ -17,6 +17,7 @@ gnorm = Model.gnorm
 grad = Model.grad
 gradcheck = Model.gradcheck
 params = Model.params
+report = Model.report
 reset = Model.reset
 sback = Model.sback
 set = Model.set

@@ -246,6 +246,13 @@ def seed(value: Any) -> int:
     return int(value)
 
 
+def level(value: Any) -> int:
+    """How far a program is optimised: 0, 1 or 2. Raises KnetTypeError."""
+    if isinstance(value, bool) or value not in (0, 1, 2):
+        raise KnetTypeError(f"optimise is 0, 1 or 2, got {value!r}")
+    return int(value)
+
+
 def natural(name: str, value: Any, least: int = 1) -> int:
     """An integer of at least `least`. Raises KnetTypeError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

@@ -36,15 +36,16 @@ class Engine:
     `variants`: by setting, with the type of what each returns. `executable`: None until `device` makes it. `written`:
     the parameters that the user has set. `confirmed`: whether an input has shown that the inferred sizes hold.
     `draw_seed`: what random draws are keyed by since `set_seed`, None before. `described`: the back end and, where it
-    was chosen here, why.
+    was chosen here, why. `optimise`: how far the program is optimised, as `-O` of the command.
     """
 
-    def __init__(self, lowered: Program, backend: str, dtype: str, seed: int) -> None:
-        self.lowered, self.dtype, self.seed = lowered, dtype, seed
+    def __init__(self, lowered: Program, backend: str, dtype: str, seed: int, optimise: int = 2) -> None:
+        self.lowered, self.dtype, self.seed, self.optimise = lowered, dtype, seed, optimise
         self.unsized = driver.optimise(lowered, Options(dtype=dtype), stop_after="state")
         self.recurrent = bool(self.unsized.states())
         self.backend, self.described = backends.choose(backend)
         self.program: Program | None = None
+        self._typed: Program | None = None
         self.variants: dict[frozenset[str], tuple[Variant, Type | None]] = {}
         self.executable: Executable | None = None
         self.written: set[str] = set()
@@ -78,11 +79,26 @@ class Engine:
                 raise KnetShapeError(f"the inputs need another shape of parameter {name} than the one that was set")
         return program
 
+    def typed(self) -> Program:
+        """The program as it was written, with its sizes where they are known; the same for every back end."""
+        if self.program is None:
+            return self.unsized
+        if self._typed is None:
+            inputs = tuple(i.dims for i in self.program.inputs)
+            self._typed = driver.optimise(self.lowered, Options(inputs=inputs, dtype=self.dtype), stop_after="shapes")
+        return self._typed
+
     def confirm(self, program: Program) -> None:
         """Takes the program that fits the first input; its sizes hold from now on."""
         if program is not self.program:
             self._use(program)
         self.confirmed = True
+
+    def sized(self, what: str) -> tuple[Program, Options]:
+        """The program with its sizes, and what it was compiled with. Raises as `device`."""
+        if self.program is None:
+            raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
+        return self.program, self._options(tuple(i.dims for i in self.program.inputs))
 
     def device(self, what: str = "") -> Executable:
         """The executable, made when it is first needed. Raises KnetStateError where the sizes are not known.
@@ -90,13 +106,11 @@ class Engine:
         `what` is the call that needs it, for the message.
         """
         if self.executable is None:
-            if self.program is None:
-                raise KnetStateError(f"{what}: the sizes of the model depend on its input; call forw first")
-            options = self._options(tuple(i.dims for i in self.program.inputs))
+            program, options = self.sized(what)
             try:
-                self.executable = backends.make(self.backend, self.program, options, self.seed)
+                self.executable = backends.make(self.backend, program, options, self.seed)
             except MemoryError:
-                raise _too_large(self.program) from None
+                raise _too_large(program) from None
             if self.draw_seed is not None:
                 self.executable.set_seed(self.draw_seed)
         return self.executable
@@ -125,7 +139,7 @@ class Engine:
 
     def twin(self, dtype: str) -> Engine:
         """An engine of the same program, with elements of `dtype`."""
-        twin = Engine(self.lowered, self.backend, dtype, self.seed)
+        twin = Engine(self.lowered, self.backend, dtype, self.seed, self.optimise)
         if self.program:
             twin.resize(tuple(i.dims for i in self.program.inputs), self.confirmed)
         return twin
@@ -139,8 +153,7 @@ class Engine:
         return driver.optimise(self.lowered, self._options(dims))
 
     def _options(self, dims: tuple[PartialDims | None, ...]) -> Options:
-        """The interpreter runs the program as it was written, the other back ends the optimised one."""
-        return Options(inputs=dims, losses=LOSSES, dtype=self.dtype, level=0 if self.backend == "numpy" else 2)
+        return Options(inputs=dims, losses=LOSSES, dtype=self.dtype, level=self.optimise)
 
     def _use(self, program: Program) -> None:
         """Takes a program; parameters and state that the user has set keep their values.
@@ -155,7 +168,7 @@ class Engine:
             for name in program.states():
                 with contextlib.suppress(KeyError):
                     kept.append(("state", name, old.read("state", name)))
-        self.program = program
+        self.program, self._typed = program, None
         self.variants = {s: (v, result_type(program, v)) for v in program.variants for s in v.settings}
         self.executable = None
         if old:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from knetc.ir.program import Program
     from knetc.runtime.device import DeviceArray
 
 Tensor: TypeAlias = "NDArray[np.floating[Any]]"
@@ -45,6 +46,8 @@ class TrainingOptions(Record):
 class Executable(Protocol):
     """A program with its parameters and state, on one back end."""
 
+    program: Program
+
     def forward(self, setting: frozenset[str], inputs: Sequence[Any], push: bool) -> Any:
         """One call of the model under `setting`; its value, or None where it returns nothing.
 
@@ -55,6 +58,16 @@ class Executable(Protocol):
         `back` uses. Each call has the next call number, the first is 1; random draws are keyed by it.
         A push onto an empty stack begins a new sequence: the state's gradient at its last step is zero.
         """
+
+    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Any], steps: int) -> Any:
+        """So many calls of `forward` with `push`; the same numbers but for the order of sums.
+
+        An input has the columns of all steps side by side along its last dimension, the first step's first; so has the
+        value returned. Where an input has no batch, it is the same at every step.
+        """
+
+    def backward_sequence(self, loss: str, gold: Any, mask: Any, steps: int) -> None:
+        """So many calls of `backward` with `pop`, for the newest steps; gold and mask have the columns of all steps."""
 
     def backward(self, loss: str, gold: Any, mask: Any, dinputs: Sequence[int], pop: bool) -> dict[int, Any]:
         """Gradients from `loss` (of `ir.program.LOSSES`); the gradients of the inputs in `dinputs`.

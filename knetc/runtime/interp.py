@@ -7,7 +7,7 @@ against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from knetc.ops.update import TEMPORARIES, Slots, apply_update, gradient_scale, m
 from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Tensor, TrainingOptions
 from knetc.runtime.prepare import HELD, Clock, Code, Context, Environment, Prepared, stream
+from knetc.runtime.sequence import Block, backward_steps, forward_steps
 
 MOST_PREPARED = 64
 """How many prepared variants are kept: batches of ever new sizes must not fill the memory."""
@@ -27,10 +28,14 @@ MOST_PREPARED = 64
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one forward call leaves: the variant that ran, and its values by name."""
+    """What a forward call leaves: the variant that ran, and its values by name.
+
+    `block`: those of all steps, where the call was part of a whole sequence.
+    """
 
     prepared: Prepared
     env: Environment
+    block: Block | None = None
 
 
 class Interpreter:
@@ -47,10 +52,13 @@ class Interpreter:
             for i in variant.forward:
                 if i.op in HELD and stream(i) not in self._held:
                     self._held[stream(i)] = self._make(i)
+        self._make_blocks()
         self._params = {name: self._held[stream(i)] for name, i in program.params().items()}
         self._trained = tuple(str(i.attr("param")) for i in program.update)
         self._slots: dict[str, Slots] = {name: {} for name in self._trained}
         self._scratch: dict[str, Tensor] = {}  # what an update overwrites, by parameter; made by the first update
+        self._made: dict[str, TrainingOptions] = {}  # the options that the slots were last made for
+        self._largest = max((self._params[name].size for name in self._trained), default=0)
         self._prepared: dict[tuple[frozenset[str], int], Prepared] = {}
         self._state: dict[str, Tensor] = {}
         self._dstate: dict[str, Tensor] = {}
@@ -112,40 +120,91 @@ class Interpreter:
         if not pop:
             self._grads.clear()  # their memory can serve this pass
         code.run(env)
-        grads = self._grads
-        if pop and not self._own:
-            grads = {name: g.copy(order="F") for name, g in grads.items()}
-        fresh, added = self._gradients(code, env, grads, copy=pop)
         wanted = {about: _array(env[name]).copy(order="F") for op, about, name in code.effects if op == "dinput"}
+        grads, added = self._gradients(code.effects, env, add=pop)
         # Nothing takes memory any more: a call that finds none has left the stack and its gradients as they were.
         if pop:
             self._stack.pop()
             self._dstate.update((about, _array(env[name])) for op, about, name in code.effects if op == "dkeep")
-        for about, value in added:
-            grads[about] += value
-        grads.update(fresh)
-        self._grads, self._own = grads, pop
+        self._take(grads, added, add=pop)
         return wanted
 
     def _gradients(
-        self, code: Code, env: Environment, grads: Mapping[str, Tensor], copy: bool
+        self, effects: Iterable[tuple[str, Any, str]], env: Environment, add: bool
     ) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-        """The parameters' gradients of a pass: those that come new, and those to be added to the ones in `grads`."""
-        fresh: dict[str, Tensor] = {}
-        added = []
-        for op, about, name in code.effects:
-            if op == "dpar":
-                value = _array(env[name])
-                if about in grads:
-                    added.append((about, value))
-                elif about in fresh:
-                    fresh[about] = fresh[about] + value
-                else:
-                    fresh[about] = value.copy(order="F") if copy else value
+        """The parameters' gradients after a pass, which is added to those that there are or takes their place; and what
+        is still to be added to them in place.
+        """
+        grads = dict(self._grads)
+        if add and not self._own:
+            grads = {name: g.copy(order="F") for name, g in grads.items()}
+        before, added = set(grads), []
+        for op, about, name in effects:
+            if op != "dpar":
+                continue
+            value = _array(env[name])
+            if about in before:
+                added.append((about, value))
+            elif about in grads:
+                grads[about] = grads[about] + value
+            else:
+                grads[about] = value.copy(order="F") if add else value
         for name in self._trained:
-            if name not in grads and name not in fresh:
-                fresh[name] = np.zeros_like(self._params[name])
-        return fresh, added
+            if name not in grads:
+                grads[name] = np.zeros_like(self._params[name])
+        return grads, added
+
+    def _take(self, grads: dict[str, Tensor], added: Iterable[tuple[str, Tensor]], add: bool) -> None:
+        """Takes what `_gradients` found."""
+        for name, value in added:
+            grads[name] += value
+        self._grads, self._own = grads, add
+
+    # --- whole sequences ----------------------------------------------------------------------------------------------
+
+    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+        """Several calls with `push` (see `Executable.forward_sequence`), batched over time where that can be."""
+        batch = 1 if self._batched is None else inputs[self._batched].shape[-1] // steps
+        prepared = self._prepared.get((setting, batch)) or self._prepare(setting, batch)
+        timed = prepared.timed(steps)
+        if timed is None:
+            return forward_steps(self, setting, inputs, steps)
+        self._last = self._record = None
+        if not self._stack:
+            self._dstate.clear()
+        env: Environment = dict(prepared.held)
+        env.update(zip(self._inputs, [a.copy(order="F") for a in inputs], strict=True))
+        flowing, call = dict(self._state), self._clock.call
+        self._clock.call += 1
+        try:
+            timed.run(env, flowing, self._clock)
+            result = prepared.variant.result
+            value = None if result is None else _array(env[result]).copy(order="F")
+        except MemoryError:
+            self._clock.call = call
+            raise
+        self._state = flowing
+        block = Block({name: env[name] for name in prepared.saved}, prepared.moving, batch, steps)
+        self._stack += [Record(prepared, block.step(t), block) for t in range(steps)]
+        self._last = Record(prepared, Block(env, prepared.moving, batch, steps).step(steps - 1))
+        return value
+
+    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+        """Several calls with `pop` (see `Executable.backward_sequence`), batched over time for a whole sequence."""
+        record = self._stack[-1]
+        block = record.block
+        whole = block is not None and block.steps == steps and all(r.block is block for r in self._stack[-steps:])
+        timed = record.prepared.timed_backward(loss, steps) if whole else None
+        if block is None or timed is None:
+            backward_steps(self, loss, gold, mask, steps)
+            return
+        env = {**block.env, GOLD: gold, MASK: mask}
+        flowing = dict(self._dstate)
+        timed.run(env, flowing, self._clock, backward=True)
+        grads, added = self._gradients((*timed.before.effects, *timed.after.effects), env, add=True)
+        del self._stack[-steps:]
+        self._dstate = flowing
+        self._take(grads, added, add=True)
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
         """Changes the parameters (see `Executable.update`)."""
@@ -162,14 +221,14 @@ class Interpreter:
 
     def _make_room(self, options: Mapping[str, TrainingOptions]) -> None:
         """Takes all the memory that an update needs before anything changes, so that what fails changes nothing."""
-        largest = 0
         for name in self._trained:
-            w = self._params[name]
-            largest = max(largest, w.size)
-            if name not in self._scratch:
-                self._scratch[name] = np.empty_like(w)
-            make_slots(options[name], self._slots[name], w)
-        np.empty(TEMPORARIES * largest, self._dtype)  # what comes and goes
+            if self._made.get(name) is not options[name]:
+                w = self._params[name]
+                if name not in self._scratch:
+                    self._scratch[name] = np.empty_like(w)
+                make_slots(options[name], self._slots[name], w)
+                self._made[name] = options[name]
+        np.empty(TEMPORARIES * self._largest, self._dtype)  # what comes and goes
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""
@@ -227,6 +286,18 @@ class Interpreter:
 
     def _make(self, instr: Instr) -> Tensor:
         return registry()[instr.op].numpy(Context.of(instr, 0, self._dtype, self._clock))
+
+    def _make_blocks(self) -> None:
+        """Lets the parameters that stand in one block be views of it, so that stacking them copies nothing."""
+        for variant in self.program.variants:
+            held = {i.out: stream(i) for i in variant.forward if i.op in HELD}
+            for i in variant.forward:
+                if i.op == "stack" and all(a in held for a in i.args):
+                    parts = [self._held[held[a]] for a in i.args]
+                    block = np.asfortranarray(np.concatenate(parts))
+                    ends = np.cumsum([len(p) for p in parts])
+                    views = [block[end - len(p) : end] for end, p in zip(ends, parts, strict=True)]
+                    self._held.update(zip([held[a] for a in i.args], views, strict=True))
 
     def _prepare(self, setting: frozenset[str], batch: int) -> Prepared:
         if len(self._prepared) >= MOST_PREPARED:

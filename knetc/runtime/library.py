@@ -20,6 +20,7 @@ from knetc.ir.program import LOSSES, Program
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
+from knetc.runtime.sequence import backward_steps, forward_steps
 
 KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
 AVERAGES = {"adagrad": 5, "rmsprop": 6, "adam_m": 7, "adam_v": 8, "momentum": 9, "nesterov": 10}
@@ -190,6 +191,14 @@ class Library:
         found = {i: self._array(KINDS["dinput"], self.program.inputs[i].name, room) for i in dinputs}
         self._given(waited=False)
         return found
+
+    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+        """Several calls with `push` (see `Executable.forward_sequence`)."""
+        return forward_steps(self, setting, inputs, steps)
+
+    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+        """Several calls with `pop` (see `Executable.backward_sequence`)."""
+        backward_steps(self, loss, gold, mask, steps)
 
     def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
         """The loss's value for the last `forward`, by a backward pass."""

@@ -26,12 +26,15 @@ class Table(str):
 
 
 class View(NamedTuple):
-    """What is to be shown: the variant of the last call, and the norm of a value (None: not computed)."""
+    """What is to be shown: the variant of the last call, the parameters that `update` changes, and the norm of a value
+    (None: not computed).
+    """
 
     program: Program
     variant: Variant
     backend: str
     dtype: str
+    trained: Sequence[str]
     norm: Callable[[str], float | None]
 
 
@@ -129,8 +132,7 @@ def _totals(view: View) -> list[str]:
     known = [type_ for type_ in params.values() if type_]
     if len(known) < len(params) or program.stage == "ssa":
         return [f"parameters: {len(params)}, of sizes not known before the first forw"]
-    trained = {str(i.attr("param")) for i in program.update}
-    learned = sum(type_.column for name, type_ in params.items() if type_ and name in trained)
+    learned = sum(type_.column for name, type_ in params.items() if type_ and name in view.trained)
     total = sum(type_.column for type_ in known)
     per_element = DTYPES[view.dtype].itemsize
     columns = sum(row.type.column for row in _rows(view) if row.type and row.type.batched)

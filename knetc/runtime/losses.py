@@ -26,6 +26,8 @@ class _Context:
     dtype: np.dtype[Any]
     attrs: dict[str, Any]
     dims: tuple[int, ...] = ()
+    steps: int = 1
+    out: Any = None
 
 
 def _loss(name: str, ypred: Any, ygold: Any, mask: Any) -> float:

@@ -15,12 +15,13 @@ import numpy as np
 
 from knetc.errors import KnetShapeError, KnetStateError, KnetTypeError
 from knetc.ir.program import Program
-from knetc.runtime import check
+from knetc.runtime import check, timesteps
 from knetc.runtime import train as runs
 from knetc.runtime.engine import Engine
 from knetc.runtime.gradcheck import gradcheck
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, count
+from knetc.runtime.signature import result_type
 from knetc.runtime.snapshot import Snapshot, restore, take
 from knetc.runtime.variables import Variables, norm, whole
 
@@ -69,20 +70,36 @@ class Model(Variables):
         """
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("forwseq")
-        steps = _steps(xs, "forwseq")
+        given = timesteps.steps(xs, "forwseq")
         prepared, program = [], None
-        for step in steps:
+        for step in given:
             prepared.append(self._inputs("forwseq", step if isinstance(step, tuple) else (step,), program))
             program = prepared[0][2]
         batches = [batch for _, batch, _ in prepared]
         if len(set(batches)) > 1:
             raise KnetShapeError(f"forwseq: the batch size differs between the steps: {batches}")
-        values = [self._run("sforw", setting, *inputs) for inputs in prepared]
-        if any(v is None for v in values):
+        values = self._run_steps(setting, [arrays for arrays, _, _ in prepared], *prepared[0][1:])
+        if values is None:
             return None
         if not isinstance(xs, np.ndarray):
             return values
         return np.asfortranarray(np.stack(values, axis=-1))
+
+    def _run_steps(
+        self, setting: frozenset[str], given: list[list[Given]], batch: int, program: Program
+    ) -> list[Tensor] | None:
+        """The values of several steps, computed in one call where their inputs can be one array; None for none."""
+        self._engine.confirm(program)
+        type_ = self._engine.variants[setting][1]
+        dims = [i.dims for i in program.inputs if i.dims is not None]
+        whole = timesteps.joined_inputs(given, dims) if type_ is None or type_.batched else None
+        if whole is None or len(given) == 1:
+            values = [self._run("sforw", setting, arrays, batch, program) for arrays in given]
+            return None if type_ is None else values
+        value = self._engine.device().forward_sequence(setting, whole, len(given))
+        for arrays in given:
+            self._ran("sforw", setting, arrays, batch)
+        return None if value is None else timesteps.apart(value, len(given))
 
     def _inputs(
         self, what: str, inputs: Sequence[Any], program: Program | None = None
@@ -134,6 +151,11 @@ class Model(Variables):
     def _run(self, what: str, setting: frozenset[str], arrays: list[Given], batch: int, program: Program) -> Any:
         self._engine.confirm(program)
         value = self._engine.device().forward(setting, arrays, push=what == "sforw")
+        self._ran(what, setting, arrays, batch)
+        return value
+
+    def _ran(self, what: str, setting: frozenset[str], arrays: list[Given], batch: int) -> None:
+        """Takes note of a forward call."""
         self._given = arrays
         if self._engine.recurrent:
             self._state_batch = batch
@@ -144,7 +166,6 @@ class Model(Variables):
         if call is None or call.variant is not variant or call.shapes != shapes:
             call = Call(variant, type_.concrete(batch) if type_ else None, batch, shapes)
         self._order.ran(call, push=what == "sforw")
-        return value
 
     # --- backward -----------------------------------------------------------------------------------------------------
 
@@ -185,17 +206,30 @@ class Model(Variables):
         """T calls of `sback`, the last step first. `ys` and `mask`: an array with time as an extra last dimension, or a
         list with an entry (or None) a step. Raises as `sback`, before the first step is taken off.
         """
-        steps = _steps(ys, "backseq")
+        steps = timesteps.steps(ys, "backseq")
         calls = self._order.before_pop("backseq", len(steps))
-        masks = [None] * len(steps) if mask is None else _steps(mask, "backseq: mask")
+        masks = [None] * len(steps) if mask is None else timesteps.steps(mask, "backseq: mask")
         if len(masks) != len(steps):
             raise KnetShapeError(f"backseq: {len(steps)} steps of ygold and {len(masks)} of mask")
         targets = [
             self._target(c, y, None if y is None else loss, None if y is None else m)
             for c, y, m in zip(calls, steps, masks, strict=True)
         ]
-        for call, target in zip(reversed(calls), reversed(targets), strict=True):
-            self._pop(call, *target, False, [])
+        for run in timesteps.runs(calls):
+            self._pop_steps(calls[run], targets[run])
+
+    def _pop_steps(self, calls: list[Call], targets: list[timesteps.Target]) -> None:
+        """Goes back through steps of one variant, in one call where their targets can be one array."""
+        assert self._engine.program is not None
+        type_ = result_type(self._engine.program, calls[0].variant)
+        whole = timesteps.joined_targets(calls, targets) if type_ is None or type_.batched else None
+        if whole is None or len(calls) == 1:
+            for call, target in zip(reversed(calls), reversed(targets), strict=True):
+                self._pop(call, *target, False, [])
+            return
+        self._engine.device().backward_sequence(*whole, len(calls))
+        for _ in calls:
+            self._order.went_back(pop=True)
 
     def _pop(
         self, call: Call, kind: str, gold: Given | None, mask: Given | None, getdx: Any, wanted: list[int]
@@ -293,6 +327,18 @@ class Model(Variables):
 
         return summary(self._view())
 
+    def report(self) -> str:
+        """A table of the emitted code's kernels and buffers: peak memory at a batch of 100, what it would be if nothing
+        shared memory, and the largest set of values that are needed at once, which no plan can go below.
+
+        The back ends cpu and cuda run that code, with the backward passes of all losses. Raises KnetStateError before
+        the sizes are known.
+        """
+        from knetc.codegen.report import report
+        from knetc.runtime.listing import Table
+
+        return Table(report(*self._engine.sized("report")))
+
     def __repr__(self) -> str:
         from knetc.runtime.listing import listing
 
@@ -301,9 +347,10 @@ class Model(Variables):
     def _view(self) -> View:
         from knetc.runtime.listing import View
 
-        program = self._engine.known
-        variant = self._order.last.variant if self._order.last else program.variants[0]
-        return View(program, variant, self._engine.described, self._engine.dtype, self._value_norm)
+        program = self._engine.typed()
+        setting = self._order.last.variant.settings[0] if self._order.last else program.variants[0].settings[0]
+        variant = program.variant(setting)
+        return View(program, variant, self._engine.described, self._engine.dtype, self.trained(), self._value_norm)
 
     def _value_norm(self, value: str) -> float | None:
         """The norm of a parameter or of a value of the last call; None where there is none."""
@@ -345,17 +392,3 @@ class Model(Variables):
             for name in self._options:
                 twin.set(name, self.get(name))
         return twin
-
-
-def _steps(xs: Any, what: str) -> list[Any]:
-    if isinstance(xs, np.ndarray):
-        if xs.ndim == 0:
-            raise KnetShapeError(f"{what}: time is the last dimension of an array, or give a list of steps")
-        steps = [xs[..., t] for t in range(xs.shape[-1])]
-    elif isinstance(xs, Sequence) and not isinstance(xs, str):
-        steps = list(xs)
-    else:
-        raise KnetTypeError(f"{what}: an array with time last or a list of steps is expected, got {type(xs).__name__}")
-    if not steps:
-        raise KnetShapeError(f"{what}: there are no steps")
-    return steps

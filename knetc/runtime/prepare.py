@@ -7,13 +7,15 @@ than its NumPy calls.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from knetc.ir.program import Instr, Program, Variant
-from knetc.ir.uses import read_back, without_inputs
+from knetc.ir.program import GOLD, MASK, Instr, Phases, Program, Variant
+from knetc.ir.types import N
+from knetc.ir.uses import named, read_back, without_inputs
 from knetc.ops import registry
 from knetc.ops.base import AttrMap, Meaning
 from knetc.ops.fillers import fill
@@ -21,11 +23,17 @@ from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Tensor
 from knetc.values import Array, Filler
 
+if TYPE_CHECKING:
+    from knetc.runtime.sequence import Timed
+
 Environment: TypeAlias = "dict[str, Tensor | None]"
 """Values by name; None stands for a mask that was not given."""
 
 HELD = frozenset({"par", "arr"})
 """Sources whose value is made once and lives as long as the model."""
+
+FLOWING = frozenset({"state", "dstate"})
+"""Sources whose value comes from another step."""
 
 
 @dataclass(slots=True)
@@ -36,7 +44,7 @@ class Clock:
     call: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What an instruction's NumPy meaning is given besides its arguments (`ops.base.EvalContext`)."""
 
@@ -44,19 +52,27 @@ class Context:
     dims: tuple[int, ...]
     dtype: np.dtype[Any]
     clock: Clock
+    steps: int = 1
+    out: Tensor | None = None
 
     @classmethod
-    def of(cls, instr: Instr, batch: int, dtype: np.dtype[Any], clock: Clock) -> Context:
-        """The context of an instruction for `batch` columns."""
-        return cls(dict(instr.attrs), instr.type.concrete(batch) if instr.type else (), dtype, clock)
+    def of(cls, instr: Instr, batch: int, dtype: np.dtype[Any], clock: Clock, steps: int = 1) -> Context:
+        """The context of an instruction for `batch` columns, which are those of so many steps."""
+        return cls(dict(instr.attrs), instr.type.concrete(batch) if instr.type else (), dtype, clock, steps)
 
     def draw(self, filler: Filler | Array, stream: int) -> Tensor:
-        """An array of `dims` for this call."""
-        return fill(filler, self.dims, self.dtype, self.clock.seed, stream, self.clock.call)
+        """An array of `dims` for this call; each step's columns for a call of its own."""
+        seed, first = self.clock.seed, self.clock.call
+        if self.steps == 1:
+            return fill(filler, self.dims, self.dtype, seed, stream, first)
+        dims = (*self.dims[:-1], self.dims[-1] // self.steps)
+        parts = [fill(filler, dims, self.dtype, seed, stream, first + t) for t in range(self.steps)]
+        return np.asfortranarray(np.concatenate(parts, axis=-1))
 
 
-Step: TypeAlias = tuple[Meaning, Context, tuple[str, ...], str, tuple[str, ...]]
-"""An instruction: its meaning, context, arguments and result, and the values that nothing reads after it."""
+Step: TypeAlias = tuple[Meaning, Context, tuple[str, ...], str, tuple[str, ...], str]
+"""An instruction: its meaning, context, arguments and result, the values that nothing reads after it, and that of them
+in whose memory the result may stand (empty for none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +91,13 @@ class Code:
         """Computes every value into `env`. An overflow is a value like any other, as it is in emitted code."""
         get = env.__getitem__
         with np.errstate(all="ignore"):
-            for meaning, context, args, out, dead in self.steps:
+            for meaning, context, args, out, dead, place in self.steps:
+                if place:
+                    context.out = env[place]
                 env[out] = meaning(context, *map(get, args))
                 for name in dead:
                     del env[name]
+                context.out = None
 
 
 @dataclass(slots=True)
@@ -86,7 +105,8 @@ class Prepared:
     """A variant for `batch` columns.
 
     `held`: parameters and constants by name. `names`: the value of each Knet variable. `saved`: what any backward
-    program reads, for the stack. `backward`: by loss and wanted inputs, prepared when first asked for.
+    program reads, for the stack. `moving`: inputs and forward values that have the batch. What else there is (backward
+    programs by loss and wanted inputs, whole sequences by their steps) is prepared when first asked for.
     """
 
     variant: Variant
@@ -96,14 +116,19 @@ class Prepared:
     held: Environment
     names: Mapping[str, str]
     saved: frozenset[str]
+    moving: frozenset[str]
     forward: Code
     _backward: dict[tuple[str, tuple[int, ...]], Code] = field(default_factory=dict)
+    _timed: dict[tuple[str, int], Timed | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, program: Program, variant: Variant, batch: int, held: Mapping[int, Tensor], clock: Clock) -> Prepared:
         """Prepares `variant`; `held` has the value of each `par` and `arr` by its random stream."""
         dtype = DTYPES[program.dtype]
         made = {i.name for i in program.inputs} | {i.out for i in variant.forward}
+        saved = frozenset(made & read_back(variant))
+        listed = {i.out for i in variant.forward if i.span is not None and i.span.via is None}
+        kept = saved | named(variant) | {value for _, value in variant.names} | listed
         return cls(
             variant,
             batch,
@@ -111,8 +136,10 @@ class Prepared:
             clock,
             {i.out: held[stream(i)] for i in variant.forward if i.op in HELD},
             dict(variant.names),
-            frozenset(made & read_back(variant)),
-            _code(variant.forward, batch, dtype, clock, keep=True),
+            saved,
+            frozenset(i.name for i in program.inputs if i.dims and i.dims[-1] is N)
+            | {i.out for i in variant.forward if i.type and i.type.batched},
+            code(variant.forward, batch, dtype, clock, kept),
         )
 
     def backward(self, loss: str, dinputs: tuple[int, ...]) -> Code:
@@ -121,8 +148,31 @@ class Prepared:
         if key not in self._backward:
             whole = next(b for b in self.variant.backward if b.loss == loss)
             body = without_inputs(whole, dinputs, roots=frozenset()).body
-            self._backward[key] = _code(body, self.batch, self.dtype, self.clock, keep=False)
+            self._backward[key] = code(body, self.batch, self.dtype, self.clock, frozenset())
         return self._backward[key]
+
+    def timed(self, steps: int) -> Timed | None:
+        """The forward program for so many steps at once; None where only single steps run."""
+        wanted = self.saved | named(self.variant)
+        return self._sequence("", steps, self.variant.phases, wanted, frozenset())
+
+    def timed_backward(self, loss: str, steps: int) -> Timed | None:
+        """The backward program from `loss` for so many steps at once; None where only single steps run."""
+        whole = next(b for b in self.variant.backward if b.loss == loss)
+        handed = {i.args[0] for body in (whole.phases.lists if whole.phases else ()) for i in body if i.op == "dpar"}
+        return self._sequence(loss, steps, whole.phases, handed, self.moving | {GOLD, MASK})
+
+    def _sequence(
+        self, loss: str, steps: int, phases: Phases | None, wanted: AbstractSet[str], moving: AbstractSet[str]
+    ) -> Timed | None:
+        from knetc.runtime.sequence import Timed
+
+        if phases is None:
+            return None
+        if (loss, steps) not in self._timed:
+            moves = moving or self.moving
+            self._timed[loss, steps] = Timed.of(phases, self.batch, steps, self.dtype, self.clock, wanted, moves)
+        return self._timed[loss, steps]
 
 
 def stream(instr: Instr) -> int:
@@ -132,29 +182,32 @@ def stream(instr: Instr) -> int:
     return number
 
 
-def _code(body: Sequence[Instr], batch: int, dtype: np.dtype[Any], clock: Clock, keep: bool) -> Code:
-    """The instructions for `batch` columns. Unless `keep`, a value goes when nothing reads it any more."""
-    loads, steps, effects = [], [], []
-    dead = {} if keep else _last_reads(body)
+def code(
+    body: Sequence[Instr], batch: int, dtype: np.dtype[Any], clock: Clock, kept: AbstractSet[str], steps: int = 1
+) -> Code:
+    """The instructions for `batch` columns, those of so many steps. A value not in `kept` goes after its last use."""
+    loads, calls, effects = [], [], []
+    dead = _last_reads(body, kept)
+    places = _places(body, dead)
     meanings = registry()
     for i in body:
-        if i.op in ("state", "dstate"):
+        if i.op in FLOWING:
             assert i.type is not None
             loads.append((i.out, str(i.attr("var")), i.type.concrete(batch)))
         elif not i.out:
             effects.append((i.op, i.attrs[0][1], i.args[0]))
         elif i.op not in HELD:
-            context = Context.of(i, batch, dtype, clock)
-            steps.append((meanings[i.op].numpy, context, i.args, i.out, dead.get(i.out, ())))
-    return Code(tuple(loads), tuple(steps), tuple(effects))
+            context = Context.of(i, batch, dtype, clock, steps)
+            calls.append((meanings[i.op].numpy, context, i.args, i.out, dead[i.out], places.get(i.out, "")))
+    return Code(tuple(loads), tuple(calls), tuple(effects))
 
 
-def _last_reads(body: Sequence[Instr]) -> dict[str, tuple[str, ...]]:
+def _last_reads(body: Sequence[Instr], kept: AbstractSet[str]) -> dict[str, tuple[str, ...]]:
     """For each instruction, by its result, the results of earlier ones that no later instruction reads.
 
     What an effect takes stays, wherever the effect stands: effects come when all is computed.
     """
-    made = {i.out for i in body}
+    made = {i.out for i in body if i.op not in HELD} - kept
     seen = {arg for i in body if not i.out for arg in i.args}
     dead: dict[str, tuple[str, ...]] = {}
     for i in reversed(body):
@@ -162,3 +215,22 @@ def _last_reads(body: Sequence[Instr]) -> dict[str, tuple[str, ...]]:
             dead[i.out] = tuple(a for a in dict.fromkeys(i.args) if a in made and a not in seen)
         seen.update(i.args)
     return dead
+
+
+def _places(body: Sequence[Instr], dead: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """For results that may take the memory of an argument that nothing reads any more, that argument.
+
+    The memory must be the argument's alone: it is fresh, and no other value is a view of it.
+    """
+    meanings = registry()
+    fresh = {i.out: i.type for i in body if i.op not in (*HELD, *FLOWING) and not meanings[i.op].shares}
+    for i in body:
+        if meanings[i.op].shares:
+            for a in i.args:
+                fresh.pop(a, None)
+    found = {}
+    for i in body:
+        mine = [a for a in dead.get(i.out, ()) if fresh.get(a) == i.type and i.args.count(a) == 1]
+        if mine and meanings[i.op].in_place:
+            found[i.out] = mine[0]
+    return found

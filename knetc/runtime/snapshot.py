@@ -20,7 +20,6 @@ from knetc.ir.program import Program
 from knetc.ir.types import PartialDims
 from knetc.ops import registry
 from knetc.ops.update import SLOTS
-from knetc.options import Options
 from knetc.runtime import check
 from knetc.runtime.engine import Engine
 from knetc.runtime.executable import Tensor, TrainingOptions
@@ -39,15 +38,16 @@ class Snapshot:
     """A model's source and keywords, its settings, and its arrays by kind (of `KINDS`) and name.
 
     `inputs`: the dims of each input, None where the sizes are not known yet, and then there are no arrays. `confirmed`,
-    `written`, `seed` and `draw_seed` as in `Engine`; `calls`: the number of the last forward call. `state_batch`: the
-    columns of the state, None where it is zero. Constants are named by their random streams; they are here to be
-    compared, since a model's source and seed make them anew.
+    `optimise`, `written`, `seed` and `draw_seed` as in `Engine`; `calls`: the number of the last forward call.
+    `state_batch`: the columns of the state, None where it is zero. Constants are named by their random streams; they
+    are here to be compared, since a model's source and seed make them anew.
     """
 
     source: Source | None
     name: str
     keywords: Mapping[str, Value]
     dtype: str
+    optimise: int
     seed: int
     draw_seed: int | None
     calls: int
@@ -67,6 +67,7 @@ def take(engine: Engine, options: Mapping[str, TrainingOptions], state_batch: in
         name=lowered.name,
         keywords=dict(lowered.keywords),
         dtype=engine.dtype,
+        optimise=engine.optimise,
         seed=engine.seed,
         draw_seed=engine.draw_seed,
         calls=engine.device().calls() if program else 0,
@@ -83,7 +84,7 @@ def _arrays(engine: Engine, program: Program) -> dict[str, dict[str, Tensor]]:
     device = engine.device()
     arrays: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
     arrays[PARAMETERS] = {name: device.read("par", name) for name in program.params()}
-    arrays[CONSTANTS] = {name: _constant(c) for name, c in _constants(engine, _typed(engine, program)).items()}
+    arrays[CONSTANTS] = {name: _constant(c) for name, c in _constants(engine, engine.typed()).items()}
     for name in program.states():
         with contextlib.suppress(KeyError):  # zero
             arrays[STATE][name] = device.read("state", name)
@@ -98,7 +99,7 @@ def restore(snapshot: Snapshot, backend: str) -> Engine:
     says, before any memory is taken; KnetEnvironmentError for a back end that cannot run here.
     """
     lowered = driver.lower(snapshot.source, snapshot.name, snapshot.keywords)
-    engine = Engine(lowered, backend, snapshot.dtype, snapshot.seed)
+    engine = Engine(lowered, backend, snapshot.dtype, snapshot.seed, snapshot.optimise)
     engine.draw_seed = snapshot.draw_seed
     _same_names("training options", snapshot.options, engine.unsized.params())
     if snapshot.inputs is None:
@@ -108,7 +109,7 @@ def restore(snapshot: Snapshot, backend: str) -> Engine:
         raise KnetShapeError(f"the model has {len(lowered.inputs)} inputs, not {len(snapshot.inputs)}")
     engine.resize(snapshot.inputs, snapshot.confirmed)
     assert engine.program is not None
-    _check_arrays(snapshot, engine, _typed(engine, engine.program), _trained(engine.program))
+    _check_arrays(snapshot, engine, engine.typed(), _trained(engine.program))
     _same_names("parameters", snapshot.written, engine.program.params(), all_=False)
     engine.written.update(snapshot.written)
     _write(snapshot, engine, engine.program)
@@ -129,12 +130,6 @@ def _write(snapshot: Snapshot, engine: Engine, program: Program) -> None:
 
 
 # --- does it fit ------------------------------------------------------------------------------------------------------
-
-
-def _typed(engine: Engine, program: Program) -> Program:
-    """The program with its sizes before any optimisation, the same for every back end."""
-    inputs = tuple(i.dims for i in program.inputs)
-    return driver.optimise(engine.lowered, Options(inputs=inputs, dtype=engine.dtype), stop_after="shapes")
 
 
 def _constants(engine: Engine, typed: Program) -> dict[str, Context]:

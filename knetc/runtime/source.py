@@ -24,15 +24,17 @@ def compile(
     backend: str = "auto",
     dtype: str = "f32",
     seed: int = 0,
+    optimise: int = 2,
     **kwargs: Any,
 ) -> Model:
     """A model of definition `model` (None: the file's last) with compile-time keywords `kwargs`.
 
     `source`: the path of a .knet or .jl file, or the text itself (a string with a newline or `@knet` in it, or a
     `Source` with the name for messages), or None for a built-in operator. `backend`: numpy, cpu, cuda or auto;
-    `dtype`: f32 or f64; `seed` keys every random number. Strings among the keywords are symbols, lists and NumPy arrays
-    array literals. Raises KnetError for a file that cannot be read, faults in the source, a keyword of a kind that Knet
-    has no value for; KnetEnvironmentError for a back end that cannot run here.
+    `dtype`: f32 or f64; `seed` keys every random number. `optimise`: 0 to 2, as `-O` of the command; at 0 every
+    variable is computed as it was written and can be read. Strings among the keywords are symbols, lists and NumPy
+    arrays array literals. Raises KnetError for a file that cannot be read, faults in the source, a keyword of a kind
+    that Knet has no value for; KnetEnvironmentError for a back end that cannot run here.
     """
     if dtype not in check.DTYPES:
         raise KnetTypeError(f"dtype is 'f32' or 'f64', got {dtype!r}")
@@ -40,12 +42,13 @@ def compile(
         raise KnetTypeError(f"the model is named by a string, got {type(model).__name__}")
     if source is None and model is None:
         raise KnetTypeError("with source None the model names a built-in operator, as in compile(None, 'wdot', out=10)")
+    check.level(optimise)
     seed = check.seed(seed)
     warnings: list[Diagnostic] = []
     lowered = driver.lower(read(source), model, keywords.values(kwargs), warnings)
     for warning in warnings:
         print(warning.render(), file=sys.stderr)
-    return Model(Engine(lowered, backend, dtype, seed))
+    return Model(Engine(lowered, backend, dtype, seed, optimise))
 
 
 def read(source: Any) -> Source | None:

@@ -96,20 +96,14 @@ def _sequence_epoch(
 ) -> Iterator[float]:
     function = loss_function(loss)
     net.reset()
-    wanted: list[Any] = []
-    total = 0.0
-    for t in range(len(data) - 1):
-        y = data[t + 1]
-        total += _value(function, net.sforw(*_inputs(data[t]), **conditions), y)
-        wanted.append(y)
-        if len(wanted) == seqlength or t == len(data) - 2:
-            count = len(wanted)
-            while wanted:
-                net.sback(wanted.pop(), loss)
-            net.update(gclip=gclip)
-            net.reset(keepstate=True)
-            yield total / count
-            total = 0.0
+    for start in range(0, len(data) - 1, seqlength):
+        wanted = data[start + 1 : start + 1 + seqlength]
+        values = net.forwseq([_inputs(x) for x in data[start : start + len(wanted)]], **conditions) or [None]
+        total = sum(_value(function, value, y) for value, y in zip(values, wanted, strict=False))
+        net.backseq(wanted, loss)
+        net.update(gclip=gclip)
+        net.reset(keepstate=True)
+        yield total / len(wanted)
 
 
 def _value(function: Loss, ypred: Any, y: Any) -> float:

@@ -24,7 +24,6 @@ from knetc.runtime.order import Order
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
 
-
 _COMPUTE = ("forw", "sforw", "forwseq", "back", "sback", "backseq")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -73,6 +72,10 @@ class Variables:
         with contextlib.suppress(KeyError):
             return device.read(kind, name)
         ran = last is not None and kind != "state"
+        if ran and last and name in dict(self._engine.unsized.variant(last.variant.settings[0]).names):
+            raise KnetStateError(
+                f"get: the optimised program does not keep variable {name}; compile the model with optimise=0 for it"
+            )
         when = "under the conditions of the last call" if ran else "before the first forw"
         raise KnetStateError(f"get: variable {name} has no value {when}")
 

@@ -50,7 +50,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -91,7 +91,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));

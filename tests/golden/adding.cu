@@ -13,7 +13,8 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 486.8 kB in 28 buffers (lower bound, the largest set live at once: 324.4 kB).
+// Peak memory with a batch of 100: 325.2 kB for 28 buffers
+// (without sharing 486.8 kB; lower bound, the largest set live at once, 325.2 kB).
 //   state   h/h         f32[100,N]    40.0 kB
 //   input   x           f32[2,N]        800 B
 //   param   h/w         f32[100,2]      800 B
@@ -42,7 +43,7 @@
 //   grad    d:wb/b      f32[1]            4 B
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
-// Each step on the stack but the first takes 81.2 kB more.
+// Each step on the stack takes 81.2 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -63,8 +64,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct adding_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -147,8 +152,8 @@ extern "C" {
 
 // add, add, relu, element by element
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_add_relu_100xN_kernel(float* __restrict__ h,
-    const float* __restrict__ tmp1, const float* __restrict__ tmp2, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) adding_add_relu_100xN_kernel(float* h, const float* tmp1, const float* tmp2,
+    const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp3 = tmp1[i] + tmp2[i];
     const float tmp4 = tmp3 + b[i % 100];
@@ -158,8 +163,7 @@ __global__ void __launch_bounds__(256) adding_add_relu_100xN_kernel(float* __res
 
 // y = add(a, b)
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_add_N_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) adding_add_N_kernel(float* y, const float* a, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     y[i] = a[i] + b[0];
   }
@@ -167,8 +171,7 @@ __global__ void __launch_bounds__(256) adding_add_N_kernel(float* __restrict__ y
 
 // dx = relu_back(dy, y)
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+__global__ void __launch_bounds__(256) adding_relu_back_kernel(float* dx, const float* dy, const float* y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
   }
@@ -211,8 +214,8 @@ __global__ void __launch_bounds__(256) adding_total_kernel(float* __restrict__ y
 
 // y = quadloss_back(p, gold, mask)
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* __restrict__ y,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i] * part : part;
@@ -234,8 +237,8 @@ __global__ void __launch_bounds__(256) adding_sumto_sumN_kernel(float* __restric
 
 // add, relu_back, element by element
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* __restrict__ d_tmp4,
-    const float* __restrict__ d_h_next, const float* __restrict__ d_h, const float* __restrict__ h, int n) {
+__global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* d_tmp4, const float* d_h_next,
+    const float* d_h, const float* h, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_h_2 = d_h_next[i] + d_h[i];
     d_tmp4[i] = h[i] > 0.0f ? d_h_2 : 0.0f;
@@ -246,34 +249,40 @@ __global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* __rest
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
 __global__ void __launch_bounds__(256) adding_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
 
 // y = scale on the diagonal, else 0
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_fill_identity_kernel(float* __restrict__ y, double scale, int rows,
-    int n) {
+__global__ void __launch_bounds__(256) adding_fill_identity_kernel(float* __restrict__ y, double scale, int height,
+    int pitch, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = i % rows == i / rows ? (float)scale : 0;
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = i % height == i / height ? (float)scale : 0;
   }
 }
 
 // y = value
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) adding_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) adding_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const adding_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) adding_update_kernel(const adding_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -281,10 +290,12 @@ __global__ void __launch_bounds__(256) adding_update_kernel(float* __restrict__ 
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -306,28 +317,30 @@ __global__ void __launch_bounds__(256) adding_update_kernel(float* __restrict__ 
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) adding_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const adding_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) adding_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) adding_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -496,18 +509,16 @@ int adding_load(adding_model* model, const char* path);
 int adding_synchronize(adding_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -564,6 +575,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -617,13 +635,12 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(add_relu_back, adding_add_relu_back_kernel, (float* d_tmp4, const float* d_h_next, const float* d_h, \
     const float* h, int n)) \
   K(fill_uniform, adding_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int n)) \
-  K(fill_identity, adding_fill_identity_kernel, (float* y, double scale, int rows, int n)) \
-  K(fill_constant, adding_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, adding_update_kernel, (float* w, const float* dw, const double* squares, \
-    const adding_training* training, int n)) \
-  K(square_sum, adding_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, adding_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double high, int height, int pitch, int n)) \
+  K(fill_identity, adding_fill_identity_kernel, (float* y, double scale, int height, int pitch, int n)) \
+  K(fill_constant, adding_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, adding_update_kernel, (const adding_training* training, const double* squares)) \
+  K(square_sum, adding_square_sum_kernel, (double* partials, const adding_training* training)) \
+  K(all_squares, adding_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, adding_set_training_kernel, (adding_training* to, adding_training t)) \
   K(count_adam, adding_count_adam_kernel, (adding_training* training, int n)) \
   K(accumulate, adding_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -671,12 +688,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[4];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -700,11 +719,12 @@ struct adding_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
   bool later = false;                   // whether a later step of the sequence hands gradients to the state
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[5] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -768,24 +788,13 @@ const knet_buffer buffers[] = {
     {&knet_model::h_b, 100, 0},
     {&knet_model::wb_w, 100, 0},
     {&knet_model::wb_b, 1, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 100},
-    {&knet_model::mask, 0, 1},
-    {&knet_model::dh_h, 0, 100},
     {&knet_model::d_h_h_state, 0, 100},
-    {&knet_model::d_h_tmp4, 0, 100},
     {&knet_model::d_h_b, 100, 0},
     {&knet_model::d_h_r, 10000, 0},
-    {&knet_model::d_h_h_prev, 0, 100},
     {&knet_model::d_h_w, 200, 0},
-    {&knet_model::d_x, 0, 2},
-    {&knet_model::wb_tmp1, 0, 1},
-    {&knet_model::gold, 0, 1},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_return, 0, 1},
     {&knet_model::d_wb_b, 1, 0},
     {&knet_model::d_wb_w, 100, 0},
-    {&knet_model::d_h_h, 0, 100},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -803,57 +812,137 @@ const knet_buffer frame_1[] = {
     {&knet_model::return_, 0, 1},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)405 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 400},
+    {&knet_model::h_h_prev, 0, 0},
+    {&knet_model::h_tmp1, 0, 100},
+    {&knet_model::h_tmp2, 0, 200},
+    {&knet_model::h_h, 0, 100},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_zero[] = {
+    {&knet_model::x, 0, 400},
+    {&knet_model::h_h_prev, 0, 0},
+    {&knet_model::h_tmp1, 0, 100},
+    {&knet_model::h_tmp2, 0, 200},
+    {&knet_model::h_h, 0, 100},
+    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_tmp4, 0, 200},
+    {&knet_model::d_h_h_prev, 0, 300},
+    {&knet_model::d_x, 0, 402},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1[] = {
+    {&knet_model::x, 0, 400},
+    {&knet_model::h_h_prev, 0, 0},
+    {&knet_model::h_tmp1, 0, 100},
+    {&knet_model::h_tmp2, 0, 200},
+    {&knet_model::h_h, 0, 100},
+    {&knet_model::wb_tmp1, 0, 404},
+    {&knet_model::return_, 0, 404},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_zero[] = {
+    {&knet_model::x, 0, 400},
+    {&knet_model::h_h_prev, 0, 0},
+    {&knet_model::h_tmp1, 0, 100},
+    {&knet_model::h_tmp2, 0, 200},
+    {&knet_model::h_h, 0, 100},
+    {&knet_model::wb_tmp1, 0, 404},
+    {&knet_model::return_, 0, 404},
+    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_tmp4, 0, 200},
+    {&knet_model::d_h_h_prev, 0, 300},
+    {&knet_model::d_x, 0, 402},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_quadloss[] = {
+    {&knet_model::x, 0, 400},
+    {&knet_model::h_h_prev, 0, 0},
+    {&knet_model::h_tmp1, 0, 100},
+    {&knet_model::h_tmp2, 0, 200},
+    {&knet_model::h_h, 0, 100},
+    {&knet_model::wb_tmp1, 0, 404},
+    {&knet_model::return_, 0, 404},
+    {&knet_model::gold, 0, 402},
+    {&knet_model::mask, 0, 200},
+    {&knet_model::d_return, 0, 402},
+    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_h, 0, 300},
+    {&knet_model::d_h_tmp4, 0, 200},
+    {&knet_model::d_h_h_prev, 0, 300},
+    {&knet_model::d_x, 0, 402},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0, frame_1};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"h/w", &knet_model::h_w, 2, {100, 2}},
-    {"h/r", &knet_model::h_r, 2, {100, 100}},
-    {"h/b", &knet_model::h_b, 1, {100}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 100}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/w", &knet_model::h_w, 0, 0, 2, {100, 2}},
+    {"h/r", &knet_model::h_r, 0, 0, 2, {100, 100}},
+    {"h/b", &knet_model::h_b, 0, 0, 1, {100}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {1, 100}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"h/w", &knet_model::d_h_w, 2, {100, 2}},
-    {"h/r", &knet_model::d_h_r, 2, {100, 100}},
-    {"h/b", &knet_model::d_h_b, 1, {100}},
-    {"wb/w", &knet_model::d_wb_w, 2, {1, 100}},
-    {"wb/b", &knet_model::d_wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/w", &knet_model::d_h_w, 0, 0, 2, {100, 2}},
+    {"h/r", &knet_model::d_h_r, 0, 0, 2, {100, 100}},
+    {"h/b", &knet_model::d_h_b, 0, 0, 1, {100}},
+    {"wb/w", &knet_model::d_wb_w, 0, 0, 2, {1, 100}},
+    {"wb/b", &knet_model::d_wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {"h/h", &knet_model::h_h_state, 2, {100, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/h", &knet_model::h_h_state, 0, 0, 2, {100, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {2, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {2, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"h/w", &knet_model::h_w, 2, {100, 2}},
-    {"h/r", &knet_model::h_r, 2, {100, 100}},
-    {"h/b", &knet_model::h_b, 1, {100}},
-    {"h/h", &knet_model::h_h, 2, {100, -1}},
-    {"h", &knet_model::h_h, 2, {100, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/w", &knet_model::h_w, 0, 0, 2, {100, 2}},
+    {"h/r", &knet_model::h_r, 0, 0, 2, {100, 100}},
+    {"h/b", &knet_model::h_b, 0, 0, 1, {100}},
+    {"h/h", &knet_model::h_h, 0, 0, 2, {100, -1}},
+    {"h", &knet_model::h_h, 0, 0, 2, {100, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_1[] = {
-    {"return", &knet_model::return_, 2, {1, -1}},
-    {"h/w", &knet_model::h_w, 2, {100, 2}},
-    {"h/r", &knet_model::h_r, 2, {100, 100}},
-    {"h/b", &knet_model::h_b, 1, {100}},
-    {"h/h", &knet_model::h_h, 2, {100, -1}},
-    {"h", &knet_model::h_h, 2, {100, -1}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 100}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {1, -1}},
+    {"h/w", &knet_model::h_w, 0, 0, 2, {100, 2}},
+    {"h/r", &knet_model::h_r, 0, 0, 2, {100, 100}},
+    {"h/b", &knet_model::h_b, 0, 0, 1, {100}},
+    {"h/h", &knet_model::h_h, 0, 0, 2, {100, -1}},
+    {"h", &knet_model::h_h, 0, 0, 2, {100, -1}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {1, 100}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_h_w, 200, 0},
+    {&knet_model::d_h_r, 10000, 0},
+    {&knet_model::d_h_b, 100, 0},
+    {&knet_model::d_wb_w, 100, 0},
+    {&knet_model::d_wb_b, 1, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -864,6 +953,14 @@ size_t elements(const knet_array& a, int batch) {
 }
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -901,8 +998,12 @@ int forward(knet_model* m) {
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // h/h f32[100,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, m->x, m->h_tmp1));  // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, m->h_h_prev, m->h_tmp2));  // h/tmp2 f32[100,N]
+  // h/tmp1 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2,
+m->h_tmp1, 100));
+  // h/tmp2 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100,
+m->h_tmp2, 100));
   // h/h f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // h/h f32[100,N], for the next call
@@ -916,12 +1017,18 @@ int forward_predict(knet_model* m) {
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // h/h f32[100,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, m->x, m->h_tmp1));  // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, m->h_h_prev, m->h_tmp2));  // h/tmp2 f32[100,N]
+  // h/tmp1 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2,
+m->h_tmp1, 100));
+  // h/tmp2 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100,
+m->h_tmp2, 100));
   // h/h f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // adding.knet:8: return wb(h; out=1, winit=Glorot())
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, m->h_h, m->wb_tmp1));  // wb/tmp1 f32[1,N]
+  // wb/tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, 1, m->h_h, 100,
+m->wb_tmp1, 1));
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // h/h f32[100,N], for the next call
@@ -938,18 +1045,24 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->h_h));  // d:h/tmp4 f32[100,N]
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, m->h_h_prev, m->d_h_r));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
+      100));
   // d:h/h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, m->d_h_tmp4, m->d_h_h_prev));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, m->x, m->d_h_w));  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
+      100));
+  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
+m->d_h_w, 100));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, m->d_h_tmp4, m->d_x));  // d:x f32[2,N]
+    // d:x f32[2,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
+m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wb_b, 0, 1 * sizeof(float), m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
   return 0;
 }
 
@@ -962,18 +1075,24 @@ int backward_zero_predict(knet_model* m, const float*, unsigned long long want) 
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->h_h));  // d:h/tmp4 f32[100,N]
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, m->h_h_prev, m->d_h_r));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
+      100));
   // d:h/h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, m->d_h_tmp4, m->d_h_h_prev));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, m->x, m->d_h_w));  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
+      100));
+  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
+m->d_h_w, 100));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, m->d_h_tmp4, m->d_x));  // d:x f32[2,N]
+    // d:x f32[2,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
+m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wb_b, 0, 1 * sizeof(float), m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
   return 0;
 }
 
@@ -989,19 +1108,29 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, m->h_h, m->d_wb_w));  // d:wb/w f32[1,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, m->d_return, m->d_h_h));  // d:h/h f32[100,N]
+  // d:wb/w f32[1,100]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100,
+m->d_wb_w, 1));
+  // d:h/h f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1,
+m->d_h_h, 100));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->d_h_h, m->h_h));
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, m->h_h_prev, m->d_h_r));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
+      100));
   // d:h/h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, m->d_h_tmp4, m->d_h_h_prev));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, m->x, m->d_h_w));  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
+      100));
+  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
+m->d_h_w, 100));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, m->d_h_tmp4, m->d_x));  // d:x f32[2,N]
+    // d:x f32[2,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
+m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
@@ -1020,13 +1149,14 @@ int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/w f32[100,2], GlorotUniform()
   TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_w, m->clock, 0u, (-0.24253562503633297),
-      0.24253562503633297));
-  TRY(knet_launch_each(kernels.fill_identity, 10000, m->stream, m->h_r, 1.0, 100));  // h/r f32[100,100], Identity(1.0)
-  TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0));  // h/b f32[100], Constant(0.0)
+      0.24253562503633297, 200, 0));
+  // h/r f32[100,100], Identity(1.0)
+  TRY(knet_launch_each(kernels.fill_identity, 10000, m->stream, m->h_r, 1.0, 100, 100));
+  TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0, 100, 0));  // h/b f32[100], Constant(0.0)
   // wb/w f32[1,100], GlorotUniform()
   TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 3u, (-0.24373333911071626),
-      0.24373333911071626));
-  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
+      0.24373333911071626, 100, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -1035,22 +1165,24 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
-    {forward_predict, false},
+    {forward, false, places_0},
+    {forward_predict, false, places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero_predict, {nullptr, 0, 0}},
-    {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 1}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
+    {1, 0, backward_zero_predict, {nullptr, 0, 0}, places_1_zero},
+    {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 1}, places_1_quadloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -1067,7 +1199,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1076,10 +1208,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1088,10 +1234,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1099,6 +1242,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -1111,9 +1255,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -1132,6 +1278,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -1149,6 +1296,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -1295,18 +1443,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -1328,25 +1476,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(32, PARAMETERS), blocks(40, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_h_w, 200));
-    TRY(add_squares(m, m->d_h_r, 10000));
-    TRY(add_squares(m, m->d_h_b, 100));
-    TRY(add_squares(m, m->d_wb_w, 100));
-    TRY(add_squares(m, m->d_wb_b, 1));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 200, m->stream, m->h_w, m->d_h_w, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 10000, m->stream, m->h_r, m->d_h_r, m->squares,
-                       m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 100, m->stream, m->h_b, m->d_h_b, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 100, m->stream, m->wb_w, m->d_wb_w, m->squares,
-                       m->updates + 3));
-  TRY(knet_launch_each(kernels.update, 1, m->stream, m->wb_b, m->d_wb_b, m->squares,
-                       m->updates + 4));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -1369,22 +1505,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -1405,7 +1540,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -1492,9 +1627,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -1564,7 +1699,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -1605,7 +1740,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -1625,7 +1760,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -1636,10 +1771,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1662,7 +1794,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
@@ -1738,7 +1870,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -1930,7 +2062,9 @@ int adding_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1941,7 +2075,7 @@ int adding_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

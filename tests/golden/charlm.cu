@@ -12,49 +12,50 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 1.4 MB in 81 buffers (lower bound, the largest set live at once: 724.3 kB).
-//   state  b/h            f32[64,N]   25.6 kB
-//   state  b/cell         f32[64,N]   25.6 kB
-//   input  x              f32[65,N]   26.0 kB
-//   param  a/w            f32[32,65]   8.3 kB
-//   param  b/input/a      f32[64,32]   8.2 kB
-//   param  b/input/b      f32[64,64]  16.4 kB
-//   param  b/input/c      f32[64]       256 B
-//   param  b/forget/a     f32[64,32]   8.2 kB
-//   param  b/forget/b     f32[64,64]  16.4 kB
-//   param  b/forget/c     f32[64]       256 B
-//   param  b/output/a     f32[64,32]   8.2 kB
-//   param  b/output/b     f32[64,64]  16.4 kB
-//   param  b/output/c     f32[64]       256 B
-//   param  b/newmem/a     f32[64,32]   8.2 kB
-//   param  b/newmem/b     f32[64,64]  16.4 kB
-//   param  b/newmem/c     f32[64]       256 B
-//   param  wbf/w          f32[65,64]  16.6 kB
-//   param  wbf/b          f32[65]       260 B
-//   value  b/h@prev       f32[64,N]   25.6 kB
-//   value  b/cell@prev    f32[64,N]   25.6 kB
-//   value  a              f32[32,N]   12.8 kB
-//   value  b/input/tmp1   f32[64,N]   25.6 kB
-//   value  b/input/tmp2   f32[64,N]   25.6 kB
-//   value  b/forget/tmp1  f32[64,N]   25.6 kB
-//   value  b/forget/tmp2  f32[64,N]   25.6 kB
-//   value  b/output/tmp1  f32[64,N]   25.6 kB
-//   value  b/output/tmp2  f32[64,N]   25.6 kB
-//   value  b/newmem/tmp1  f32[64,N]   25.6 kB
-//   value  b/newmem/tmp2  f32[64,N]   25.6 kB
-//   value  b/output       f32[64,N]   25.6 kB
-//   value  b/forget       f32[64,N]   25.6 kB
-//   value  b/input        f32[64,N]   25.6 kB
-//   value  b/newmem       f32[64,N]   25.6 kB
-//   value  b/cell         f32[64,N]   25.6 kB
-//   value  b/tmp3         f32[64,N]   25.6 kB
-//   value  b/h            f32[64,N]   25.6 kB
-//   value  wbf/tmp1       f32[65,N]   26.0 kB
-//   value  return         f32[65,N]   26.0 kB
-//   gold   @gold          f32[65,N]   26.0 kB
-//   mask   @mask          f32[N]        400 B
-//   and 41 more
-// Each step on the stack but the first takes 320.8 kB more.
+// Peak memory with a batch of 100: 876.7 kB for 49 buffers
+// (without sharing 1.3 MB; lower bound, the largest set live at once, 876.7 kB).
+//   state   b/h                   f32[64,N]     25.6 kB
+//   state   b/cell                f32[64,N]     25.6 kB
+//   input   x                     f32[65,N]     26.0 kB
+//   param   b/input/a@block       f32[256,32]   32.8 kB
+//   param   b/input/b@block       f32[256,64]   65.5 kB
+//   param   a/w                   f32[32,65]     8.3 kB
+//   param   b/input/c             f32[64]         256 B
+//   param   b/forget/c            f32[64]         256 B
+//   param   b/output/c            f32[64]         256 B
+//   param   b/newmem/c            f32[64]         256 B
+//   param   wbf/w                 f32[65,64]    16.6 kB
+//   param   wbf/b                 f32[65]         260 B
+//   value   b/h@prev              f32[64,N]     25.6 kB
+//   value   b/cell@prev           f32[64,N]     25.6 kB
+//   value   a                     f32[32,N]     12.8 kB
+//   value   b/input/tmp1@block    f32[256,N]   102.4 kB
+//   value   b/input/tmp2@block    f32[256,N]   102.4 kB
+//   value   b/output              f32[64,N]     25.6 kB
+//   value   b/forget              f32[64,N]     25.6 kB
+//   value   b/input               f32[64,N]     25.6 kB
+//   value   b/newmem              f32[64,N]     25.6 kB
+//   value   b/cell                f32[64,N]     25.6 kB
+//   value   b/tmp3                f32[64,N]     25.6 kB
+//   value   b/h                   f32[64,N]     25.6 kB
+//   value   wbf/tmp1              f32[65,N]     26.0 kB
+//   value   return                f32[65,N]     26.0 kB
+//   gold    @gold                 f32[65,N]     26.0 kB
+//   mask    @mask                 f32[N]          400 B
+//   value   @db/h                 f32[64,N]     25.6 kB
+//   dstate  d:b/h                 f32[64,N]     25.6 kB
+//   value   @db/cell              f32[64,N]     25.6 kB
+//   dstate  d:b/cell              f32[64,N]     25.6 kB
+//   value   d:b/cell@prev         f32[64,N]     25.6 kB
+//   value   d:b/input/tmp4@block  f32[256,N]   102.4 kB
+//   value   d:b/h@prev            f32[64,N]     25.6 kB
+//   value   d:a                   f32[32,N]     12.8 kB
+//   grad    d:b/input/c@block     f32[256]       1.0 kB
+//   grad    d:b/input/b@block     f32[256,64]   65.5 kB
+//   grad    d:b/input/a@block     f32[256,32]   32.8 kB
+//   grad    d:a/w                 f32[32,65]     8.3 kB
+//   and 9 more
+// Each step on the stack takes 320.8 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -75,8 +76,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct charlm_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -159,28 +164,25 @@ extern "C" {
 
 // 17 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* __restrict__ output,
-    float* __restrict__ forget, float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell,
-    float* __restrict__ tmp3, float* __restrict__ h, const float* __restrict__ output_tmp1,
-    const float* __restrict__ output_tmp2, const float* __restrict__ output_c, const float* __restrict__ forget_tmp1,
-    const float* __restrict__ forget_tmp2, const float* __restrict__ forget_c, const float* __restrict__ input_tmp1,
-    const float* __restrict__ input_tmp2, const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1,
-    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ cell_prev,
-    int n) {
+__global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* output, float* forget, float* input,
+    float* newmem, float* cell, float* tmp3, float* h, const float* output_tmp1, const float* output_tmp2,
+    const float* output_c, const float* forget_tmp1, const float* forget_tmp2, const float* forget_c,
+    const float* input_tmp1, const float* input_tmp2, const float* input_c, const float* newmem_tmp1,
+    const float* newmem_tmp2, const float* newmem_c, const float* cell_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float output_tmp3 = output_tmp1[i] + output_tmp2[i];
+    const float output_tmp3 = output_tmp1[i % 64 + (i / 64) * 256] + output_tmp2[i % 64 + (i / 64) * 256];
     const float output_tmp4 = output_tmp3 + output_c[i % 64];
     const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
     output[i] = output_i;
-    const float forget_tmp3 = forget_tmp1[i] + forget_tmp2[i];
+    const float forget_tmp3 = forget_tmp1[i % 64 + (i / 64) * 256] + forget_tmp2[i % 64 + (i / 64) * 256];
     const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
     const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
     forget[i] = forget_i;
-    const float input_tmp3 = input_tmp1[i] + input_tmp2[i];
+    const float input_tmp3 = input_tmp1[i % 64 + (i / 64) * 256] + input_tmp2[i % 64 + (i / 64) * 256];
     const float input_tmp4 = input_tmp3 + input_c[i % 64];
     const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
     input[i] = input_i;
-    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp3 = newmem_tmp1[i % 64 + (i / 64) * 256] + newmem_tmp2[i % 64 + (i / 64) * 256];
     const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
@@ -196,8 +198,8 @@ __global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* __restr
 
 // add, soft, element by element
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* __restrict__ y_2,
-    const float* __restrict__ tmp1, const float* __restrict__ b, int rows) {
+__global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* y_2, const float* tmp1, const float* b,
+    int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
@@ -220,38 +222,37 @@ __global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* __restrict_
 // y = scale with probability p, else 0
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 __global__ void __launch_bounds__(256) charlm_fill_bernoulli_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    y[i] = knet_uniform(knet_random_word(now.seed, i, now.call, stream)) < p ? (float)scale : 0;
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = knet_uniform(knet_random_word(now.seed, i, now.call, stream)) < p ? (float)scale : 0;
   }
 }
 
 // 18 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-__global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* __restrict__ output,
-    float* __restrict__ forget, float* __restrict__ input, float* __restrict__ newmem, float* __restrict__ cell,
-    float* __restrict__ tmp3, float* __restrict__ h, float* __restrict__ return_, const float* __restrict__ output_tmp1,
-    const float* __restrict__ output_tmp2, const float* __restrict__ output_c, const float* __restrict__ forget_tmp1,
-    const float* __restrict__ forget_tmp2, const float* __restrict__ forget_c, const float* __restrict__ input_tmp1,
-    const float* __restrict__ input_tmp2, const float* __restrict__ input_c, const float* __restrict__ newmem_tmp1,
-    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ cell_prev,
-    const float* __restrict__ tmp1, int n) {
+__global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* output, float* forget, float* input,
+    float* newmem, float* cell, float* tmp3, float* h, float* return_, const float* output_tmp1,
+    const float* output_tmp2, const float* output_c, const float* forget_tmp1, const float* forget_tmp2,
+    const float* forget_c, const float* input_tmp1, const float* input_tmp2, const float* input_c,
+    const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* cell_prev,
+    const float* tmp1, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float output_tmp3 = output_tmp1[i] + output_tmp2[i];
+    const float output_tmp3 = output_tmp1[i % 64 + (i / 64) * 256] + output_tmp2[i % 64 + (i / 64) * 256];
     const float output_tmp4 = output_tmp3 + output_c[i % 64];
     const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
     output[i] = output_i;
-    const float forget_tmp3 = forget_tmp1[i] + forget_tmp2[i];
+    const float forget_tmp3 = forget_tmp1[i % 64 + (i / 64) * 256] + forget_tmp2[i % 64 + (i / 64) * 256];
     const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
     const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
     forget[i] = forget_i;
-    const float input_tmp3 = input_tmp1[i] + input_tmp2[i];
+    const float input_tmp3 = input_tmp1[i % 64 + (i / 64) * 256] + input_tmp2[i % 64 + (i / 64) * 256];
     const float input_tmp4 = input_tmp3 + input_c[i % 64];
     const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
     input[i] = input_i;
-    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp3 = newmem_tmp1[i % 64 + (i / 64) * 256] + newmem_tmp2[i % 64 + (i / 64) * 256];
     const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
@@ -269,11 +270,10 @@ __global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* __
 
 // 12 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* __restrict__ d_cell_prev,
-    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
-    float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ output,
-    const float* __restrict__ tmp3, const float* __restrict__ d_cell_next, const float* __restrict__ forget,
-    const float* __restrict__ cell_prev, const float* __restrict__ newmem, const float* __restrict__ input, int n) {
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* d_cell_prev, float* d_newmem_tmp4,
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output,
+    const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem,
+    const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_h_next_i = d_h_next[i];
     const float output_i = output[i];
@@ -289,46 +289,23 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* _
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_sumto_64xsumN_kernel(float* __restrict__ y,
+__global__ void __launch_bounds__(256) charlm_sumto_256xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
   const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 64];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 256];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
-}
-
-// add, add, add, element by element
-//   charlm.knet:5: a = wdot(x; out=embedding)
-__global__ void __launch_bounds__(256) charlm_add_kernel(float* __restrict__ d_y_3, const float* __restrict__ d_x,
-    const float* __restrict__ d_x_2, const float* __restrict__ d_x_3, const float* __restrict__ d_x_4, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float d_y = d_x[i] + d_x_2[i];
-    const float d_y_2 = d_y + d_x_3[i];
-    d_y_3[i] = d_y_2 + d_x_4[i];
-  }
-}
-
-// add, add, add, element by element
-//   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_add_2_kernel(float* __restrict__ d_h_prev_7,
-    const float* __restrict__ d_h_prev, const float* __restrict__ d_h_prev_2, const float* __restrict__ d_h_prev_3,
-    const float* __restrict__ d_h_prev_4, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float d_h_prev_5 = d_h_prev[i] + d_h_prev_2[i];
-    const float d_h_prev_6 = d_h_prev_5 + d_h_prev_3[i];
-    d_h_prev_7[i] = d_h_prev_6 + d_h_prev_4[i];
-  }
 }
 
 // partial sums of -mask * gold * log(p)
@@ -356,8 +333,8 @@ __global__ void __launch_bounds__(256) charlm_total_kernel(float* __restrict__ y
 
 // y = softmax_softloss_back(p, gold, mask)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* __restrict__ y,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 65] * part : part;
@@ -379,12 +356,10 @@ __global__ void __launch_bounds__(256) charlm_sumto_65xsumN_kernel(float* __rest
 
 // 13 operations, element by element
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float* __restrict__ d_cell_prev,
-    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
-    float* __restrict__ d_input_tmp4, const float* __restrict__ d_h_next, const float* __restrict__ d_h,
-    const float* __restrict__ output, const float* __restrict__ tmp3, const float* __restrict__ d_cell_next,
-    const float* __restrict__ forget, const float* __restrict__ cell_prev, const float* __restrict__ newmem,
-    const float* __restrict__ input, int n) {
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float* d_cell_prev, float* d_newmem_tmp4,
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h,
+    const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev,
+    const float* newmem, const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float output_i = output[i];
     const float tmp3_i = tmp3[i];
@@ -400,22 +375,20 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float*
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
 // 14 operations, element by element
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float* __restrict__ d_cell_prev,
-    float* __restrict__ d_newmem_tmp4, float* __restrict__ d_output_tmp4, float* __restrict__ d_forget_tmp4,
-    float* __restrict__ d_input_tmp4, const float* __restrict__ d_return, const float* __restrict__ tmp1,
-    const float* __restrict__ d_h_next, const float* __restrict__ output, const float* __restrict__ tmp3,
-    const float* __restrict__ d_cell_next, const float* __restrict__ forget, const float* __restrict__ cell_prev,
-    const float* __restrict__ newmem, const float* __restrict__ input, int n) {
+__global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float* d_cell_prev, float* d_newmem_tmp4,
+    float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_return, const float* tmp1,
+    const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget,
+    const float* cell_prev, const float* newmem, const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float output_i = output[i];
     const float tmp3_i = tmp3[i];
@@ -432,10 +405,10 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float*
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
@@ -444,25 +417,30 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float*
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
 __global__ void __launch_bounds__(256) charlm_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
 
 // y = value
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) charlm_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) charlm_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const charlm_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) charlm_update_kernel(const charlm_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -470,10 +448,12 @@ __global__ void __launch_bounds__(256) charlm_update_kernel(float* __restrict__ 
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -495,28 +475,30 @@ __global__ void __launch_bounds__(256) charlm_update_kernel(float* __restrict__ 
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) charlm_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const charlm_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) charlm_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) charlm_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -685,18 +667,16 @@ int charlm_load(charlm_model* model, const char* path);
 int charlm_synchronize(charlm_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -753,6 +733,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -799,7 +786,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     const float* newmem_c, const float* cell_prev, int n)) \
   K(add_soft, charlm_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, charlm_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, double p, \
-    double scale, int n)) \
+    double scale, int height, int pitch, int n)) \
   K(fused_return_64xN, charlm_fused_return_64xN_kernel, (float* output, float* forget, float* input, \
     float* newmem, float* cell, float* tmp3, float* h, float* return_, const float* output_tmp1, \
     const float* output_tmp2, const float* output_c, const float* forget_tmp1, const float* forget_tmp2, \
@@ -810,11 +797,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output, \
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
     const float* input, int n)) \
-  K(sumto_64xsumN, charlm_sumto_64xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(add, charlm_add_kernel, (float* d_y_3, const float* d_x, const float* d_x_2, const float* d_x_3, \
-    const float* d_x_4, int n)) \
-  K(add_2, charlm_add_2_kernel, (float* d_h_prev_7, const float* d_h_prev, const float* d_h_prev_2, \
-    const float* d_h_prev_3, const float* d_h_prev_4, int n)) \
+  K(sumto_256xsumN, charlm_sumto_256xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(softloss, charlm_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, charlm_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
@@ -830,12 +813,11 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget, \
     const float* cell_prev, const float* newmem, const float* input, int n)) \
   K(fill_uniform, charlm_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int n)) \
-  K(fill_constant, charlm_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, charlm_update_kernel, (float* w, const float* dw, const double* squares, \
-    const charlm_training* training, int n)) \
-  K(square_sum, charlm_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, charlm_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double high, int height, int pitch, int n)) \
+  K(fill_constant, charlm_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, charlm_update_kernel, (const charlm_training* training, const double* squares)) \
+  K(square_sum, charlm_square_sum_kernel, (double* partials, const charlm_training* training)) \
+  K(all_squares, charlm_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, charlm_set_training_kernel, (charlm_training* to, charlm_training t)) \
   K(count_adam, charlm_count_adam_kernel, (charlm_training* training, int n)) \
   K(accumulate, charlm_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -883,12 +865,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[13];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -912,11 +896,12 @@ struct charlm_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
   bool later = false;                   // whether a later step of the sequence hands gradients to the state
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[6] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -926,35 +911,20 @@ struct charlm_model {
   double* squares = nullptr;  // the sum of all gradients' squares
 
   // parameters
+  float* b_input_a_block = nullptr;  // b/input/a@block f32[256,32]
+  float* b_input_b_block = nullptr;  // b/input/b@block f32[256,64]
   float* a_w = nullptr;  // a/w f32[32,65]
-  float* b_input_a = nullptr;  // b/input/a f32[64,32]
-  float* b_input_b = nullptr;  // b/input/b f32[64,64]
   float* b_input_c = nullptr;  // b/input/c f32[64]
-  float* b_forget_a = nullptr;  // b/forget/a f32[64,32]
-  float* b_forget_b = nullptr;  // b/forget/b f32[64,64]
   float* b_forget_c = nullptr;  // b/forget/c f32[64]
-  float* b_output_a = nullptr;  // b/output/a f32[64,32]
-  float* b_output_b = nullptr;  // b/output/b f32[64,64]
   float* b_output_c = nullptr;  // b/output/c f32[64]
-  float* b_newmem_a = nullptr;  // b/newmem/a f32[64,32]
-  float* b_newmem_b = nullptr;  // b/newmem/b f32[64,64]
   float* b_newmem_c = nullptr;  // b/newmem/c f32[64]
   float* wbf_w = nullptr;  // wbf/w f32[65,64]
   float* wbf_b = nullptr;  // wbf/b f32[65]
 
   // their gradients
-  float* d_b_newmem_c = nullptr;  // f32[64]
-  float* d_b_newmem_b = nullptr;  // f32[64,64]
-  float* d_b_newmem_a = nullptr;  // f32[64,32]
-  float* d_b_output_c = nullptr;  // f32[64]
-  float* d_b_output_b = nullptr;  // f32[64,64]
-  float* d_b_output_a = nullptr;  // f32[64,32]
-  float* d_b_forget_c = nullptr;  // f32[64]
-  float* d_b_forget_b = nullptr;  // f32[64,64]
-  float* d_b_forget_a = nullptr;  // f32[64,32]
-  float* d_b_input_c = nullptr;  // f32[64]
-  float* d_b_input_b = nullptr;  // f32[64,64]
-  float* d_b_input_a = nullptr;  // f32[64,32]
+  float* d_b_input_c_block = nullptr;  // f32[256]
+  float* d_b_input_b_block = nullptr;  // f32[256,64]
+  float* d_b_input_a_block = nullptr;  // f32[256,32]
   float* d_a_w = nullptr;  // f32[32,65]
   float* d_wbf_b = nullptr;  // f32[65]
   float* d_wbf_w = nullptr;  // f32[65,64]
@@ -972,14 +942,8 @@ struct charlm_model {
   float* b_h_prev = nullptr;  // b/h@prev f32[64,N]
   float* b_cell_prev = nullptr;  // b/cell@prev f32[64,N]
   float* a = nullptr;  // a f32[32,N]
-  float* b_input_tmp1 = nullptr;  // b/input/tmp1 f32[64,N]
-  float* b_input_tmp2 = nullptr;  // b/input/tmp2 f32[64,N]
-  float* b_forget_tmp1 = nullptr;  // b/forget/tmp1 f32[64,N]
-  float* b_forget_tmp2 = nullptr;  // b/forget/tmp2 f32[64,N]
-  float* b_output_tmp1 = nullptr;  // b/output/tmp1 f32[64,N]
-  float* b_output_tmp2 = nullptr;  // b/output/tmp2 f32[64,N]
-  float* b_newmem_tmp1 = nullptr;  // b/newmem/tmp1 f32[64,N]
-  float* b_newmem_tmp2 = nullptr;  // b/newmem/tmp2 f32[64,N]
+  float* b_input_tmp1_block = nullptr;  // b/input/tmp1@block f32[256,N]
+  float* b_input_tmp2_block = nullptr;  // b/input/tmp2@block f32[256,N]
   float* b_output = nullptr;  // b/output f32[64,N]
   float* b_forget = nullptr;  // b/forget f32[64,N]
   float* b_input = nullptr;  // b/input f32[64,N]
@@ -992,21 +956,10 @@ struct charlm_model {
   float* db_h = nullptr;  // @db/h f32[64,N]
   float* db_cell = nullptr;  // @db/cell f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
-  float* d_b_newmem_tmp4 = nullptr;  // d:b/newmem/tmp4 f32[64,N]
-  float* d_b_output_tmp4 = nullptr;  // d:b/output/tmp4 f32[64,N]
-  float* d_b_forget_tmp4 = nullptr;  // d:b/forget/tmp4 f32[64,N]
-  float* d_b_input_tmp4 = nullptr;  // d:b/input/tmp4 f32[64,N]
+  float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
   float* d_a = nullptr;  // d:a f32[32,N]
-  float* d_b_h_prev_2 = nullptr;  // d:b/h@prev#2 f32[64,N]
-  float* d_a_2 = nullptr;  // d:a#2 f32[32,N]
-  float* d_b_h_prev_3 = nullptr;  // d:b/h@prev#3 f32[64,N]
-  float* d_a_3 = nullptr;  // d:a#3 f32[32,N]
-  float* d_b_h_prev_4 = nullptr;  // d:b/h@prev#4 f32[64,N]
-  float* d_a_4 = nullptr;  // d:a#4 f32[32,N]
-  float* d_a_7 = nullptr;  // d:a#7 f32[32,N]
   float* d_x = nullptr;  // d:x f32[65,N]
-  float* d_b_h_prev_7 = nullptr;  // d:b/h@prev#7 f32[64,N]
   float* d_wbf_tmp2 = nullptr;  // d:wbf/tmp2 f32[65,N]
   float* d_b_h = nullptr;  // d:b/h f32[64,N]
   float* c_tmp1 = nullptr;  // c/tmp1 f32[64,N]
@@ -1028,73 +981,25 @@ struct knet_buffer {
   size_t fixed, column;
 };
 const knet_buffer buffers[] = {
+    {&knet_model::b_input_a_block, 8192, 0},
+    {&knet_model::b_input_b_block, 16384, 0},
     {&knet_model::a_w, 2080, 0},
-    {&knet_model::b_input_a, 2048, 0},
-    {&knet_model::b_input_b, 4096, 0},
     {&knet_model::b_input_c, 64, 0},
-    {&knet_model::b_forget_a, 2048, 0},
-    {&knet_model::b_forget_b, 4096, 0},
     {&knet_model::b_forget_c, 64, 0},
-    {&knet_model::b_output_a, 2048, 0},
-    {&knet_model::b_output_b, 4096, 0},
     {&knet_model::b_output_c, 64, 0},
-    {&knet_model::b_newmem_a, 2048, 0},
-    {&knet_model::b_newmem_b, 4096, 0},
     {&knet_model::b_newmem_c, 64, 0},
     {&knet_model::wbf_w, 4160, 0},
     {&knet_model::wbf_b, 65, 0},
-    {&knet_model::b_input_tmp1, 0, 64},
-    {&knet_model::b_input_tmp2, 0, 64},
-    {&knet_model::b_forget_tmp1, 0, 64},
-    {&knet_model::b_forget_tmp2, 0, 64},
-    {&knet_model::b_output_tmp1, 0, 64},
-    {&knet_model::b_output_tmp2, 0, 64},
-    {&knet_model::b_newmem_tmp1, 0, 64},
-    {&knet_model::b_newmem_tmp2, 0, 64},
-    {&knet_model::b_cell, 0, 64},
-    {&knet_model::wbf_tmp1, 0, 65},
-    {&knet_model::gold, 0, 65},
-    {&knet_model::mask, 0, 1},
-    {&knet_model::db_h, 0, 64},
     {&knet_model::d_b_h_state, 0, 64},
-    {&knet_model::db_cell, 0, 64},
     {&knet_model::d_b_cell_state, 0, 64},
-    {&knet_model::d_b_cell_prev, 0, 64},
-    {&knet_model::d_b_newmem_tmp4, 0, 64},
-    {&knet_model::d_b_output_tmp4, 0, 64},
-    {&knet_model::d_b_forget_tmp4, 0, 64},
-    {&knet_model::d_b_input_tmp4, 0, 64},
-    {&knet_model::d_b_newmem_c, 64, 0},
-    {&knet_model::d_b_newmem_b, 4096, 0},
-    {&knet_model::d_b_h_prev, 0, 64},
-    {&knet_model::d_b_newmem_a, 2048, 0},
-    {&knet_model::d_a, 0, 32},
-    {&knet_model::d_b_output_c, 64, 0},
-    {&knet_model::d_b_output_b, 4096, 0},
-    {&knet_model::d_b_h_prev_2, 0, 64},
-    {&knet_model::d_b_output_a, 2048, 0},
-    {&knet_model::d_a_2, 0, 32},
-    {&knet_model::d_b_forget_c, 64, 0},
-    {&knet_model::d_b_forget_b, 4096, 0},
-    {&knet_model::d_b_h_prev_3, 0, 64},
-    {&knet_model::d_b_forget_a, 2048, 0},
-    {&knet_model::d_a_3, 0, 32},
-    {&knet_model::d_b_input_c, 64, 0},
-    {&knet_model::d_b_input_b, 4096, 0},
-    {&knet_model::d_b_h_prev_4, 0, 64},
-    {&knet_model::d_b_input_a, 2048, 0},
-    {&knet_model::d_a_4, 0, 32},
-    {&knet_model::d_a_7, 0, 32},
+    {&knet_model::d_b_input_c_block, 256, 0},
+    {&knet_model::d_b_input_b_block, 16384, 0},
+    {&knet_model::d_b_input_a_block, 8192, 0},
     {&knet_model::d_a_w, 2080, 0},
-    {&knet_model::d_x, 0, 65},
-    {&knet_model::d_b_h_prev_7, 0, 64},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_wbf_tmp2, 0, 65},
     {&knet_model::d_wbf_b, 65, 0},
     {&knet_model::d_wbf_w, 4160, 0},
-    {&knet_model::d_b_h, 0, 64},
-    {&knet_model::d_c_return, 0, 64},
-    {nullptr, 0, 65},  // the end, and the elements a column of the largest buffer
+    {nullptr, 0, 256},  // the end, and the elements a column of the largest buffer
 };
 
 // What the frame of each forward function holds, in order.
@@ -1128,115 +1033,274 @@ const knet_buffer frame_1[] = {
     {&knet_model::return_, 0, 65},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)1313 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1153},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::b_output, 0, 961},
+    {&knet_model::b_forget, 0, 705},
+    {&knet_model::b_input, 0, 833},
+    {&knet_model::b_newmem, 0, 897},
+    {&knet_model::b_cell, 0, 1089},
+    {&knet_model::b_tmp3, 0, 1025},
+    {&knet_model::b_h, 0, 769},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_zero[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1153},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::b_output, 0, 961},
+    {&knet_model::b_forget, 0, 705},
+    {&knet_model::b_input, 0, 833},
+    {&knet_model::b_newmem, 0, 897},
+    {&knet_model::b_cell, 0, 1089},
+    {&knet_model::b_tmp3, 0, 1025},
+    {&knet_model::b_h, 0, 769},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {&knet_model::db_h, 0, 321},
+    {&knet_model::db_cell, 0, 385},
+    {&knet_model::d_b_cell_prev, 0, 321},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 385},
+    {&knet_model::d_a, 0, 449},
+    {&knet_model::d_x, 0, 0},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_softloss[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1153},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::b_output, 0, 961},
+    {&knet_model::b_forget, 0, 705},
+    {&knet_model::b_input, 0, 833},
+    {&knet_model::b_newmem, 0, 897},
+    {&knet_model::b_cell, 0, 1089},
+    {&knet_model::b_tmp3, 0, 1025},
+    {&knet_model::b_h, 0, 769},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {&knet_model::gold, 0, 0},
+    {&knet_model::mask, 0, 65},
+    {&knet_model::d_wbf_tmp2, 0, 0},
+    {&knet_model::db_h, 0, 321},
+    {&knet_model::db_cell, 0, 385},
+    {&knet_model::d_b_h, 0, 1089},
+    {&knet_model::d_b_cell_prev, 0, 321},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 385},
+    {&knet_model::d_a, 0, 449},
+    {&knet_model::d_x, 0, 0},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1281},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::c_tmp1, 0, 705},
+    {&knet_model::b_output, 0, 1025},
+    {&knet_model::b_forget, 0, 769},
+    {&knet_model::b_input, 0, 897},
+    {&knet_model::b_newmem, 0, 961},
+    {&knet_model::b_cell, 0, 1217},
+    {&knet_model::b_tmp3, 0, 1089},
+    {&knet_model::b_h, 0, 833},
+    {&knet_model::c_return, 0, 1153},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_zero[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1281},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::c_tmp1, 0, 705},
+    {&knet_model::b_output, 0, 1025},
+    {&knet_model::b_forget, 0, 769},
+    {&knet_model::b_input, 0, 897},
+    {&knet_model::b_newmem, 0, 961},
+    {&knet_model::b_cell, 0, 1217},
+    {&knet_model::b_tmp3, 0, 1089},
+    {&knet_model::b_h, 0, 833},
+    {&knet_model::c_return, 0, 1153},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {&knet_model::db_h, 0, 385},
+    {&knet_model::db_cell, 0, 1217},
+    {&knet_model::d_b_cell_prev, 0, 321},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 385},
+    {&knet_model::d_a, 0, 449},
+    {&knet_model::d_x, 0, 0},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_softloss[] = {
+    {&knet_model::x, 0, 512},
+    {&knet_model::b_h_prev, 0, 577},
+    {&knet_model::b_cell_prev, 0, 641},
+    {&knet_model::a, 0, 1281},
+    {&knet_model::b_input_tmp1_block, 0, 0},
+    {&knet_model::b_input_tmp2_block, 0, 256},
+    {&knet_model::c_tmp1, 0, 705},
+    {&knet_model::b_output, 0, 1025},
+    {&knet_model::b_forget, 0, 769},
+    {&knet_model::b_input, 0, 897},
+    {&knet_model::b_newmem, 0, 961},
+    {&knet_model::b_cell, 0, 1217},
+    {&knet_model::b_tmp3, 0, 1089},
+    {&knet_model::b_h, 0, 833},
+    {&knet_model::c_return, 0, 1153},
+    {&knet_model::wbf_tmp1, 0, 256},
+    {&knet_model::return_, 0, 256},
+    {&knet_model::gold, 0, 0},
+    {&knet_model::mask, 0, 65},
+    {&knet_model::d_wbf_tmp2, 0, 0},
+    {&knet_model::db_h, 0, 385},
+    {&knet_model::db_cell, 0, 1217},
+    {&knet_model::d_c_return, 0, 321},
+    {&knet_model::d_b_cell_prev, 0, 321},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 385},
+    {&knet_model::d_a, 0, 449},
+    {&knet_model::d_x, 0, 0},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0, frame_1};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"a/w", &knet_model::a_w, 2, {32, 65}},
-    {"b/input/a", &knet_model::b_input_a, 2, {64, 32}},
-    {"b/input/b", &knet_model::b_input_b, 2, {64, 64}},
-    {"b/input/c", &knet_model::b_input_c, 1, {64}},
-    {"b/forget/a", &knet_model::b_forget_a, 2, {64, 32}},
-    {"b/forget/b", &knet_model::b_forget_b, 2, {64, 64}},
-    {"b/forget/c", &knet_model::b_forget_c, 1, {64}},
-    {"b/output/a", &knet_model::b_output_a, 2, {64, 32}},
-    {"b/output/b", &knet_model::b_output_b, 2, {64, 64}},
-    {"b/output/c", &knet_model::b_output_c, 1, {64}},
-    {"b/newmem/a", &knet_model::b_newmem_a, 2, {64, 32}},
-    {"b/newmem/b", &knet_model::b_newmem_b, 2, {64, 64}},
-    {"b/newmem/c", &knet_model::b_newmem_c, 1, {64}},
-    {"wbf/w", &knet_model::wbf_w, 2, {65, 64}},
-    {"wbf/b", &knet_model::wbf_b, 1, {65}},
-    {nullptr, nullptr, 0, {}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {32, 65}},
+    {"b/input/a", &knet_model::b_input_a_block, 0, 256, 2, {64, 32}},
+    {"b/input/b", &knet_model::b_input_b_block, 0, 256, 2, {64, 64}},
+    {"b/input/c", &knet_model::b_input_c, 0, 0, 1, {64}},
+    {"b/forget/a", &knet_model::b_input_a_block, 64, 256, 2, {64, 32}},
+    {"b/forget/b", &knet_model::b_input_b_block, 64, 256, 2, {64, 64}},
+    {"b/forget/c", &knet_model::b_forget_c, 0, 0, 1, {64}},
+    {"b/output/a", &knet_model::b_input_a_block, 128, 256, 2, {64, 32}},
+    {"b/output/b", &knet_model::b_input_b_block, 128, 256, 2, {64, 64}},
+    {"b/output/c", &knet_model::b_output_c, 0, 0, 1, {64}},
+    {"b/newmem/a", &knet_model::b_input_a_block, 192, 256, 2, {64, 32}},
+    {"b/newmem/b", &knet_model::b_input_b_block, 192, 256, 2, {64, 64}},
+    {"b/newmem/c", &knet_model::b_newmem_c, 0, 0, 1, {64}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {65, 64}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {65}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"a/w", &knet_model::d_a_w, 2, {32, 65}},
-    {"b/input/a", &knet_model::d_b_input_a, 2, {64, 32}},
-    {"b/input/b", &knet_model::d_b_input_b, 2, {64, 64}},
-    {"b/input/c", &knet_model::d_b_input_c, 1, {64}},
-    {"b/forget/a", &knet_model::d_b_forget_a, 2, {64, 32}},
-    {"b/forget/b", &knet_model::d_b_forget_b, 2, {64, 64}},
-    {"b/forget/c", &knet_model::d_b_forget_c, 1, {64}},
-    {"b/output/a", &knet_model::d_b_output_a, 2, {64, 32}},
-    {"b/output/b", &knet_model::d_b_output_b, 2, {64, 64}},
-    {"b/output/c", &knet_model::d_b_output_c, 1, {64}},
-    {"b/newmem/a", &knet_model::d_b_newmem_a, 2, {64, 32}},
-    {"b/newmem/b", &knet_model::d_b_newmem_b, 2, {64, 64}},
-    {"b/newmem/c", &knet_model::d_b_newmem_c, 1, {64}},
-    {"wbf/w", &knet_model::d_wbf_w, 2, {65, 64}},
-    {"wbf/b", &knet_model::d_wbf_b, 1, {65}},
-    {nullptr, nullptr, 0, {}},
+    {"a/w", &knet_model::d_a_w, 0, 0, 2, {32, 65}},
+    {"b/input/a", &knet_model::d_b_input_a_block, 0, 256, 2, {64, 32}},
+    {"b/input/b", &knet_model::d_b_input_b_block, 0, 256, 2, {64, 64}},
+    {"b/input/c", &knet_model::d_b_input_c_block, 0, 0, 1, {64}},
+    {"b/forget/a", &knet_model::d_b_input_a_block, 64, 256, 2, {64, 32}},
+    {"b/forget/b", &knet_model::d_b_input_b_block, 64, 256, 2, {64, 64}},
+    {"b/forget/c", &knet_model::d_b_input_c_block, 64, 0, 1, {64}},
+    {"b/output/a", &knet_model::d_b_input_a_block, 128, 256, 2, {64, 32}},
+    {"b/output/b", &knet_model::d_b_input_b_block, 128, 256, 2, {64, 64}},
+    {"b/output/c", &knet_model::d_b_input_c_block, 128, 0, 1, {64}},
+    {"b/newmem/a", &knet_model::d_b_input_a_block, 192, 256, 2, {64, 32}},
+    {"b/newmem/b", &knet_model::d_b_input_b_block, 192, 256, 2, {64, 64}},
+    {"b/newmem/c", &knet_model::d_b_input_c_block, 192, 0, 1, {64}},
+    {"wbf/w", &knet_model::d_wbf_w, 0, 0, 2, {65, 64}},
+    {"wbf/b", &knet_model::d_wbf_b, 0, 0, 1, {65}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {"b/h", &knet_model::b_h_state, 2, {64, -1}},
-    {"b/cell", &knet_model::b_cell_state, 2, {64, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"b/h", &knet_model::b_h_state, 0, 0, 2, {64, -1}},
+    {"b/cell", &knet_model::b_cell_state, 0, 0, 2, {64, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {65, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {65, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"return", &knet_model::return_, 2, {65, -1}},
-    {"a/w", &knet_model::a_w, 2, {32, 65}},
-    {"a", &knet_model::a, 2, {32, -1}},
-    {"b/input/a", &knet_model::b_input_a, 2, {64, 32}},
-    {"b/input/b", &knet_model::b_input_b, 2, {64, 64}},
-    {"b/input/c", &knet_model::b_input_c, 1, {64}},
-    {"b/input", &knet_model::b_input, 2, {64, -1}},
-    {"b/forget/a", &knet_model::b_forget_a, 2, {64, 32}},
-    {"b/forget/b", &knet_model::b_forget_b, 2, {64, 64}},
-    {"b/forget/c", &knet_model::b_forget_c, 1, {64}},
-    {"b/forget", &knet_model::b_forget, 2, {64, -1}},
-    {"b/output/a", &knet_model::b_output_a, 2, {64, 32}},
-    {"b/output/b", &knet_model::b_output_b, 2, {64, 64}},
-    {"b/output/c", &knet_model::b_output_c, 1, {64}},
-    {"b/output", &knet_model::b_output, 2, {64, -1}},
-    {"b/newmem/a", &knet_model::b_newmem_a, 2, {64, 32}},
-    {"b/newmem/b", &knet_model::b_newmem_b, 2, {64, 64}},
-    {"b/newmem/c", &knet_model::b_newmem_c, 1, {64}},
-    {"b/newmem", &knet_model::b_newmem, 2, {64, -1}},
-    {"b/cell", &knet_model::b_cell, 2, {64, -1}},
-    {"b/h", &knet_model::b_h, 2, {64, -1}},
-    {"b", &knet_model::b_h, 2, {64, -1}},
-    {"c", &knet_model::b_h, 2, {64, -1}},
-    {"wbf/w", &knet_model::wbf_w, 2, {65, 64}},
-    {"wbf/b", &knet_model::wbf_b, 1, {65}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {65, -1}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {32, 65}},
+    {"a", &knet_model::a, 0, 0, 2, {32, -1}},
+    {"b/input/a", &knet_model::b_input_a_block, 0, 256, 2, {64, 32}},
+    {"b/input/b", &knet_model::b_input_b_block, 0, 256, 2, {64, 64}},
+    {"b/input/c", &knet_model::b_input_c, 0, 0, 1, {64}},
+    {"b/forget/a", &knet_model::b_input_a_block, 64, 256, 2, {64, 32}},
+    {"b/forget/b", &knet_model::b_input_b_block, 64, 256, 2, {64, 64}},
+    {"b/forget/c", &knet_model::b_forget_c, 0, 0, 1, {64}},
+    {"b/output/a", &knet_model::b_input_a_block, 128, 256, 2, {64, 32}},
+    {"b/output/b", &knet_model::b_input_b_block, 128, 256, 2, {64, 64}},
+    {"b/output/c", &knet_model::b_output_c, 0, 0, 1, {64}},
+    {"b/newmem/a", &knet_model::b_input_a_block, 192, 256, 2, {64, 32}},
+    {"b/newmem/b", &knet_model::b_input_b_block, 192, 256, 2, {64, 64}},
+    {"b/newmem/c", &knet_model::b_newmem_c, 0, 0, 1, {64}},
+    {"b/h", &knet_model::b_h, 0, 0, 2, {64, -1}},
+    {"b", &knet_model::b_h, 0, 0, 2, {64, -1}},
+    {"c", &knet_model::b_h, 0, 0, 2, {64, -1}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {65, 64}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {65}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_1[] = {
-    {"return", &knet_model::return_, 2, {65, -1}},
-    {"a/w", &knet_model::a_w, 2, {32, 65}},
-    {"a", &knet_model::a, 2, {32, -1}},
-    {"b/input/a", &knet_model::b_input_a, 2, {64, 32}},
-    {"b/input/b", &knet_model::b_input_b, 2, {64, 64}},
-    {"b/input/c", &knet_model::b_input_c, 1, {64}},
-    {"b/input", &knet_model::b_input, 2, {64, -1}},
-    {"b/forget/a", &knet_model::b_forget_a, 2, {64, 32}},
-    {"b/forget/b", &knet_model::b_forget_b, 2, {64, 64}},
-    {"b/forget/c", &knet_model::b_forget_c, 1, {64}},
-    {"b/forget", &knet_model::b_forget, 2, {64, -1}},
-    {"b/output/a", &knet_model::b_output_a, 2, {64, 32}},
-    {"b/output/b", &knet_model::b_output_b, 2, {64, 64}},
-    {"b/output/c", &knet_model::b_output_c, 1, {64}},
-    {"b/output", &knet_model::b_output, 2, {64, -1}},
-    {"b/newmem/a", &knet_model::b_newmem_a, 2, {64, 32}},
-    {"b/newmem/b", &knet_model::b_newmem_b, 2, {64, 64}},
-    {"b/newmem/c", &knet_model::b_newmem_c, 1, {64}},
-    {"b/newmem", &knet_model::b_newmem, 2, {64, -1}},
-    {"b/cell", &knet_model::b_cell, 2, {64, -1}},
-    {"b/h", &knet_model::b_h, 2, {64, -1}},
-    {"b", &knet_model::b_h, 2, {64, -1}},
-    {"c", &knet_model::c_return, 2, {64, -1}},
-    {"wbf/w", &knet_model::wbf_w, 2, {65, 64}},
-    {"wbf/b", &knet_model::wbf_b, 1, {65}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {65, -1}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {32, 65}},
+    {"a", &knet_model::a, 0, 0, 2, {32, -1}},
+    {"b/input/a", &knet_model::b_input_a_block, 0, 256, 2, {64, 32}},
+    {"b/input/b", &knet_model::b_input_b_block, 0, 256, 2, {64, 64}},
+    {"b/input/c", &knet_model::b_input_c, 0, 0, 1, {64}},
+    {"b/forget/a", &knet_model::b_input_a_block, 64, 256, 2, {64, 32}},
+    {"b/forget/b", &knet_model::b_input_b_block, 64, 256, 2, {64, 64}},
+    {"b/forget/c", &knet_model::b_forget_c, 0, 0, 1, {64}},
+    {"b/output/a", &knet_model::b_input_a_block, 128, 256, 2, {64, 32}},
+    {"b/output/b", &knet_model::b_input_b_block, 128, 256, 2, {64, 64}},
+    {"b/output/c", &knet_model::b_output_c, 0, 0, 1, {64}},
+    {"b/newmem/a", &knet_model::b_input_a_block, 192, 256, 2, {64, 32}},
+    {"b/newmem/b", &knet_model::b_input_b_block, 192, 256, 2, {64, 64}},
+    {"b/newmem/c", &knet_model::b_newmem_c, 0, 0, 1, {64}},
+    {"b/h", &knet_model::b_h, 0, 0, 2, {64, -1}},
+    {"b", &knet_model::b_h, 0, 0, 2, {64, -1}},
+    {"c", &knet_model::c_return, 0, 0, 2, {64, -1}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {65, 64}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {65}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_a_w, 2080, 0},
+    {&knet_model::d_b_input_a_block, 8192, 0},
+    {&knet_model::d_b_input_b_block, 16384, 0},
+    {&knet_model::d_b_input_c_block, 256, 0},
+    {&knet_model::d_wbf_w, 4160, 0},
+    {&knet_model::d_wbf_b, 65, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1247,6 +1311,14 @@ size_t elements(const knet_array& a, int batch) {
 }
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -1288,31 +1360,25 @@ int forward(knet_model* m) {
   TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, m->x, m->a));  // a f32[32,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65,
+m->a, 32));  // a f32[32,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // b/input/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_input_a, m->a, m->b_input_tmp1));
-  // b/input/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->b_h_prev, m->b_input_tmp2));
-  // b/forget/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_forget_a, m->a, m->b_forget_tmp1));
-  // b/forget/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->b_h_prev, m->b_forget_tmp2));
-  // b/output/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_output_a, m->a, m->b_output_tmp1));
-  // b/output/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->b_h_prev, m->b_output_tmp2));
-  // b/newmem/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_newmem_a, m->a, m->b_newmem_tmp1));
-  // b/newmem/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->b_h_prev, m->b_newmem_tmp2));
+  // b/input/tmp1@block f32[256,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 32, m->b_input_a_block, 256, m->a, 32,
+      m->b_input_tmp1_block, 256));
+  // b/input/tmp2@block f32[256,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, m->b_h_prev, 64,
+      m->b_input_tmp2_block, 256));
   // b/h f32[64,N]
   TRY(knet_launch_each(kernels.fused_h_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input, m->b_newmem,
-      m->b_cell, m->b_tmp3, m->b_h, m->b_output_tmp1, m->b_output_tmp2, m->b_output_c, m->b_forget_tmp1,
-      m->b_forget_tmp2, m->b_forget_c, m->b_input_tmp1, m->b_input_tmp2, m->b_input_c, m->b_newmem_tmp1,
-      m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev));
+      m->b_cell, m->b_tmp3, m->b_h, m->b_input_tmp1_block + 128, m->b_input_tmp2_block + 128, m->b_output_c,
+      m->b_input_tmp1_block + 64, m->b_input_tmp2_block + 64, m->b_forget_c, m->b_input_tmp1_block,
+      m->b_input_tmp2_block, m->b_input_c, m->b_input_tmp1_block + 192, m->b_input_tmp2_block + 192, m->b_newmem_c,
+      m->b_cell_prev));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->b_h, m->wbf_tmp1));  // wbf/tmp1 f32[65,N]
+  // wbf/tmp1 f32[65,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->b_h, 64,
+m->wbf_tmp1, 65));
   TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
@@ -1332,36 +1398,30 @@ int forward_dropout(knet_model* m) {
   TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, m->x, m->a));  // a f32[32,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65,
+m->a, 32));  // a f32[32,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // b/input/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_input_a, m->a, m->b_input_tmp1));
-  // b/input/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->b_h_prev, m->b_input_tmp2));
-  // b/forget/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_forget_a, m->a, m->b_forget_tmp1));
-  // b/forget/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->b_h_prev, m->b_forget_tmp2));
-  // b/output/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_output_a, m->a, m->b_output_tmp1));
-  // b/output/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->b_h_prev, m->b_output_tmp2));
-  // b/newmem/tmp1 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 32, m->b_newmem_a, m->a, m->b_newmem_tmp1));
-  // b/newmem/tmp2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->b_h_prev, m->b_newmem_tmp2));
+  // b/input/tmp1@block f32[256,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 32, m->b_input_a_block, 256, m->a, 32,
+      m->b_input_tmp1_block, 256));
+  // b/input/tmp2@block f32[256,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, m->b_h_prev, 64,
+      m->b_input_tmp2_block, 256));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N], Bernoulli(0.8, 1.25)
-  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 0.8, 1.25));
+  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 0.8, 1.25, 64 * N,
+      0));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // c/return f32[64,N]
   TRY(knet_launch_each(kernels.fused_return_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input,
-      m->b_newmem, m->b_cell, m->b_tmp3, m->b_h, m->c_return, m->b_output_tmp1, m->b_output_tmp2, m->b_output_c,
-      m->b_forget_tmp1, m->b_forget_tmp2, m->b_forget_c, m->b_input_tmp1, m->b_input_tmp2, m->b_input_c,
-      m->b_newmem_tmp1, m->b_newmem_tmp2, m->b_newmem_c, m->b_cell_prev, m->c_tmp1));
+      m->b_newmem, m->b_cell, m->b_tmp3, m->b_h, m->c_return, m->b_input_tmp1_block + 128,
+      m->b_input_tmp2_block + 128, m->b_output_c, m->b_input_tmp1_block + 64, m->b_input_tmp2_block + 64,
+      m->b_forget_c, m->b_input_tmp1_block, m->b_input_tmp2_block, m->b_input_c, m->b_input_tmp1_block + 192,
+      m->b_input_tmp2_block + 192, m->b_newmem_c, m->b_cell_prev, m->c_tmp1));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, m->c_return, m->wbf_tmp1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->c_return, 64,
+m->wbf_tmp1, 65));
   TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
@@ -1380,69 +1440,41 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
-      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->b_output, m->b_tmp3, m->db_cell,
-      m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
-  // d:b/newmem/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
-  // d:b/newmem/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_newmem_tmp4, m->b_h_prev, m->d_b_newmem_b));
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
+      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
+      m->d_b_input_tmp4_block, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem,
+      m->b_input));
   // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->d_b_newmem_tmp4, m->d_b_h_prev));
-  // d:b/newmem/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_b_h_prev, 64));
   // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
-  // d:b/output/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_output_tmp4, m->b_h_prev, m->d_b_output_b));
-  // d:b/h@prev#2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->d_b_output_tmp4,
-      m->d_b_h_prev_2));
-  // d:b/output/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
-  // d:a#2 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
-  // d:b/forget/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_forget_tmp4, m->b_h_prev, m->d_b_forget_b));
-  // d:b/h@prev#3 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->d_b_forget_tmp4,
-      m->d_b_h_prev_3));
-  // d:b/forget/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
-  // d:a#3 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
-  // d:b/input/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_input_tmp4, m->b_h_prev, m->d_b_input_b));
-  // d:b/h@prev#4 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->d_b_input_tmp4, m->d_b_h_prev_4));
-  // d:b/input/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_input_tmp4, m->a, m->d_b_input_a));
-  // d:a#4 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_a, 32));
+  // d:b/input/c@block f32[256]
+  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
+      N));
+  // d:b/input/b@block f32[256,64]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
+      m->d_b_input_b_block, 256));
+  // d:b/input/a@block f32[256,32]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
+      m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a#7 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
+  // d:a/w f32[32,65]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
+m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
+m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
-      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(cudaMemsetAsync(m->d_wbf_w, 0, 4160 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wbf_b, 0, 65 * sizeof(float), m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
   return 0;
 }
 
@@ -1463,68 +1495,43 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
   // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, m->b_h, m->d_wbf_w));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, m->d_wbf_tmp2, m->d_b_h));  // d:b/h f32[64,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64,
+m->d_wbf_w, 65));
+  // d:b/h f32[64,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65,
+m->d_b_h, 64));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
-      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->d_b_h, m->b_output, m->b_tmp3,
-      m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
-  // d:b/newmem/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
-  // d:b/newmem/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_newmem_tmp4, m->b_h_prev, m->d_b_newmem_b));
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
+      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
+      m->d_b_input_tmp4_block, m->db_h, m->d_b_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev,
+      m->b_newmem, m->b_input));
   // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->d_b_newmem_tmp4, m->d_b_h_prev));
-  // d:b/newmem/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_b_h_prev, 64));
   // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
-  // d:b/output/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_output_tmp4, m->b_h_prev, m->d_b_output_b));
-  // d:b/h@prev#2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->d_b_output_tmp4,
-      m->d_b_h_prev_2));
-  // d:b/output/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
-  // d:a#2 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
-  // d:b/forget/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_forget_tmp4, m->b_h_prev, m->d_b_forget_b));
-  // d:b/h@prev#3 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->d_b_forget_tmp4,
-      m->d_b_h_prev_3));
-  // d:b/forget/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
-  // d:a#3 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
-  // d:b/input/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_input_tmp4, m->b_h_prev, m->d_b_input_b));
-  // d:b/h@prev#4 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->d_b_input_tmp4, m->d_b_h_prev_4));
-  // d:b/input/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_input_tmp4, m->a, m->d_b_input_a));
-  // d:a#4 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_a, 32));
+  // d:b/input/c@block f32[256]
+  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
+      N));
+  // d:b/input/b@block f32[256,64]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
+      m->d_b_input_b_block, 256));
+  // d:b/input/a@block f32[256,32]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
+      m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a#7 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
+  // d:a/w f32[32,65]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
+m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
+m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
-      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
@@ -1540,69 +1547,41 @@ int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) 
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
-      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->db_h, m->b_output, m->b_tmp3, m->db_cell,
-      m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
-  // d:b/newmem/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
-  // d:b/newmem/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_newmem_tmp4, m->b_h_prev, m->d_b_newmem_b));
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
+      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
+      m->d_b_input_tmp4_block, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem,
+      m->b_input));
   // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->d_b_newmem_tmp4, m->d_b_h_prev));
-  // d:b/newmem/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_b_h_prev, 64));
   // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
-  // d:b/output/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_output_tmp4, m->b_h_prev, m->d_b_output_b));
-  // d:b/h@prev#2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->d_b_output_tmp4,
-      m->d_b_h_prev_2));
-  // d:b/output/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
-  // d:a#2 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
-  // d:b/forget/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_forget_tmp4, m->b_h_prev, m->d_b_forget_b));
-  // d:b/h@prev#3 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->d_b_forget_tmp4,
-      m->d_b_h_prev_3));
-  // d:b/forget/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
-  // d:a#3 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
-  // d:b/input/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_input_tmp4, m->b_h_prev, m->d_b_input_b));
-  // d:b/h@prev#4 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->d_b_input_tmp4, m->d_b_h_prev_4));
-  // d:b/input/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_input_tmp4, m->a, m->d_b_input_a));
-  // d:a#4 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_a, 32));
+  // d:b/input/c@block f32[256]
+  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
+      N));
+  // d:b/input/b@block f32[256,64]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
+      m->d_b_input_b_block, 256));
+  // d:b/input/a@block f32[256,32]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
+      m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a#7 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
+  // d:a/w f32[32,65]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
+m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
+m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
-      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(cudaMemsetAsync(m->d_wbf_w, 0, 4160 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wbf_b, 0, 65 * sizeof(float), m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
   return 0;
 }
 
@@ -1623,70 +1602,44 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
   // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, m->c_return, m->d_wbf_w));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w,
+      65));
   // d:c/return f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, m->d_wbf_tmp2, m->d_c_return));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
+      64));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4_3, 64 * N, m->stream, m->d_b_cell_prev, m->d_b_newmem_tmp4,
-      m->d_b_output_tmp4, m->d_b_forget_tmp4, m->d_b_input_tmp4, m->d_c_return, m->c_tmp1, m->db_h, m->b_output,
-      m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
-  // d:b/newmem/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_newmem_c, m->d_b_newmem_tmp4, N));
-  // d:b/newmem/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_newmem_tmp4, m->b_h_prev, m->d_b_newmem_b));
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4_3, 64 * N, m->stream, m->d_b_cell_prev,
+      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
+      m->d_b_input_tmp4_block, m->d_c_return, m->c_tmp1, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget,
+      m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_newmem_b, m->d_b_newmem_tmp4, m->d_b_h_prev));
-  // d:b/newmem/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_newmem_tmp4, m->a, m->d_b_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_b_h_prev, 64));
   // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_newmem_a, m->d_b_newmem_tmp4, m->d_a));
-  // d:b/output/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_output_c, m->d_b_output_tmp4, N));
-  // d:b/output/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_output_tmp4, m->b_h_prev, m->d_b_output_b));
-  // d:b/h@prev#2 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_output_b, m->d_b_output_tmp4,
-      m->d_b_h_prev_2));
-  // d:b/output/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_output_tmp4, m->a, m->d_b_output_a));
-  // d:a#2 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_output_a, m->d_b_output_tmp4, m->d_a_2));
-  // d:b/forget/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_forget_c, m->d_b_forget_tmp4, N));
-  // d:b/forget/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_forget_tmp4, m->b_h_prev, m->d_b_forget_b));
-  // d:b/h@prev#3 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_forget_b, m->d_b_forget_tmp4,
-      m->d_b_h_prev_3));
-  // d:b/forget/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_forget_tmp4, m->a, m->d_b_forget_a));
-  // d:a#3 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_forget_a, m->d_b_forget_tmp4, m->d_a_3));
-  // d:b/input/c f32[64]
-  TRY(knet_launch(kernels.sumto_64xsumN, 64, 128, 0, m->stream, m->d_b_input_c, m->d_b_input_tmp4, N));
-  // d:b/input/b f32[64,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 64, N, m->d_b_input_tmp4, m->b_h_prev, m->d_b_input_b));
-  // d:b/h@prev#4 f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 64, m->b_input_b, m->d_b_input_tmp4, m->d_b_h_prev_4));
-  // d:b/input/a f32[64,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 64, 32, N, m->d_b_input_tmp4, m->a, m->d_b_input_a));
-  // d:a#4 f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 64, m->b_input_a, m->d_b_input_tmp4, m->d_a_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_a, 32));
+  // d:b/input/c@block f32[256]
+  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
+      N));
+  // d:b/input/b@block f32[256,64]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
+      m->d_b_input_b_block, 256));
+  // d:b/input/a@block f32[256,32]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
+      m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a#7 f32[32,N]
-  TRY(knet_launch_each(kernels.add, 32 * N, m->stream, m->d_a_7, m->d_a, m->d_a_2, m->d_a_3, m->d_a_4));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a_7, m->x, m->d_a_w));  // d:a/w f32[32,65]
+  // d:a/w f32[32,65]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
+m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, m->d_a_7, m->d_x));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
+m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h@prev#7 f32[64,N]
-  TRY(knet_launch_each(kernels.add_2, 64 * N, m->stream, m->d_b_h_prev_7, m->d_b_h_prev, m->d_b_h_prev_2,
-      m->d_b_h_prev_3, m->d_b_h_prev_4));
   // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev_7, 64 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
@@ -1704,42 +1657,43 @@ int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a/w f32[32,65], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 2080, m->stream, m->a_w, m->clock, 0u, (-0.30618621784789724),
-      0.30618621784789724));
+      0.30618621784789724, 2080, 0));
   // b/input/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a, m->clock, 1u, (-0.21650635094610965),
-      0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block, m->clock, 1u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/input/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b, m->clock, 2u, (-0.21650635094610965),
-      0.21650635094610965));
-  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_input_c, 0.0));  // b/input/c f32[64], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block, m->clock, 2u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
+  // b/input/c f32[64], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_input_c, 0.0, 64, 0));
   // b/forget/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_forget_a, m->clock, 4u, (-0.21650635094610965),
-      0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 64, m->clock, 4u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/forget/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_forget_b, m->clock, 5u, (-0.21650635094610965),
-      0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 64, m->clock, 5u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/forget/c f32[64], Constant(1.0)
-  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_forget_c, 1.0));
+  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_forget_c, 1.0, 64, 0));
   // b/output/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_output_a, m->clock, 7u, (-0.21650635094610965),
-      0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 128, m->clock, 7u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/output/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_output_b, m->clock, 8u, (-0.21650635094610965),
-      0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 128, m->clock, 8u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/output/c f32[64], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_output_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_output_c, 0.0, 64, 0));
   // b/newmem/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_newmem_a, m->clock, 10u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 192, m->clock, 10u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/newmem/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_newmem_b, m->clock, 11u,
-      (-0.21650635094610965), 0.21650635094610965));
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 192, m->clock, 11u,
+      (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/newmem/c f32[64], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_newmem_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_newmem_c, 0.0, 64, 0));
   // wbf/w f32[65,64], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->clock, 14u, (-0.21483446221182986),
-      0.21483446221182986));
-  TRY(knet_launch_each(kernels.fill_constant, 65, m->stream, m->wbf_b, 0.0));  // wbf/b f32[65], Constant(0.0)
+      0.21483446221182986, 4160, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 65, m->stream, m->wbf_b, 0.0, 65, 0));  // wbf/b f32[65], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -1748,23 +1702,25 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
-    {forward_dropout, true},
+    {forward, false, places_0},
+    {forward_dropout, true, places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, {nullptr, 0, 0}},
-    {0, 3, backward_softloss, {&knet_model::gold, 0, 65}},
-    {1, 0, backward_zero_dropout, {nullptr, 0, 0}},
-    {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 65}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 65}, places_0_softloss},
+    {1, 0, backward_zero_dropout, {nullptr, 0, 0}, places_1_zero},
+    {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 65}, places_1_softloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -1781,7 +1737,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1790,10 +1746,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1802,10 +1772,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1813,6 +1780,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -1825,9 +1793,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -1846,6 +1816,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -1863,6 +1834,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -2009,18 +1981,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -2042,55 +2014,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(17, PARAMETERS), blocks(17, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_a_w, 2080));
-    TRY(add_squares(m, m->d_b_input_a, 2048));
-    TRY(add_squares(m, m->d_b_input_b, 4096));
-    TRY(add_squares(m, m->d_b_input_c, 64));
-    TRY(add_squares(m, m->d_b_forget_a, 2048));
-    TRY(add_squares(m, m->d_b_forget_b, 4096));
-    TRY(add_squares(m, m->d_b_forget_c, 64));
-    TRY(add_squares(m, m->d_b_output_a, 2048));
-    TRY(add_squares(m, m->d_b_output_b, 4096));
-    TRY(add_squares(m, m->d_b_output_c, 64));
-    TRY(add_squares(m, m->d_b_newmem_a, 2048));
-    TRY(add_squares(m, m->d_b_newmem_b, 4096));
-    TRY(add_squares(m, m->d_b_newmem_c, 64));
-    TRY(add_squares(m, m->d_wbf_w, 4160));
-    TRY(add_squares(m, m->d_wbf_b, 65));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 2080, m->stream, m->a_w, m->d_a_w, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_input_a, m->d_b_input_a, m->squares,
-                       m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_input_b, m->d_b_input_b, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_input_c, m->d_b_input_c, m->squares,
-                       m->updates + 3));
-  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_forget_a, m->d_b_forget_a, m->squares,
-                       m->updates + 4));
-  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_forget_b, m->d_b_forget_b, m->squares,
-                       m->updates + 5));
-  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_forget_c, m->d_b_forget_c, m->squares,
-                       m->updates + 6));
-  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_output_a, m->d_b_output_a, m->squares,
-                       m->updates + 7));
-  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_output_b, m->d_b_output_b, m->squares,
-                       m->updates + 8));
-  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_output_c, m->d_b_output_c, m->squares,
-                       m->updates + 9));
-  TRY(knet_launch_each(kernels.update, 2048, m->stream, m->b_newmem_a, m->d_b_newmem_a, m->squares,
-                       m->updates + 10));
-  TRY(knet_launch_each(kernels.update, 4096, m->stream, m->b_newmem_b, m->d_b_newmem_b, m->squares,
-                       m->updates + 11));
-  TRY(knet_launch_each(kernels.update, 64, m->stream, m->b_newmem_c, m->d_b_newmem_c, m->squares,
-                       m->updates + 12));
-  TRY(knet_launch_each(kernels.update, 4160, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
-                       m->updates + 13));
-  TRY(knet_launch_each(kernels.update, 65, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
-                       m->updates + 14));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -2113,22 +2043,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -2149,7 +2078,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -2236,9 +2165,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -2308,7 +2237,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -2349,7 +2278,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -2369,7 +2298,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -2381,10 +2310,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -2407,7 +2333,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
@@ -2483,7 +2409,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -2675,7 +2601,9 @@ int charlm_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -2686,7 +2614,7 @@ int charlm_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

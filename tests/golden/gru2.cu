@@ -15,49 +15,50 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 535.8 kB in 110 buffers (lower bound, the largest set live at once: 207.4 kB).
-//   state  h/1/gru/h            f32[20,N]   8.0 kB
-//   state  h/2/gru/h            f32[20,N]   8.0 kB
-//   input  x                    f32[10,N]   4.0 kB
-//   param  h/1/gru/reset/a      f32[20,10]   800 B
-//   param  h/1/gru/reset/b      f32[20,20]  1.6 kB
-//   param  h/1/gru/reset/c      f32[20]       80 B
-//   param  h/1/gru/update/a     f32[20,10]   800 B
-//   param  h/1/gru/update/b     f32[20,20]  1.6 kB
-//   param  h/1/gru/update/c     f32[20]       80 B
-//   param  h/1/gru/newmem/a     f32[20,10]   800 B
-//   param  h/1/gru/newmem/b     f32[20,20]  1.6 kB
-//   param  h/1/gru/newmem/c     f32[20]       80 B
-//   param  h/2/gru/reset/a      f32[20,20]  1.6 kB
-//   param  h/2/gru/reset/b      f32[20,20]  1.6 kB
-//   param  h/2/gru/reset/c      f32[20]       80 B
-//   param  h/2/gru/update/a     f32[20,20]  1.6 kB
-//   param  h/2/gru/update/b     f32[20,20]  1.6 kB
-//   param  h/2/gru/update/c     f32[20]       80 B
-//   param  h/2/gru/newmem/a     f32[20,20]  1.6 kB
-//   param  h/2/gru/newmem/b     f32[20,20]  1.6 kB
-//   param  h/2/gru/newmem/c     f32[20]       80 B
-//   param  wb/w                 f32[5,20]    400 B
-//   param  wb/b                 f32[5]        20 B
-//   value  h/1/gru/h@prev       f32[20,N]   8.0 kB
-//   value  h/2/gru/h@prev       f32[20,N]   8.0 kB
-//   value  h/1/gru/reset/tmp1   f32[20,N]   8.0 kB
-//   value  h/1/gru/reset/tmp2   f32[20,N]   8.0 kB
-//   value  h/1/gru/update/tmp1  f32[20,N]   8.0 kB
-//   value  h/1/gru/update/tmp2  f32[20,N]   8.0 kB
-//   value  h/1/gru/reset        f32[20,N]   8.0 kB
-//   value  h/1/gru/update       f32[20,N]   8.0 kB
-//   value  h/1/gru/tmp1         f32[20,N]   8.0 kB
-//   value  h/1/gru/newmem/tmp1  f32[20,N]   8.0 kB
-//   value  h/1/gru/newmem/tmp2  f32[20,N]   8.0 kB
-//   value  h/1/gru/newmem       f32[20,N]   8.0 kB
-//   value  h/1/gru/tmp3         f32[20,N]   8.0 kB
-//   value  h/1/gru/h            f32[20,N]   8.0 kB
-//   value  h/2/gru/reset/tmp1   f32[20,N]   8.0 kB
-//   value  h/2/gru/reset/tmp2   f32[20,N]   8.0 kB
-//   value  h/2/gru/update/tmp1  f32[20,N]   8.0 kB
-//   and 70 more
-// Each step on the stack but the first takes 118.0 kB more.
+// Peak memory with a batch of 100: 265.4 kB for 76 buffers
+// (without sharing 483.8 kB; lower bound, the largest set live at once, 265.4 kB).
+//   state   h/1/gru/h                 f32[20,N]    8.0 kB
+//   state   h/2/gru/h                 f32[20,N]    8.0 kB
+//   input   x                         f32[10,N]    4.0 kB
+//   param   h/1/gru/reset/b@block     f32[40,20]   3.2 kB
+//   param   h/1/gru/reset/a@block     f32[60,10]   2.4 kB
+//   param   h/2/gru/reset/b@block     f32[40,20]   3.2 kB
+//   param   h/2/gru/reset/a@block     f32[60,20]   4.8 kB
+//   param   h/1/gru/reset/c           f32[20]        80 B
+//   param   h/1/gru/update/c          f32[20]        80 B
+//   param   h/1/gru/newmem/b          f32[20,20]   1.6 kB
+//   param   h/1/gru/newmem/c          f32[20]        80 B
+//   param   h/2/gru/reset/c           f32[20]        80 B
+//   param   h/2/gru/update/c          f32[20]        80 B
+//   param   h/2/gru/newmem/b          f32[20,20]   1.6 kB
+//   param   h/2/gru/newmem/c          f32[20]        80 B
+//   param   wb/w                      f32[5,20]     400 B
+//   param   wb/b                      f32[5]         20 B
+//   value   h/1/gru/h@prev            f32[20,N]    8.0 kB
+//   value   h/2/gru/h@prev            f32[20,N]    8.0 kB
+//   value   h/1/gru/reset/tmp2@block  f32[40,N]   16.0 kB
+//   value   h/1/gru/reset/tmp1@block  f32[60,N]   24.0 kB
+//   value   h/1/gru/reset             f32[20,N]    8.0 kB
+//   value   h/1/gru/update            f32[20,N]    8.0 kB
+//   value   h/1/gru/tmp1              f32[20,N]    8.0 kB
+//   value   h/1/gru/newmem/tmp2       f32[20,N]    8.0 kB
+//   value   h/1/gru/newmem            f32[20,N]    8.0 kB
+//   value   h/1/gru/tmp3              f32[20,N]    8.0 kB
+//   value   h/1/gru/h                 f32[20,N]    8.0 kB
+//   value   h/2/gru/reset/tmp2@block  f32[40,N]   16.0 kB
+//   value   h/2/gru/reset/tmp1@block  f32[60,N]   24.0 kB
+//   value   h/2/gru/reset             f32[20,N]    8.0 kB
+//   value   h/2/gru/update            f32[20,N]    8.0 kB
+//   value   h/2/gru/tmp1              f32[20,N]    8.0 kB
+//   value   h/2/gru/newmem/tmp2       f32[20,N]    8.0 kB
+//   value   h/2/gru/newmem            f32[20,N]    8.0 kB
+//   value   h/2/gru/tmp3              f32[20,N]    8.0 kB
+//   value   h/2/gru/h                 f32[20,N]    8.0 kB
+//   mask    @mask                     f32[N]        400 B
+//   value   @dh/1/gru/h               f32[20,N]    8.0 kB
+//   dstate  d:h/1/gru/h               f32[20,N]    8.0 kB
+//   and 36 more
+// Each step on the stack takes 118.0 kB more.
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -78,8 +79,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct gru2_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -162,17 +167,15 @@ extern "C" {
 
 // 7 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_add_sigm_mul_20xN_kernel(float* __restrict__ reset,
-    float* __restrict__ update, float* __restrict__ gru_tmp1, const float* __restrict__ reset_tmp1,
-    const float* __restrict__ reset_tmp2, const float* __restrict__ reset_c, const float* __restrict__ update_tmp1,
-    const float* __restrict__ update_tmp2, const float* __restrict__ update_c, const float* __restrict__ h_prev,
-    int n) {
+__global__ void __launch_bounds__(256) gru2_add_sigm_mul_20xN_kernel(float* reset, float* update, float* gru_tmp1,
+    const float* reset_tmp1, const float* reset_tmp2, const float* reset_c, const float* update_tmp1,
+    const float* update_tmp2, const float* update_c, const float* h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float reset_tmp3 = reset_tmp1[i] + reset_tmp2[i];
+    const float reset_tmp3 = reset_tmp1[i % 20 + (i / 20) * 60] + reset_tmp2[i % 20 + (i / 20) * 40];
     const float reset_tmp4 = reset_tmp3 + reset_c[i % 20];
     const float reset_i = 1.0f / (1.0f + knet_exp(-reset_tmp4));
     reset[i] = reset_i;
-    const float update_tmp3 = update_tmp1[i] + update_tmp2[i];
+    const float update_tmp3 = update_tmp1[i % 20 + (i / 20) * 60] + update_tmp2[i % 20 + (i / 20) * 40];
     const float update_tmp4 = update_tmp3 + update_c[i % 20];
     update[i] = 1.0f / (1.0f + knet_exp(-update_tmp4));
     gru_tmp1[i] = reset_i * h_prev[i];
@@ -181,13 +184,12 @@ __global__ void __launch_bounds__(256) gru2_add_sigm_mul_20xN_kernel(float* __re
 
 // 7 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_fused_gru_h_20xN_kernel(float* __restrict__ newmem,
-    float* __restrict__ gru_tmp3, float* __restrict__ gru_h, const float* __restrict__ newmem_tmp1,
-    const float* __restrict__ newmem_tmp2, const float* __restrict__ newmem_c, const float* __restrict__ update,
-    const float* __restrict__ h_prev, int n) {
+__global__ void __launch_bounds__(256) gru2_fused_gru_h_20xN_kernel(float* newmem, float* gru_tmp3, float* gru_h,
+    const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* update, const float* h_prev,
+    int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float update_i = update[i];
-    const float newmem_tmp3 = newmem_tmp1[i] + newmem_tmp2[i];
+    const float newmem_tmp3 = newmem_tmp1[i % 20 + (i / 20) * 60] + newmem_tmp2[i];
     const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 20];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
@@ -201,8 +203,7 @@ __global__ void __launch_bounds__(256) gru2_fused_gru_h_20xN_kernel(float* __res
 
 // y = add(a, b)
 //   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_add_5xN_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) gru2_add_5xN_kernel(float* y, const float* a, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     y[i] = a[i] + b[i % 5];
   }
@@ -210,10 +211,9 @@ __global__ void __launch_bounds__(256) gru2_add_5xN_kernel(float* __restrict__ y
 
 // 6 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_axpb_tanh_back_kernel(float* __restrict__ d_update,
-    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
-    const float* __restrict__ d_h_next, const float* __restrict__ newmem, const float* __restrict__ gru_tmp3,
-    const float* __restrict__ h_prev, const float* __restrict__ update, int n) {
+__global__ void __launch_bounds__(256) gru2_mul_axpb_tanh_back_kernel(float* d_update, float* d_update_2,
+    float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* newmem, const float* gru_tmp3,
+    const float* h_prev, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_h_next_i = d_h_next[i];
     const float newmem_i = newmem[i];
@@ -222,29 +222,15 @@ __global__ void __launch_bounds__(256) gru2_mul_axpb_tanh_back_kernel(float* __r
     d_update[i] = (-1.0f) * (d_gru_tmp3);
     d_update_2[i] = d_h_next_i * h_prev[i];
     d_h_prev[i] = d_h_next_i * update[i];
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_newmem_tmp4[i % 20 + (i / 20) * 60] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// 5 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_sumto_20xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
-  const int base = o;
-  float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 20];
-  sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
-}
-
-// 6 operations, element by element
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_kernel(float* __restrict__ d_h_prev,
-    float* __restrict__ d_update_tmp4, float* __restrict__ d_reset_tmp4, float* __restrict__ d_gru_h_2,
-    const float* __restrict__ d_gru_tmp1, const float* __restrict__ h_prev, const float* __restrict__ reset,
-    const float* __restrict__ d_update, const float* __restrict__ d_update_2, const float* __restrict__ update,
-    const float* __restrict__ d_h_next, const float* __restrict__ d_gru_h, int n) {
+__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_kernel(float* d_h_prev, float* d_update_tmp4,
+    float* d_reset_tmp4, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
+    const float* d_update_2, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_gru_tmp1_i = d_gru_tmp1[i];
     const float reset_i = reset[i];
@@ -252,38 +238,45 @@ __global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_kernel(float* __re
     const float d_reset = d_gru_tmp1_i * h_prev[i];
     d_h_prev[i] = d_gru_tmp1_i * reset_i;
     const float d_update_3 = d_update[i] + d_update_2[i];
-    d_update_tmp4[i] = d_update_3 * (update_i * (1.0f - update_i));
-    d_reset_tmp4[i] = d_reset * (reset_i * (1.0f - reset_i));
-    d_gru_h_2[i] = d_h_next[i] + d_gru_h[i];
+    d_update_tmp4[i % 20 + (i / 20) * 60] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[i % 20 + (i / 20) * 60] = d_reset * (reset_i * (1.0f - reset_i));
   }
 }
 
-// 8 operations, element by element
+// y = sumto(dy): the sum over dimensions along which a value was repeated
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* __restrict__ d_update,
-    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
-    const float* __restrict__ d_gru_h, const float* __restrict__ d_gru_h_2, const float* __restrict__ d_gru_h_3,
-    const float* __restrict__ newmem, const float* __restrict__ gru_tmp3, const float* __restrict__ h_prev,
-    const float* __restrict__ update, int n) {
+__global__ void __launch_bounds__(256) gru2_sumto_60xsumN_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int summed) {
+  const int o = blockIdx.x;
+  const int base = o;
+  float sum = 0;
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 60];
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) y[o] = sum;
+}
+
+// 7 operations, element by element
+//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
+__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_update, float* d_update_2,
+    float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem,
+    const float* gru_tmp3, const float* h_prev, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float newmem_i = newmem[i];
-    const float d_gru_h_4 = d_gru_h[i] + d_gru_h_2[i];
-    const float d_gru_h_5 = d_gru_h_4 + d_gru_h_3[i];
-    const float d_gru_tmp3 = d_gru_h_5 * newmem_i;
-    const float d_newmem = d_gru_h_5 * gru_tmp3[i];
+    const float d_gru_h_2 = d_h_next[i] + d_gru_h[i];
+    const float d_gru_tmp3 = d_gru_h_2 * newmem_i;
+    const float d_newmem = d_gru_h_2 * gru_tmp3[i];
     d_update[i] = (-1.0f) * (d_gru_tmp3);
-    d_update_2[i] = d_gru_h_5 * h_prev[i];
-    d_h_prev[i] = d_gru_h_5 * update[i];
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_update_2[i] = d_gru_h_2 * h_prev[i];
+    d_h_prev[i] = d_gru_h_2 * update[i];
+    d_newmem_tmp4[i % 20 + (i / 20) * 60] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
   }
 }
 
 // 6 operations, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_2_kernel(float* __restrict__ d_update_tmp4,
-    float* __restrict__ d_reset_tmp4, float* __restrict__ d_h_prev_3, const float* __restrict__ d_gru_tmp1,
-    const float* __restrict__ h_prev, const float* __restrict__ reset, const float* __restrict__ d_update,
-    const float* __restrict__ d_update_2, const float* __restrict__ update, const float* __restrict__ d_h_prev, int n) {
+__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_2_kernel(float* d_update_tmp4, float* d_reset_tmp4,
+    float* d_h_prev_3, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
+    const float* d_update_2, const float* update, const float* d_h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_gru_tmp1_i = d_gru_tmp1[i];
     const float reset_i = reset[i];
@@ -291,34 +284,20 @@ __global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_2_kernel(float* __
     const float d_reset = d_gru_tmp1_i * h_prev[i];
     const float d_h_prev_2 = d_gru_tmp1_i * reset_i;
     const float d_update_3 = d_update[i] + d_update_2[i];
-    d_update_tmp4[i] = d_update_3 * (update_i * (1.0f - update_i));
-    d_reset_tmp4[i] = d_reset * (reset_i * (1.0f - reset_i));
+    d_update_tmp4[i % 20 + (i / 20) * 60] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[i % 20 + (i / 20) * 60] = d_reset * (reset_i * (1.0f - reset_i));
     d_h_prev_3[i] = d_h_prev[i] + d_h_prev_2;
   }
 }
 
-// 5 operations, element by element
+// add, add, add, element by element
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_add_kernel(float* __restrict__ d_h_prev_9,
-    float* __restrict__ d_h_prev_12, const float* __restrict__ d_h_prev, const float* __restrict__ d_h_prev_2,
-    const float* __restrict__ d_h_prev_3, const float* __restrict__ d_h_prev_4, const float* __restrict__ d_h_prev_5,
-    const float* __restrict__ d_h_prev_6, const float* __restrict__ d_h_prev_7, int n) {
+__global__ void __launch_bounds__(256) gru2_add_kernel(float* d_h_prev_6, float* d_h_prev_8, const float* d_h_prev,
+    const float* d_h_prev_2, const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float d_h_prev_8 = d_h_prev[i] + d_h_prev_2[i];
-    d_h_prev_9[i] = d_h_prev_8 + d_h_prev_3[i];
-    const float d_h_prev_10 = d_h_prev_4[i] + d_h_prev_5[i];
-    const float d_h_prev_11 = d_h_prev_10 + d_h_prev_6[i];
-    d_h_prev_12[i] = d_h_prev_11 + d_h_prev_7[i];
-  }
-}
-
-// add, add, element by element
-//   gru2.knet:7: @knet function gru2(x; out=5)
-__global__ void __launch_bounds__(256) gru2_add_2_kernel(float* __restrict__ d_y_2, const float* __restrict__ d_x,
-    const float* __restrict__ d_x_2, const float* __restrict__ d_x_3, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float d_y = d_x[i] + d_x_2[i];
-    d_y_2[i] = d_y + d_x_3[i];
+    d_h_prev_6[i] = d_h_prev[i] + d_h_prev_2[i];
+    const float d_h_prev_7 = d_h_prev_3[i] + d_h_prev_4[i];
+    d_h_prev_8[i] = d_h_prev_7 + d_h_prev_5[i];
   }
 }
 
@@ -347,8 +326,8 @@ __global__ void __launch_bounds__(256) gru2_total_kernel(float* __restrict__ y, 
 
 // y = quadloss_back(p, gold, mask)
 //   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) gru2_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 5] * part : part;
@@ -368,47 +347,34 @@ __global__ void __launch_bounds__(256) gru2_sumto_5xsumN_kernel(float* __restric
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// 7 operations, element by element
-//   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_2_kernel(float* __restrict__ d_update,
-    float* __restrict__ d_update_2, float* __restrict__ d_h_prev, float* __restrict__ d_newmem_tmp4,
-    const float* __restrict__ d_h_next, const float* __restrict__ d_gru_h, const float* __restrict__ newmem,
-    const float* __restrict__ gru_tmp3, const float* __restrict__ h_prev, const float* __restrict__ update, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float newmem_i = newmem[i];
-    const float d_gru_h_2 = d_h_next[i] + d_gru_h[i];
-    const float d_gru_tmp3 = d_gru_h_2 * newmem_i;
-    const float d_newmem = d_gru_h_2 * gru_tmp3[i];
-    d_update[i] = (-1.0f) * (d_gru_tmp3);
-    d_update_2[i] = d_gru_h_2 * h_prev[i];
-    d_h_prev[i] = d_gru_h_2 * update[i];
-    d_newmem_tmp4[i] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-  }
-}
-
 // y = uniform in [low, high)
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 //   gru2.knet:10: return wb(h; out=out)
 __global__ void __launch_bounds__(256) gru2_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
 
 // y = value
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 //   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) gru2_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) gru2_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const gru2_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) gru2_update_kernel(const gru2_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -416,10 +382,12 @@ __global__ void __launch_bounds__(256) gru2_update_kernel(float* __restrict__ w,
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -441,28 +409,30 @@ __global__ void __launch_bounds__(256) gru2_update_kernel(float* __restrict__ w,
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) gru2_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const gru2_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) gru2_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) gru2_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -630,18 +600,16 @@ int gru2_load(gru2_model* model, const char* path);
 int gru2_synchronize(gru2_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -698,6 +666,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -747,36 +722,30 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(mul_axpb_tanh_back, gru2_mul_axpb_tanh_back_kernel, (float* d_update, float* d_update_2, float* d_h_prev, \
     float* d_newmem_tmp4, const float* d_h_next, const float* newmem, const float* gru_tmp3, const float* h_prev, \
     const float* update, int n)) \
-  K(sumto_20xsumN, gru2_sumto_20xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(mul_add_sigm_back, gru2_mul_add_sigm_back_kernel, (float* d_h_prev, float* d_update_tmp4, float* d_reset_tmp4, \
-    float* d_gru_h_2, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
-    const float* d_update_2, const float* update, const float* d_h_next, const float* d_gru_h, int n)) \
+    const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
+    const float* d_update_2, const float* update, int n)) \
+  K(sumto_60xsumN, gru2_sumto_60xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(fused_d_newmem_tmp4, gru2_fused_d_newmem_tmp4_kernel, (float* d_update, float* d_update_2, float* d_h_prev, \
-    float* d_newmem_tmp4, const float* d_gru_h, const float* d_gru_h_2, const float* d_gru_h_3, const float* newmem, \
-    const float* gru_tmp3, const float* h_prev, const float* update, int n)) \
+    float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem, const float* gru_tmp3, \
+    const float* h_prev, const float* update, int n)) \
   K(mul_add_sigm_back_2, gru2_mul_add_sigm_back_2_kernel, (float* d_update_tmp4, float* d_reset_tmp4, \
     float* d_h_prev_3, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
     const float* d_update_2, const float* update, const float* d_h_prev, int n)) \
-  K(add, gru2_add_kernel, (float* d_h_prev_9, float* d_h_prev_12, const float* d_h_prev, const float* d_h_prev_2, \
-    const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, const float* d_h_prev_6, \
-    const float* d_h_prev_7, int n)) \
-  K(add_2, gru2_add_2_kernel, (float* d_y_2, const float* d_x, const float* d_x_2, const float* d_x_3, int n)) \
+  K(add, gru2_add_kernel, (float* d_h_prev_6, float* d_h_prev_8, const float* d_h_prev, const float* d_h_prev_2, \
+    const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, int n)) \
   K(quadloss, gru2_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, gru2_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, gru2_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
   K(sumto_5xsumN, gru2_sumto_5xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(fused_d_newmem_tmp4_2, gru2_fused_d_newmem_tmp4_2_kernel, (float* d_update, float* d_update_2, \
-    float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem, \
-    const float* gru_tmp3, const float* h_prev, const float* update, int n)) \
   K(fill_uniform, gru2_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int n)) \
-  K(fill_constant, gru2_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, gru2_update_kernel, (float* w, const float* dw, const double* squares, const gru2_training* training, \
-    int n)) \
-  K(square_sum, gru2_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, gru2_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double high, int height, int pitch, int n)) \
+  K(fill_constant, gru2_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, gru2_update_kernel, (const gru2_training* training, const double* squares)) \
+  K(square_sum, gru2_square_sum_kernel, (double* partials, const gru2_training* training)) \
+  K(all_squares, gru2_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, gru2_set_training_kernel, (gru2_training* to, gru2_training t)) \
   K(count_adam, gru2_count_adam_kernel, (gru2_training* training, int n)) \
   K(accumulate, gru2_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -824,12 +793,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[16];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -853,11 +824,12 @@ struct gru2_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
   bool later = false;                   // whether a later step of the sequence hands gradients to the state
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[10] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -867,46 +839,30 @@ struct gru2_model {
   double* squares = nullptr;  // the sum of all gradients' squares
 
   // parameters
-  float* h_1_gru_reset_a = nullptr;  // h/1/gru/reset/a f32[20,10]
-  float* h_1_gru_reset_b = nullptr;  // h/1/gru/reset/b f32[20,20]
+  float* h_1_gru_reset_b_block = nullptr;  // h/1/gru/reset/b@block f32[40,20]
+  float* h_1_gru_reset_a_block = nullptr;  // h/1/gru/reset/a@block f32[60,10]
+  float* h_2_gru_reset_b_block = nullptr;  // h/2/gru/reset/b@block f32[40,20]
+  float* h_2_gru_reset_a_block = nullptr;  // h/2/gru/reset/a@block f32[60,20]
   float* h_1_gru_reset_c = nullptr;  // h/1/gru/reset/c f32[20]
-  float* h_1_gru_update_a = nullptr;  // h/1/gru/update/a f32[20,10]
-  float* h_1_gru_update_b = nullptr;  // h/1/gru/update/b f32[20,20]
   float* h_1_gru_update_c = nullptr;  // h/1/gru/update/c f32[20]
-  float* h_1_gru_newmem_a = nullptr;  // h/1/gru/newmem/a f32[20,10]
   float* h_1_gru_newmem_b = nullptr;  // h/1/gru/newmem/b f32[20,20]
   float* h_1_gru_newmem_c = nullptr;  // h/1/gru/newmem/c f32[20]
-  float* h_2_gru_reset_a = nullptr;  // h/2/gru/reset/a f32[20,20]
-  float* h_2_gru_reset_b = nullptr;  // h/2/gru/reset/b f32[20,20]
   float* h_2_gru_reset_c = nullptr;  // h/2/gru/reset/c f32[20]
-  float* h_2_gru_update_a = nullptr;  // h/2/gru/update/a f32[20,20]
-  float* h_2_gru_update_b = nullptr;  // h/2/gru/update/b f32[20,20]
   float* h_2_gru_update_c = nullptr;  // h/2/gru/update/c f32[20]
-  float* h_2_gru_newmem_a = nullptr;  // h/2/gru/newmem/a f32[20,20]
   float* h_2_gru_newmem_b = nullptr;  // h/2/gru/newmem/b f32[20,20]
   float* h_2_gru_newmem_c = nullptr;  // h/2/gru/newmem/c f32[20]
   float* wb_w = nullptr;  // wb/w f32[5,20]
   float* wb_b = nullptr;  // wb/b f32[5]
 
   // their gradients
-  float* d_h_2_gru_newmem_c = nullptr;  // f32[20]
   float* d_h_2_gru_newmem_b = nullptr;  // f32[20,20]
-  float* d_h_2_gru_newmem_a = nullptr;  // f32[20,20]
-  float* d_h_2_gru_update_c = nullptr;  // f32[20]
-  float* d_h_2_gru_update_b = nullptr;  // f32[20,20]
-  float* d_h_2_gru_update_a = nullptr;  // f32[20,20]
-  float* d_h_2_gru_reset_c = nullptr;  // f32[20]
-  float* d_h_2_gru_reset_b = nullptr;  // f32[20,20]
-  float* d_h_2_gru_reset_a = nullptr;  // f32[20,20]
-  float* d_h_1_gru_newmem_c = nullptr;  // f32[20]
+  float* d_h_2_gru_reset_c_block = nullptr;  // f32[60]
+  float* d_h_2_gru_reset_b_block = nullptr;  // f32[40,20]
+  float* d_h_2_gru_reset_a_block = nullptr;  // f32[60,20]
   float* d_h_1_gru_newmem_b = nullptr;  // f32[20,20]
-  float* d_h_1_gru_newmem_a = nullptr;  // f32[20,10]
-  float* d_h_1_gru_update_c = nullptr;  // f32[20]
-  float* d_h_1_gru_update_b = nullptr;  // f32[20,20]
-  float* d_h_1_gru_update_a = nullptr;  // f32[20,10]
-  float* d_h_1_gru_reset_c = nullptr;  // f32[20]
-  float* d_h_1_gru_reset_b = nullptr;  // f32[20,20]
-  float* d_h_1_gru_reset_a = nullptr;  // f32[20,10]
+  float* d_h_1_gru_reset_c_block = nullptr;  // f32[60]
+  float* d_h_1_gru_reset_b_block = nullptr;  // f32[40,20]
+  float* d_h_1_gru_reset_a_block = nullptr;  // f32[60,10]
   float* d_wb_b = nullptr;  // f32[5]
   float* d_wb_w = nullptr;  // f32[5,20]
 
@@ -922,26 +878,20 @@ struct gru2_model {
   // values, forward and backward
   float* h_1_gru_h_prev = nullptr;  // h/1/gru/h@prev f32[20,N]
   float* h_2_gru_h_prev = nullptr;  // h/2/gru/h@prev f32[20,N]
-  float* h_1_gru_reset_tmp1 = nullptr;  // h/1/gru/reset/tmp1 f32[20,N]
-  float* h_1_gru_reset_tmp2 = nullptr;  // h/1/gru/reset/tmp2 f32[20,N]
-  float* h_1_gru_update_tmp1 = nullptr;  // h/1/gru/update/tmp1 f32[20,N]
-  float* h_1_gru_update_tmp2 = nullptr;  // h/1/gru/update/tmp2 f32[20,N]
+  float* h_1_gru_reset_tmp2_block = nullptr;  // h/1/gru/reset/tmp2@block f32[40,N]
+  float* h_1_gru_reset_tmp1_block = nullptr;  // h/1/gru/reset/tmp1@block f32[60,N]
   float* h_1_gru_reset = nullptr;  // h/1/gru/reset f32[20,N]
   float* h_1_gru_update = nullptr;  // h/1/gru/update f32[20,N]
   float* h_1_gru_tmp1 = nullptr;  // h/1/gru/tmp1 f32[20,N]
-  float* h_1_gru_newmem_tmp1 = nullptr;  // h/1/gru/newmem/tmp1 f32[20,N]
   float* h_1_gru_newmem_tmp2 = nullptr;  // h/1/gru/newmem/tmp2 f32[20,N]
   float* h_1_gru_newmem = nullptr;  // h/1/gru/newmem f32[20,N]
   float* h_1_gru_tmp3 = nullptr;  // h/1/gru/tmp3 f32[20,N]
   float* h_1_gru_h = nullptr;  // h/1/gru/h f32[20,N]
-  float* h_2_gru_reset_tmp1 = nullptr;  // h/2/gru/reset/tmp1 f32[20,N]
-  float* h_2_gru_reset_tmp2 = nullptr;  // h/2/gru/reset/tmp2 f32[20,N]
-  float* h_2_gru_update_tmp1 = nullptr;  // h/2/gru/update/tmp1 f32[20,N]
-  float* h_2_gru_update_tmp2 = nullptr;  // h/2/gru/update/tmp2 f32[20,N]
+  float* h_2_gru_reset_tmp2_block = nullptr;  // h/2/gru/reset/tmp2@block f32[40,N]
+  float* h_2_gru_reset_tmp1_block = nullptr;  // h/2/gru/reset/tmp1@block f32[60,N]
   float* h_2_gru_reset = nullptr;  // h/2/gru/reset f32[20,N]
   float* h_2_gru_update = nullptr;  // h/2/gru/update f32[20,N]
   float* h_2_gru_tmp1 = nullptr;  // h/2/gru/tmp1 f32[20,N]
-  float* h_2_gru_newmem_tmp1 = nullptr;  // h/2/gru/newmem/tmp1 f32[20,N]
   float* h_2_gru_newmem_tmp2 = nullptr;  // h/2/gru/newmem/tmp2 f32[20,N]
   float* h_2_gru_newmem = nullptr;  // h/2/gru/newmem f32[20,N]
   float* h_2_gru_tmp3 = nullptr;  // h/2/gru/tmp3 f32[20,N]
@@ -951,33 +901,21 @@ struct gru2_model {
   float* d_h_2_gru_update = nullptr;  // d:h/2/gru/update f32[20,N]
   float* d_h_2_gru_update_2 = nullptr;  // d:h/2/gru/update#2 f32[20,N]
   float* d_h_2_gru_h_prev = nullptr;  // d:h/2/gru/h@prev f32[20,N]
-  float* d_h_2_gru_newmem_tmp4 = nullptr;  // d:h/2/gru/newmem/tmp4 f32[20,N]
+  float* d_h_2_gru_reset_tmp4_block = nullptr;  // d:h/2/gru/reset/tmp4@block f32[60,N]
   float* d_h_2_gru_tmp1 = nullptr;  // d:h/2/gru/tmp1 f32[20,N]
-  float* d_h_1_gru_h = nullptr;  // d:h/1/gru/h f32[20,N]
   float* d_h_2_gru_h_prev_2 = nullptr;  // d:h/2/gru/h@prev#2 f32[20,N]
-  float* d_h_2_gru_update_tmp4 = nullptr;  // d:h/2/gru/update/tmp4 f32[20,N]
-  float* d_h_2_gru_reset_tmp4 = nullptr;  // d:h/2/gru/reset/tmp4 f32[20,N]
-  float* d_h_1_gru_h_4 = nullptr;  // d:h/1/gru/h#4 f32[20,N]
+  float* d_h_1_gru_h = nullptr;  // d:h/1/gru/h f32[20,N]
   float* d_h_2_gru_h_prev_3 = nullptr;  // d:h/2/gru/h@prev#3 f32[20,N]
-  float* d_h_1_gru_h_2 = nullptr;  // d:h/1/gru/h#2 f32[20,N]
-  float* d_h_2_gru_h_prev_4 = nullptr;  // d:h/2/gru/h@prev#4 f32[20,N]
-  float* d_h_1_gru_h_3 = nullptr;  // d:h/1/gru/h#3 f32[20,N]
   float* d_h_1_gru_update = nullptr;  // d:h/1/gru/update f32[20,N]
   float* d_h_1_gru_update_2 = nullptr;  // d:h/1/gru/update#2 f32[20,N]
   float* d_h_1_gru_h_prev = nullptr;  // d:h/1/gru/h@prev f32[20,N]
-  float* d_h_1_gru_newmem_tmp4 = nullptr;  // d:h/1/gru/newmem/tmp4 f32[20,N]
+  float* d_h_1_gru_reset_tmp4_block = nullptr;  // d:h/1/gru/reset/tmp4@block f32[60,N]
   float* d_h_1_gru_tmp1 = nullptr;  // d:h/1/gru/tmp1 f32[20,N]
-  float* d_x = nullptr;  // d:x f32[10,N]
-  float* d_h_1_gru_update_tmp4 = nullptr;  // d:h/1/gru/update/tmp4 f32[20,N]
-  float* d_h_1_gru_reset_tmp4 = nullptr;  // d:h/1/gru/reset/tmp4 f32[20,N]
   float* d_h_1_gru_h_prev_5 = nullptr;  // d:h/1/gru/h@prev#5 f32[20,N]
+  float* d_x = nullptr;  // d:x f32[10,N]
   float* d_h_1_gru_h_prev_3 = nullptr;  // d:h/1/gru/h@prev#3 f32[20,N]
-  float* d_x_2 = nullptr;  // d:x#2 f32[10,N]
-  float* d_h_1_gru_h_prev_4 = nullptr;  // d:h/1/gru/h@prev#4 f32[20,N]
-  float* d_x_3 = nullptr;  // d:x#3 f32[10,N]
-  float* d_h_1_gru_h_prev_7 = nullptr;  // d:h/1/gru/h@prev#7 f32[20,N]
-  float* d_h_2_gru_h_prev_7 = nullptr;  // d:h/2/gru/h@prev#7 f32[20,N]
-  float* d_x_5 = nullptr;  // d:x#5 f32[10,N]
+  float* d_h_1_gru_h_prev_6 = nullptr;  // d:h/1/gru/h@prev#6 f32[20,N]
+  float* d_h_2_gru_h_prev_6 = nullptr;  // d:h/2/gru/h@prev#6 f32[20,N]
   float* wb_tmp1 = nullptr;  // wb/tmp1 f32[5,N]
   float* return_ = nullptr;  // return f32[5,N]
   float* d_return = nullptr;  // d:return f32[5,N]
@@ -998,99 +936,34 @@ struct knet_buffer {
   size_t fixed, column;
 };
 const knet_buffer buffers[] = {
-    {&knet_model::h_1_gru_reset_a, 200, 0},
-    {&knet_model::h_1_gru_reset_b, 400, 0},
+    {&knet_model::h_1_gru_reset_b_block, 800, 0},
+    {&knet_model::h_1_gru_reset_a_block, 600, 0},
+    {&knet_model::h_2_gru_reset_b_block, 800, 0},
+    {&knet_model::h_2_gru_reset_a_block, 1200, 0},
     {&knet_model::h_1_gru_reset_c, 20, 0},
-    {&knet_model::h_1_gru_update_a, 200, 0},
-    {&knet_model::h_1_gru_update_b, 400, 0},
     {&knet_model::h_1_gru_update_c, 20, 0},
-    {&knet_model::h_1_gru_newmem_a, 200, 0},
     {&knet_model::h_1_gru_newmem_b, 400, 0},
     {&knet_model::h_1_gru_newmem_c, 20, 0},
-    {&knet_model::h_2_gru_reset_a, 400, 0},
-    {&knet_model::h_2_gru_reset_b, 400, 0},
     {&knet_model::h_2_gru_reset_c, 20, 0},
-    {&knet_model::h_2_gru_update_a, 400, 0},
-    {&knet_model::h_2_gru_update_b, 400, 0},
     {&knet_model::h_2_gru_update_c, 20, 0},
-    {&knet_model::h_2_gru_newmem_a, 400, 0},
     {&knet_model::h_2_gru_newmem_b, 400, 0},
     {&knet_model::h_2_gru_newmem_c, 20, 0},
     {&knet_model::wb_w, 100, 0},
     {&knet_model::wb_b, 5, 0},
-    {&knet_model::h_1_gru_reset_tmp1, 0, 20},
-    {&knet_model::h_1_gru_reset_tmp2, 0, 20},
-    {&knet_model::h_1_gru_update_tmp1, 0, 20},
-    {&knet_model::h_1_gru_update_tmp2, 0, 20},
-    {&knet_model::h_1_gru_newmem_tmp1, 0, 20},
-    {&knet_model::h_1_gru_newmem_tmp2, 0, 20},
-    {&knet_model::h_2_gru_reset_tmp1, 0, 20},
-    {&knet_model::h_2_gru_reset_tmp2, 0, 20},
-    {&knet_model::h_2_gru_update_tmp1, 0, 20},
-    {&knet_model::h_2_gru_update_tmp2, 0, 20},
-    {&knet_model::h_2_gru_newmem_tmp1, 0, 20},
-    {&knet_model::h_2_gru_newmem_tmp2, 0, 20},
-    {&knet_model::mask, 0, 1},
-    {&knet_model::dh_1_gru_h, 0, 20},
     {&knet_model::d_h_1_gru_h_state, 0, 20},
-    {&knet_model::dh_2_gru_h, 0, 20},
     {&knet_model::d_h_2_gru_h_state, 0, 20},
-    {&knet_model::d_h_2_gru_update, 0, 20},
-    {&knet_model::d_h_2_gru_update_2, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev, 0, 20},
-    {&knet_model::d_h_2_gru_newmem_tmp4, 0, 20},
-    {&knet_model::d_h_2_gru_newmem_c, 20, 0},
     {&knet_model::d_h_2_gru_newmem_b, 400, 0},
-    {&knet_model::d_h_2_gru_tmp1, 0, 20},
-    {&knet_model::d_h_2_gru_newmem_a, 400, 0},
-    {&knet_model::d_h_1_gru_h, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_2, 0, 20},
-    {&knet_model::d_h_2_gru_update_tmp4, 0, 20},
-    {&knet_model::d_h_2_gru_reset_tmp4, 0, 20},
-    {&knet_model::d_h_1_gru_h_4, 0, 20},
-    {&knet_model::d_h_2_gru_update_c, 20, 0},
-    {&knet_model::d_h_2_gru_update_b, 400, 0},
-    {&knet_model::d_h_2_gru_h_prev_3, 0, 20},
-    {&knet_model::d_h_2_gru_update_a, 400, 0},
-    {&knet_model::d_h_1_gru_h_2, 0, 20},
-    {&knet_model::d_h_2_gru_reset_c, 20, 0},
-    {&knet_model::d_h_2_gru_reset_b, 400, 0},
-    {&knet_model::d_h_2_gru_h_prev_4, 0, 20},
-    {&knet_model::d_h_2_gru_reset_a, 400, 0},
-    {&knet_model::d_h_1_gru_h_3, 0, 20},
-    {&knet_model::d_h_1_gru_update, 0, 20},
-    {&knet_model::d_h_1_gru_update_2, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev, 0, 20},
-    {&knet_model::d_h_1_gru_newmem_tmp4, 0, 20},
-    {&knet_model::d_h_1_gru_newmem_c, 20, 0},
+    {&knet_model::d_h_2_gru_reset_c_block, 60, 0},
+    {&knet_model::d_h_2_gru_reset_b_block, 800, 0},
+    {&knet_model::d_h_2_gru_reset_a_block, 1200, 0},
     {&knet_model::d_h_1_gru_newmem_b, 400, 0},
-    {&knet_model::d_h_1_gru_tmp1, 0, 20},
-    {&knet_model::d_h_1_gru_newmem_a, 200, 0},
-    {&knet_model::d_x, 0, 10},
-    {&knet_model::d_h_1_gru_update_tmp4, 0, 20},
-    {&knet_model::d_h_1_gru_reset_tmp4, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 20},
-    {&knet_model::d_h_1_gru_update_c, 20, 0},
-    {&knet_model::d_h_1_gru_update_b, 400, 0},
-    {&knet_model::d_h_1_gru_h_prev_3, 0, 20},
-    {&knet_model::d_h_1_gru_update_a, 200, 0},
-    {&knet_model::d_x_2, 0, 10},
-    {&knet_model::d_h_1_gru_reset_c, 20, 0},
-    {&knet_model::d_h_1_gru_reset_b, 400, 0},
-    {&knet_model::d_h_1_gru_h_prev_4, 0, 20},
-    {&knet_model::d_h_1_gru_reset_a, 200, 0},
-    {&knet_model::d_x_3, 0, 10},
-    {&knet_model::d_h_1_gru_h_prev_7, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_7, 0, 20},
-    {&knet_model::d_x_5, 0, 10},
-    {&knet_model::wb_tmp1, 0, 5},
-    {&knet_model::gold, 0, 5},
+    {&knet_model::d_h_1_gru_reset_c_block, 60, 0},
+    {&knet_model::d_h_1_gru_reset_b_block, 800, 0},
+    {&knet_model::d_h_1_gru_reset_a_block, 600, 0},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_return, 0, 5},
     {&knet_model::d_wb_b, 5, 0},
     {&knet_model::d_wb_w, 100, 0},
-    {&knet_model::d_h_2_gru_h, 0, 20},
-    {nullptr, 0, 20},  // the end, and the elements a column of the largest buffer
+    {nullptr, 0, 60},  // the end, and the elements a column of the largest buffer
 };
 
 // What the frame of each forward function holds, in order.
@@ -1131,132 +1004,331 @@ const knet_buffer frame_1[] = {
     {&knet_model::return_, 0, 5},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)495 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 480},
+    {&knet_model::h_1_gru_h_prev, 0, 100},
+    {&knet_model::h_2_gru_h_prev, 0, 120},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset, 0, 140},
+    {&knet_model::h_1_gru_update, 0, 180},
+    {&knet_model::h_1_gru_tmp1, 0, 160},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 200},
+    {&knet_model::h_1_gru_newmem, 0, 200},
+    {&knet_model::h_1_gru_tmp3, 0, 240},
+    {&knet_model::h_1_gru_h, 0, 220},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_reset, 0, 260},
+    {&knet_model::h_2_gru_update, 0, 300},
+    {&knet_model::h_2_gru_tmp1, 0, 280},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_newmem, 0, 60},
+    {&knet_model::h_2_gru_tmp3, 0, 320},
+    {&knet_model::h_2_gru_h, 0, 80},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_zero[] = {
+    {&knet_model::x, 0, 480},
+    {&knet_model::h_1_gru_h_prev, 0, 100},
+    {&knet_model::h_2_gru_h_prev, 0, 120},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset, 0, 140},
+    {&knet_model::h_1_gru_update, 0, 180},
+    {&knet_model::h_1_gru_tmp1, 0, 160},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 200},
+    {&knet_model::h_1_gru_newmem, 0, 200},
+    {&knet_model::h_1_gru_tmp3, 0, 240},
+    {&knet_model::h_1_gru_h, 0, 220},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_reset, 0, 260},
+    {&knet_model::h_2_gru_update, 0, 300},
+    {&knet_model::h_2_gru_tmp1, 0, 280},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_newmem, 0, 60},
+    {&knet_model::h_2_gru_tmp3, 0, 320},
+    {&knet_model::h_2_gru_h, 0, 80},
+    {&knet_model::dh_1_gru_h, 0, 380},
+    {&knet_model::dh_2_gru_h, 0, 340},
+    {&knet_model::d_h_2_gru_update, 0, 400},
+    {&knet_model::d_h_2_gru_update_2, 0, 420},
+    {&knet_model::d_h_2_gru_h_prev, 0, 340},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 360},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 360},
+    {&knet_model::d_h_1_gru_h, 0, 420},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 400},
+    {&knet_model::d_h_1_gru_update, 0, 380},
+    {&knet_model::d_h_1_gru_update_2, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev, 0, 460},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 440},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 440},
+    {&knet_model::d_x, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 380},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 440},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 380},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1[] = {
+    {&knet_model::x, 0, 480},
+    {&knet_model::h_1_gru_h_prev, 0, 100},
+    {&knet_model::h_2_gru_h_prev, 0, 120},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset, 0, 140},
+    {&knet_model::h_1_gru_update, 0, 180},
+    {&knet_model::h_1_gru_tmp1, 0, 160},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 200},
+    {&knet_model::h_1_gru_newmem, 0, 200},
+    {&knet_model::h_1_gru_tmp3, 0, 240},
+    {&knet_model::h_1_gru_h, 0, 220},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_reset, 0, 260},
+    {&knet_model::h_2_gru_update, 0, 300},
+    {&knet_model::h_2_gru_tmp1, 0, 280},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_newmem, 0, 60},
+    {&knet_model::h_2_gru_tmp3, 0, 320},
+    {&knet_model::h_2_gru_h, 0, 80},
+    {&knet_model::wb_tmp1, 0, 490},
+    {&knet_model::return_, 0, 490},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_zero[] = {
+    {&knet_model::x, 0, 480},
+    {&knet_model::h_1_gru_h_prev, 0, 100},
+    {&knet_model::h_2_gru_h_prev, 0, 120},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset, 0, 140},
+    {&knet_model::h_1_gru_update, 0, 180},
+    {&knet_model::h_1_gru_tmp1, 0, 160},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 200},
+    {&knet_model::h_1_gru_newmem, 0, 200},
+    {&knet_model::h_1_gru_tmp3, 0, 240},
+    {&knet_model::h_1_gru_h, 0, 220},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_reset, 0, 260},
+    {&knet_model::h_2_gru_update, 0, 300},
+    {&knet_model::h_2_gru_tmp1, 0, 280},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_newmem, 0, 60},
+    {&knet_model::h_2_gru_tmp3, 0, 320},
+    {&knet_model::h_2_gru_h, 0, 80},
+    {&knet_model::wb_tmp1, 0, 490},
+    {&knet_model::return_, 0, 490},
+    {&knet_model::dh_1_gru_h, 0, 360},
+    {&knet_model::dh_2_gru_h, 0, 380},
+    {&knet_model::d_h_2_gru_update, 0, 420},
+    {&knet_model::d_h_2_gru_update_2, 0, 400},
+    {&knet_model::d_h_2_gru_h_prev, 0, 340},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 380},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 380},
+    {&knet_model::d_h_1_gru_h, 0, 420},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 400},
+    {&knet_model::d_h_1_gru_update, 0, 360},
+    {&knet_model::d_h_1_gru_update_2, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev, 0, 460},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 440},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 440},
+    {&knet_model::d_x, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 360},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 440},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 360},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_quadloss[] = {
+    {&knet_model::x, 0, 480},
+    {&knet_model::h_1_gru_h_prev, 0, 100},
+    {&knet_model::h_2_gru_h_prev, 0, 120},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset, 0, 140},
+    {&knet_model::h_1_gru_update, 0, 180},
+    {&knet_model::h_1_gru_tmp1, 0, 160},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 200},
+    {&knet_model::h_1_gru_newmem, 0, 200},
+    {&knet_model::h_1_gru_tmp3, 0, 240},
+    {&knet_model::h_1_gru_h, 0, 220},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_reset, 0, 260},
+    {&knet_model::h_2_gru_update, 0, 300},
+    {&knet_model::h_2_gru_tmp1, 0, 280},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_newmem, 0, 60},
+    {&knet_model::h_2_gru_tmp3, 0, 320},
+    {&knet_model::h_2_gru_h, 0, 80},
+    {&knet_model::wb_tmp1, 0, 490},
+    {&knet_model::return_, 0, 490},
+    {&knet_model::gold, 0, 0},
+    {&knet_model::mask, 0, 5},
+    {&knet_model::d_return, 0, 0},
+    {&knet_model::dh_1_gru_h, 0, 360},
+    {&knet_model::dh_2_gru_h, 0, 380},
+    {&knet_model::d_h_2_gru_h, 0, 400},
+    {&knet_model::d_h_2_gru_update, 0, 420},
+    {&knet_model::d_h_2_gru_update_2, 0, 400},
+    {&knet_model::d_h_2_gru_h_prev, 0, 340},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 380},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 380},
+    {&knet_model::d_h_1_gru_h, 0, 420},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 400},
+    {&knet_model::d_h_1_gru_update, 0, 360},
+    {&knet_model::d_h_1_gru_update_2, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev, 0, 460},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 440},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 440},
+    {&knet_model::d_x, 0, 420},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 360},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 440},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 360},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0, frame_1};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a, 2, {20, 10}},
-    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b, 2, {20, 20}},
-    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 1, {20}},
-    {"h/1/gru/update/a", &knet_model::h_1_gru_update_a, 2, {20, 10}},
-    {"h/1/gru/update/b", &knet_model::h_1_gru_update_b, 2, {20, 20}},
-    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 1, {20}},
-    {"h/1/gru/newmem/a", &knet_model::h_1_gru_newmem_a, 2, {20, 10}},
-    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 2, {20, 20}},
-    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 1, {20}},
-    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a, 2, {20, 20}},
-    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b, 2, {20, 20}},
-    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 1, {20}},
-    {"h/2/gru/update/a", &knet_model::h_2_gru_update_a, 2, {20, 20}},
-    {"h/2/gru/update/b", &knet_model::h_2_gru_update_b, 2, {20, 20}},
-    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 1, {20}},
-    {"h/2/gru/newmem/a", &knet_model::h_2_gru_newmem_a, 2, {20, 20}},
-    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 2, {20, 20}},
-    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 1, {20}},
-    {"wb/w", &knet_model::wb_w, 2, {5, 20}},
-    {"wb/b", &knet_model::wb_b, 1, {5}},
-    {nullptr, nullptr, 0, {}},
+    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a_block, 0, 60, 2, {20, 10}},
+    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 0, 0, 1, {20}},
+    {"h/1/gru/update/a", &knet_model::h_1_gru_reset_a_block, 20, 60, 2, {20, 10}},
+    {"h/1/gru/update/b", &knet_model::h_1_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 0, 0, 1, {20}},
+    {"h/1/gru/newmem/a", &knet_model::h_1_gru_reset_a_block, 40, 60, 2, {20, 10}},
+    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 0, 0, 1, {20}},
+    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a_block, 0, 60, 2, {20, 20}},
+    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 0, 0, 1, {20}},
+    {"h/2/gru/update/a", &knet_model::h_2_gru_reset_a_block, 20, 60, 2, {20, 20}},
+    {"h/2/gru/update/b", &knet_model::h_2_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 0, 0, 1, {20}},
+    {"h/2/gru/newmem/a", &knet_model::h_2_gru_reset_a_block, 40, 60, 2, {20, 20}},
+    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 0, 0, 1, {20}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {5, 20}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {5}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"h/1/gru/reset/a", &knet_model::d_h_1_gru_reset_a, 2, {20, 10}},
-    {"h/1/gru/reset/b", &knet_model::d_h_1_gru_reset_b, 2, {20, 20}},
-    {"h/1/gru/reset/c", &knet_model::d_h_1_gru_reset_c, 1, {20}},
-    {"h/1/gru/update/a", &knet_model::d_h_1_gru_update_a, 2, {20, 10}},
-    {"h/1/gru/update/b", &knet_model::d_h_1_gru_update_b, 2, {20, 20}},
-    {"h/1/gru/update/c", &knet_model::d_h_1_gru_update_c, 1, {20}},
-    {"h/1/gru/newmem/a", &knet_model::d_h_1_gru_newmem_a, 2, {20, 10}},
-    {"h/1/gru/newmem/b", &knet_model::d_h_1_gru_newmem_b, 2, {20, 20}},
-    {"h/1/gru/newmem/c", &knet_model::d_h_1_gru_newmem_c, 1, {20}},
-    {"h/2/gru/reset/a", &knet_model::d_h_2_gru_reset_a, 2, {20, 20}},
-    {"h/2/gru/reset/b", &knet_model::d_h_2_gru_reset_b, 2, {20, 20}},
-    {"h/2/gru/reset/c", &knet_model::d_h_2_gru_reset_c, 1, {20}},
-    {"h/2/gru/update/a", &knet_model::d_h_2_gru_update_a, 2, {20, 20}},
-    {"h/2/gru/update/b", &knet_model::d_h_2_gru_update_b, 2, {20, 20}},
-    {"h/2/gru/update/c", &knet_model::d_h_2_gru_update_c, 1, {20}},
-    {"h/2/gru/newmem/a", &knet_model::d_h_2_gru_newmem_a, 2, {20, 20}},
-    {"h/2/gru/newmem/b", &knet_model::d_h_2_gru_newmem_b, 2, {20, 20}},
-    {"h/2/gru/newmem/c", &knet_model::d_h_2_gru_newmem_c, 1, {20}},
-    {"wb/w", &knet_model::d_wb_w, 2, {5, 20}},
-    {"wb/b", &knet_model::d_wb_b, 1, {5}},
-    {nullptr, nullptr, 0, {}},
+    {"h/1/gru/reset/a", &knet_model::d_h_1_gru_reset_a_block, 0, 60, 2, {20, 10}},
+    {"h/1/gru/reset/b", &knet_model::d_h_1_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/1/gru/reset/c", &knet_model::d_h_1_gru_reset_c_block, 0, 0, 1, {20}},
+    {"h/1/gru/update/a", &knet_model::d_h_1_gru_reset_a_block, 20, 60, 2, {20, 10}},
+    {"h/1/gru/update/b", &knet_model::d_h_1_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/1/gru/update/c", &knet_model::d_h_1_gru_reset_c_block, 20, 0, 1, {20}},
+    {"h/1/gru/newmem/a", &knet_model::d_h_1_gru_reset_a_block, 40, 60, 2, {20, 10}},
+    {"h/1/gru/newmem/b", &knet_model::d_h_1_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/1/gru/newmem/c", &knet_model::d_h_1_gru_reset_c_block, 40, 0, 1, {20}},
+    {"h/2/gru/reset/a", &knet_model::d_h_2_gru_reset_a_block, 0, 60, 2, {20, 20}},
+    {"h/2/gru/reset/b", &knet_model::d_h_2_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/2/gru/reset/c", &knet_model::d_h_2_gru_reset_c_block, 0, 0, 1, {20}},
+    {"h/2/gru/update/a", &knet_model::d_h_2_gru_reset_a_block, 20, 60, 2, {20, 20}},
+    {"h/2/gru/update/b", &knet_model::d_h_2_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/2/gru/update/c", &knet_model::d_h_2_gru_reset_c_block, 20, 0, 1, {20}},
+    {"h/2/gru/newmem/a", &knet_model::d_h_2_gru_reset_a_block, 40, 60, 2, {20, 20}},
+    {"h/2/gru/newmem/b", &knet_model::d_h_2_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/2/gru/newmem/c", &knet_model::d_h_2_gru_reset_c_block, 40, 0, 1, {20}},
+    {"wb/w", &knet_model::d_wb_w, 0, 0, 2, {5, 20}},
+    {"wb/b", &knet_model::d_wb_b, 0, 0, 1, {5}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {"h/1/gru/h", &knet_model::h_1_gru_h_state, 2, {20, -1}},
-    {"h/2/gru/h", &knet_model::h_2_gru_h_state, 2, {20, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/1/gru/h", &knet_model::h_1_gru_h_state, 0, 0, 2, {20, -1}},
+    {"h/2/gru/h", &knet_model::h_2_gru_h_state, 0, 0, 2, {20, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {10, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {10, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a, 2, {20, 10}},
-    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b, 2, {20, 20}},
-    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 1, {20}},
-    {"h/1/gru/reset", &knet_model::h_1_gru_reset, 2, {20, -1}},
-    {"h/1/gru/update/a", &knet_model::h_1_gru_update_a, 2, {20, 10}},
-    {"h/1/gru/update/b", &knet_model::h_1_gru_update_b, 2, {20, 20}},
-    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 1, {20}},
-    {"h/1/gru/update", &knet_model::h_1_gru_update, 2, {20, -1}},
-    {"h/1/gru/newmem/a", &knet_model::h_1_gru_newmem_a, 2, {20, 10}},
-    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 2, {20, 20}},
-    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 1, {20}},
-    {"h/1/gru/newmem", &knet_model::h_1_gru_newmem, 2, {20, -1}},
-    {"h/1/gru/h", &knet_model::h_1_gru_h, 2, {20, -1}},
-    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a, 2, {20, 20}},
-    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b, 2, {20, 20}},
-    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 1, {20}},
-    {"h/2/gru/reset", &knet_model::h_2_gru_reset, 2, {20, -1}},
-    {"h/2/gru/update/a", &knet_model::h_2_gru_update_a, 2, {20, 20}},
-    {"h/2/gru/update/b", &knet_model::h_2_gru_update_b, 2, {20, 20}},
-    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 1, {20}},
-    {"h/2/gru/update", &knet_model::h_2_gru_update, 2, {20, -1}},
-    {"h/2/gru/newmem/a", &knet_model::h_2_gru_newmem_a, 2, {20, 20}},
-    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 2, {20, 20}},
-    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 1, {20}},
-    {"h/2/gru/newmem", &knet_model::h_2_gru_newmem, 2, {20, -1}},
-    {"h/2/gru/h", &knet_model::h_2_gru_h, 2, {20, -1}},
-    {"h", &knet_model::h_2_gru_h, 2, {20, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a_block, 0, 60, 2, {20, 10}},
+    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 0, 0, 1, {20}},
+    {"h/1/gru/update/a", &knet_model::h_1_gru_reset_a_block, 20, 60, 2, {20, 10}},
+    {"h/1/gru/update/b", &knet_model::h_1_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 0, 0, 1, {20}},
+    {"h/1/gru/newmem/a", &knet_model::h_1_gru_reset_a_block, 40, 60, 2, {20, 10}},
+    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 0, 0, 1, {20}},
+    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a_block, 0, 60, 2, {20, 20}},
+    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 0, 0, 1, {20}},
+    {"h/2/gru/update/a", &knet_model::h_2_gru_reset_a_block, 20, 60, 2, {20, 20}},
+    {"h/2/gru/update/b", &knet_model::h_2_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 0, 0, 1, {20}},
+    {"h/2/gru/newmem/a", &knet_model::h_2_gru_reset_a_block, 40, 60, 2, {20, 20}},
+    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 0, 0, 1, {20}},
+    {"h/2/gru/h", &knet_model::h_2_gru_h, 0, 0, 2, {20, -1}},
+    {"h", &knet_model::h_2_gru_h, 0, 0, 2, {20, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_1[] = {
-    {"return", &knet_model::return_, 2, {5, -1}},
-    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a, 2, {20, 10}},
-    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b, 2, {20, 20}},
-    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 1, {20}},
-    {"h/1/gru/reset", &knet_model::h_1_gru_reset, 2, {20, -1}},
-    {"h/1/gru/update/a", &knet_model::h_1_gru_update_a, 2, {20, 10}},
-    {"h/1/gru/update/b", &knet_model::h_1_gru_update_b, 2, {20, 20}},
-    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 1, {20}},
-    {"h/1/gru/update", &knet_model::h_1_gru_update, 2, {20, -1}},
-    {"h/1/gru/newmem/a", &knet_model::h_1_gru_newmem_a, 2, {20, 10}},
-    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 2, {20, 20}},
-    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 1, {20}},
-    {"h/1/gru/newmem", &knet_model::h_1_gru_newmem, 2, {20, -1}},
-    {"h/1/gru/h", &knet_model::h_1_gru_h, 2, {20, -1}},
-    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a, 2, {20, 20}},
-    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b, 2, {20, 20}},
-    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 1, {20}},
-    {"h/2/gru/reset", &knet_model::h_2_gru_reset, 2, {20, -1}},
-    {"h/2/gru/update/a", &knet_model::h_2_gru_update_a, 2, {20, 20}},
-    {"h/2/gru/update/b", &knet_model::h_2_gru_update_b, 2, {20, 20}},
-    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 1, {20}},
-    {"h/2/gru/update", &knet_model::h_2_gru_update, 2, {20, -1}},
-    {"h/2/gru/newmem/a", &knet_model::h_2_gru_newmem_a, 2, {20, 20}},
-    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 2, {20, 20}},
-    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 1, {20}},
-    {"h/2/gru/newmem", &knet_model::h_2_gru_newmem, 2, {20, -1}},
-    {"h/2/gru/h", &knet_model::h_2_gru_h, 2, {20, -1}},
-    {"h", &knet_model::h_2_gru_h, 2, {20, -1}},
-    {"wb/w", &knet_model::wb_w, 2, {5, 20}},
-    {"wb/b", &knet_model::wb_b, 1, {5}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {5, -1}},
+    {"h/1/gru/reset/a", &knet_model::h_1_gru_reset_a_block, 0, 60, 2, {20, 10}},
+    {"h/1/gru/reset/b", &knet_model::h_1_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/1/gru/reset/c", &knet_model::h_1_gru_reset_c, 0, 0, 1, {20}},
+    {"h/1/gru/update/a", &knet_model::h_1_gru_reset_a_block, 20, 60, 2, {20, 10}},
+    {"h/1/gru/update/b", &knet_model::h_1_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/1/gru/update/c", &knet_model::h_1_gru_update_c, 0, 0, 1, {20}},
+    {"h/1/gru/newmem/a", &knet_model::h_1_gru_reset_a_block, 40, 60, 2, {20, 10}},
+    {"h/1/gru/newmem/b", &knet_model::h_1_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/1/gru/newmem/c", &knet_model::h_1_gru_newmem_c, 0, 0, 1, {20}},
+    {"h/2/gru/reset/a", &knet_model::h_2_gru_reset_a_block, 0, 60, 2, {20, 20}},
+    {"h/2/gru/reset/b", &knet_model::h_2_gru_reset_b_block, 0, 40, 2, {20, 20}},
+    {"h/2/gru/reset/c", &knet_model::h_2_gru_reset_c, 0, 0, 1, {20}},
+    {"h/2/gru/update/a", &knet_model::h_2_gru_reset_a_block, 20, 60, 2, {20, 20}},
+    {"h/2/gru/update/b", &knet_model::h_2_gru_reset_b_block, 20, 40, 2, {20, 20}},
+    {"h/2/gru/update/c", &knet_model::h_2_gru_update_c, 0, 0, 1, {20}},
+    {"h/2/gru/newmem/a", &knet_model::h_2_gru_reset_a_block, 40, 60, 2, {20, 20}},
+    {"h/2/gru/newmem/b", &knet_model::h_2_gru_newmem_b, 0, 0, 2, {20, 20}},
+    {"h/2/gru/newmem/c", &knet_model::h_2_gru_newmem_c, 0, 0, 1, {20}},
+    {"h/2/gru/h", &knet_model::h_2_gru_h, 0, 0, 2, {20, -1}},
+    {"h", &knet_model::h_2_gru_h, 0, 0, 2, {20, -1}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {5, 20}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {5}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_h_1_gru_reset_a_block, 600, 0},
+    {&knet_model::d_h_1_gru_reset_b_block, 800, 0},
+    {&knet_model::d_h_1_gru_reset_c_block, 60, 0},
+    {&knet_model::d_h_1_gru_newmem_b, 400, 0},
+    {&knet_model::d_h_2_gru_reset_a_block, 1200, 0},
+    {&knet_model::d_h_2_gru_reset_b_block, 800, 0},
+    {&knet_model::d_h_2_gru_reset_c_block, 60, 0},
+    {&knet_model::d_h_2_gru_newmem_b, 400, 0},
+    {&knet_model::d_wb_w, 100, 0},
+    {&knet_model::d_wb_b, 5, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1267,6 +1339,14 @@ size_t elements(const knet_array& a, int batch) {
 }
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -1308,54 +1388,39 @@ int forward(knet_model* m) {
   // h/2/gru/h f32[20,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_2_gru_h_prev, m->h_2_gru_h_state, 20 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
-  // h/1/gru/reset/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_reset_a, m->x, m->h_1_gru_reset_tmp1));
-  // h/1/gru/reset/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->h_1_gru_h_prev,
-      m->h_1_gru_reset_tmp2));
-  // h/1/gru/update/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_update_a, m->x, m->h_1_gru_update_tmp1));
-  // h/1/gru/update/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->h_1_gru_h_prev,
-      m->h_1_gru_update_tmp2));
+  // h/1/gru/reset/tmp2@block f32[40,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40, m->h_1_gru_h_prev, 20,
+      m->h_1_gru_reset_tmp2_block, 40));
+  // h/1/gru/reset/tmp1@block f32[60,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 10, m->h_1_gru_reset_a_block, 60, m->x, 10,
+      m->h_1_gru_reset_tmp1_block, 60));
   // h/1/gru/tmp1 f32[20,N]
   TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
-      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1, m->h_1_gru_reset_tmp2, m->h_1_gru_reset_c, m->h_1_gru_update_tmp1,
-      m->h_1_gru_update_tmp2, m->h_1_gru_update_c, m->h_1_gru_h_prev));
-  // h/1/gru/newmem/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_newmem_a, m->x, m->h_1_gru_newmem_tmp1));
+      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1_block, m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c,
+      m->h_1_gru_reset_tmp1_block + 20, m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->h_1_gru_tmp1,
-      m->h_1_gru_newmem_tmp2));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20, m->h_1_gru_tmp1, 20,
+      m->h_1_gru_newmem_tmp2, 20));
   // h/1/gru/h f32[20,N]
   TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_tmp3,
-      m->h_1_gru_h, m->h_1_gru_newmem_tmp1, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
+      m->h_1_gru_h, m->h_1_gru_reset_tmp1_block + 40, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
       m->h_1_gru_h_prev));
-  // h/2/gru/reset/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->h_1_gru_h,
-      m->h_2_gru_reset_tmp1));
-  // h/2/gru/reset/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->h_2_gru_h_prev,
-      m->h_2_gru_reset_tmp2));
-  // h/2/gru/update/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->h_1_gru_h,
-      m->h_2_gru_update_tmp1));
-  // h/2/gru/update/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->h_2_gru_h_prev,
-      m->h_2_gru_update_tmp2));
+  // h/2/gru/reset/tmp2@block f32[40,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40, m->h_2_gru_h_prev, 20,
+      m->h_2_gru_reset_tmp2_block, 40));
+  // h/2/gru/reset/tmp1@block f32[60,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60, m->h_1_gru_h, 20,
+      m->h_2_gru_reset_tmp1_block, 60));
   // h/2/gru/tmp1 f32[20,N]
   TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
-      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1, m->h_2_gru_reset_tmp2, m->h_2_gru_reset_c, m->h_2_gru_update_tmp1,
-      m->h_2_gru_update_tmp2, m->h_2_gru_update_c, m->h_2_gru_h_prev));
-  // h/2/gru/newmem/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->h_1_gru_h,
-      m->h_2_gru_newmem_tmp1));
+      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1_block, m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c,
+      m->h_2_gru_reset_tmp1_block + 20, m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->h_2_gru_tmp1,
-      m->h_2_gru_newmem_tmp2));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20, m->h_2_gru_tmp1, 20,
+      m->h_2_gru_newmem_tmp2, 20));
   // h/2/gru/h f32[20,N]
   TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_tmp3,
-      m->h_2_gru_h, m->h_2_gru_newmem_tmp1, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
+      m->h_2_gru_h, m->h_2_gru_reset_tmp1_block + 40, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
       m->h_2_gru_h_prev));
   // h/1/gru/h f32[20,N], for the next call
   TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h, 20 * N * sizeof(float), cudaMemcpyDeviceToDevice,
@@ -1376,57 +1441,44 @@ int forward_predict(knet_model* m) {
   // h/2/gru/h f32[20,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_2_gru_h_prev, m->h_2_gru_h_state, 20 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
-  // h/1/gru/reset/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_reset_a, m->x, m->h_1_gru_reset_tmp1));
-  // h/1/gru/reset/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->h_1_gru_h_prev,
-      m->h_1_gru_reset_tmp2));
-  // h/1/gru/update/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_update_a, m->x, m->h_1_gru_update_tmp1));
-  // h/1/gru/update/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->h_1_gru_h_prev,
-      m->h_1_gru_update_tmp2));
+  // h/1/gru/reset/tmp2@block f32[40,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40, m->h_1_gru_h_prev, 20,
+      m->h_1_gru_reset_tmp2_block, 40));
+  // h/1/gru/reset/tmp1@block f32[60,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 10, m->h_1_gru_reset_a_block, 60, m->x, 10,
+      m->h_1_gru_reset_tmp1_block, 60));
   // h/1/gru/tmp1 f32[20,N]
   TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
-      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1, m->h_1_gru_reset_tmp2, m->h_1_gru_reset_c, m->h_1_gru_update_tmp1,
-      m->h_1_gru_update_tmp2, m->h_1_gru_update_c, m->h_1_gru_h_prev));
-  // h/1/gru/newmem/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 10, m->h_1_gru_newmem_a, m->x, m->h_1_gru_newmem_tmp1));
+      m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1_block, m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c,
+      m->h_1_gru_reset_tmp1_block + 20, m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->h_1_gru_tmp1,
-      m->h_1_gru_newmem_tmp2));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20, m->h_1_gru_tmp1, 20,
+      m->h_1_gru_newmem_tmp2, 20));
   // h/1/gru/h f32[20,N]
   TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem, m->h_1_gru_tmp3,
-      m->h_1_gru_h, m->h_1_gru_newmem_tmp1, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
+      m->h_1_gru_h, m->h_1_gru_reset_tmp1_block + 40, m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update,
       m->h_1_gru_h_prev));
-  // h/2/gru/reset/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->h_1_gru_h,
-      m->h_2_gru_reset_tmp1));
-  // h/2/gru/reset/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->h_2_gru_h_prev,
-      m->h_2_gru_reset_tmp2));
-  // h/2/gru/update/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->h_1_gru_h,
-      m->h_2_gru_update_tmp1));
-  // h/2/gru/update/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->h_2_gru_h_prev,
-      m->h_2_gru_update_tmp2));
+  // h/2/gru/reset/tmp2@block f32[40,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40, m->h_2_gru_h_prev, 20,
+      m->h_2_gru_reset_tmp2_block, 40));
+  // h/2/gru/reset/tmp1@block f32[60,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60, m->h_1_gru_h, 20,
+      m->h_2_gru_reset_tmp1_block, 60));
   // h/2/gru/tmp1 f32[20,N]
   TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
-      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1, m->h_2_gru_reset_tmp2, m->h_2_gru_reset_c, m->h_2_gru_update_tmp1,
-      m->h_2_gru_update_tmp2, m->h_2_gru_update_c, m->h_2_gru_h_prev));
-  // h/2/gru/newmem/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->h_1_gru_h,
-      m->h_2_gru_newmem_tmp1));
+      m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1_block, m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c,
+      m->h_2_gru_reset_tmp1_block + 20, m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->h_2_gru_tmp1,
-      m->h_2_gru_newmem_tmp2));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20, m->h_2_gru_tmp1, 20,
+      m->h_2_gru_newmem_tmp2, 20));
   // h/2/gru/h f32[20,N]
   TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem, m->h_2_gru_tmp3,
-      m->h_2_gru_h, m->h_2_gru_newmem_tmp1, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
+      m->h_2_gru_h, m->h_2_gru_reset_tmp1_block + 40, m->h_2_gru_newmem_tmp2, m->h_2_gru_newmem_c, m->h_2_gru_update,
       m->h_2_gru_h_prev));
   // gru2.knet:10: return wb(h; out=out)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, m->h_2_gru_h, m->wb_tmp1));  // wb/tmp1 f32[5,N]
+  // wb/tmp1 f32[5,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, 5, m->h_2_gru_h, 20,
+m->wb_tmp1, 5));
   TRY(knet_launch_each(kernels.add_5xN, 5 * N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[5,N]
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // h/1/gru/h f32[20,N], for the next call
@@ -1448,132 +1500,75 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
       m->h_2_gru_h_prev, m->h_2_gru_update));
-  // d:h/2/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
-      N));
   // d:h/2/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_2_gru_tmp1,
-      m->d_h_2_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
+      m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
   // d:h/2/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_2_gru_tmp1));
-  // d:h/2/gru/newmem/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_newmem_a));
-  // d:h/1/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_1_gru_h));
-  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
+      m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
+  // d:h/2/gru/reset/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
-      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
-      m->d_h_1_gru_h));
-  // d:h/2/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
-      N));
-  // d:h/2/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_update_b));
+      m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
+  // d:h/1/gru/h f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
+  // d:h/2/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
+      m->d_h_2_gru_reset_tmp4_block, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->d_h_2_gru_update_tmp4,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/update/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_update_a));
-  // d:h/1/gru/h#2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
-      m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
-      N));
-  // d:h/2/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_reset_b));
-  // d:h/2/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->d_h_2_gru_reset_tmp4,
-      m->d_h_2_gru_h_prev_4));
-  // d:h/2/gru/reset/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_reset_a));
-  // d:h/1/gru/h#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
-      m->d_h_1_gru_h_3));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
+  // d:h/2/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
+      m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
+  // d:h/2/gru/reset/a@block f32[60,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
+      m->d_h_2_gru_reset_a_block, 60));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
-      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
-  // d:h/1/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
-      N));
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
+      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_newmem_tmp4, m->h_1_gru_tmp1,
-      m->d_h_1_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
+      m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
   // d:h/1/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->d_h_1_gru_newmem_tmp4,
-      m->d_h_1_gru_tmp1));
-  // d:h/1/gru/newmem/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_newmem_tmp4, m->x,
-      m->d_h_1_gru_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
+      m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
+      m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   if (want & 1) {
     // d:x f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
-        m->d_x));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 60, m->h_1_gru_reset_a_block, 60,
+        m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
-      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
-  // d:h/1/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
-      N));
-  // d:h/1/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_update_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_update_b));
+  // d:h/1/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
+      m->d_h_1_gru_reset_tmp4_block, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/update/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_update_tmp4, m->x,
-      m->d_h_1_gru_update_a));
-  if (want & 1) {
-    // d:x#2 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
-        m->d_x_2));
-  }
-  // d:h/1/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
-      N));
-  // d:h/1/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_reset_b));
-  // d:h/1/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->d_h_1_gru_reset_tmp4,
-      m->d_h_1_gru_h_prev_4));
-  // d:h/1/gru/reset/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_reset_tmp4, m->x,
-      m->d_h_1_gru_reset_a));
-  if (want & 1) {
-    // d:x#3 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
-        m->d_x_3));
-  }
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
-      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
+      m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
+  // d:h/1/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
+      m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
+  // d:h/1/gru/reset/a@block f32[60,10]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
+      m->d_h_1_gru_reset_a_block, 60));
+  // d:h/2/gru/h@prev#6 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3));
   // d:h/1/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
-  // gru2.knet:7: @knet function gru2(x; out=5)
-  if (want & 1) {
-    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
-  }
-  if (want & 1) m->input_gradients[0] = m->d_x_5;
-  TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wb_b, 0, 5 * sizeof(float), m->stream));  // not reached
+  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  TRY(knet_zero(m->d_wb_w, 5, 20, 5, m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_b, 5, 1, 5, m->stream));  // not reached
   return 0;
 }
 
@@ -1587,132 +1582,75 @@ int backward_zero_predict(knet_model* m, const float*, unsigned long long want) 
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
       m->h_2_gru_h_prev, m->h_2_gru_update));
-  // d:h/2/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
-      N));
   // d:h/2/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_2_gru_tmp1,
-      m->d_h_2_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
+      m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
   // d:h/2/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_2_gru_tmp1));
-  // d:h/2/gru/newmem/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_newmem_a));
-  // d:h/1/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_1_gru_h));
-  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
+      m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
+  // d:h/2/gru/reset/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
-      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
-      m->d_h_1_gru_h));
-  // d:h/2/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
-      N));
-  // d:h/2/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_update_b));
+      m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
+  // d:h/1/gru/h f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
+  // d:h/2/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
+      m->d_h_2_gru_reset_tmp4_block, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->d_h_2_gru_update_tmp4,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/update/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_update_a));
-  // d:h/1/gru/h#2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
-      m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
-      N));
-  // d:h/2/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_reset_b));
-  // d:h/2/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->d_h_2_gru_reset_tmp4,
-      m->d_h_2_gru_h_prev_4));
-  // d:h/2/gru/reset/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_reset_a));
-  // d:h/1/gru/h#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
-      m->d_h_1_gru_h_3));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
+  // d:h/2/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
+      m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
+  // d:h/2/gru/reset/a@block f32[60,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
+      m->d_h_2_gru_reset_a_block, 60));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
-      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
-  // d:h/1/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
-      N));
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
+      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_newmem_tmp4, m->h_1_gru_tmp1,
-      m->d_h_1_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
+      m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
   // d:h/1/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->d_h_1_gru_newmem_tmp4,
-      m->d_h_1_gru_tmp1));
-  // d:h/1/gru/newmem/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_newmem_tmp4, m->x,
-      m->d_h_1_gru_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
+      m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
+      m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   if (want & 1) {
     // d:x f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
-        m->d_x));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 60, m->h_1_gru_reset_a_block, 60,
+        m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
-      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
-  // d:h/1/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
-      N));
-  // d:h/1/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_update_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_update_b));
+  // d:h/1/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
+      m->d_h_1_gru_reset_tmp4_block, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/update/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_update_tmp4, m->x,
-      m->d_h_1_gru_update_a));
-  if (want & 1) {
-    // d:x#2 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
-        m->d_x_2));
-  }
-  // d:h/1/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
-      N));
-  // d:h/1/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_reset_b));
-  // d:h/1/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->d_h_1_gru_reset_tmp4,
-      m->d_h_1_gru_h_prev_4));
-  // d:h/1/gru/reset/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_reset_tmp4, m->x,
-      m->d_h_1_gru_reset_a));
-  if (want & 1) {
-    // d:x#3 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
-        m->d_x_3));
-  }
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
-      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
+      m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
+  // d:h/1/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
+      m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
+  // d:h/1/gru/reset/a@block f32[60,10]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
+      m->d_h_1_gru_reset_a_block, 60));
+  // d:h/2/gru/h@prev#6 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3));
   // d:h/1/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
-  // gru2.knet:7: @knet function gru2(x; out=5)
-  if (want & 1) {
-    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
-  }
-  if (want & 1) m->input_gradients[0] = m->d_x_5;
-  TRY(cudaMemsetAsync(m->d_wb_w, 0, 100 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wb_b, 0, 5 * sizeof(float), m->stream));  // not reached
+  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  TRY(knet_zero(m->d_wb_w, 5, 20, 5, m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_b, 5, 1, 5, m->stream));  // not reached
   return 0;
 }
 
@@ -1732,136 +1670,81 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[5]
   // d:wb/w f32[5,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, m->h_2_gru_h, m->d_wb_w));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, 5, m->h_2_gru_h, 20,
+m->d_wb_w, 5));
   // d:h/2/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, m->d_return, m->d_h_2_gru_h));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5,
+m->d_h_2_gru_h, 20));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_2_gru_update,
-      m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_newmem_tmp4, m->dh_2_gru_h, m->d_h_2_gru_h,
-      m->h_2_gru_newmem, m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
-  // d:h/2/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_newmem_c, m->d_h_2_gru_newmem_tmp4,
-      N));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->d_h_2_gru_h, m->h_2_gru_newmem,
+      m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_2_gru_tmp1,
-      m->d_h_2_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
+      m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
   // d:h/2/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_2_gru_tmp1));
-  // d:h/2/gru/newmem/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_newmem_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_newmem_a));
-  // d:h/1/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_tmp4,
-      m->d_h_1_gru_h));
-  // d:h/1/gru/h#4 f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
+      m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
+  // d:h/2/gru/reset/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_update_tmp4, m->d_h_2_gru_reset_tmp4, m->d_h_1_gru_h_4, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
-      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update, m->dh_1_gru_h,
-      m->d_h_1_gru_h));
-  // d:h/2/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_update_c, m->d_h_2_gru_update_tmp4,
-      N));
-  // d:h/2/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_update_b));
+      m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
+      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
+  // d:h/1/gru/h f32[20,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
+  // d:h/2/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
+      m->d_h_2_gru_reset_tmp4_block, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_b, m->d_h_2_gru_update_tmp4,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/2/gru/update/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_update_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_update_a));
-  // d:h/1/gru/h#2 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_update_a, m->d_h_2_gru_update_tmp4,
-      m->d_h_1_gru_h_2));
-  // d:h/2/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_2_gru_reset_c, m->d_h_2_gru_reset_tmp4,
-      N));
-  // d:h/2/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_2_gru_h_prev,
-      m->d_h_2_gru_reset_b));
-  // d:h/2/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_b, m->d_h_2_gru_reset_tmp4,
-      m->d_h_2_gru_h_prev_4));
-  // d:h/2/gru/reset/a f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4, m->h_1_gru_h,
-      m->d_h_2_gru_reset_a));
-  // d:h/1/gru/h#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_reset_a, m->d_h_2_gru_reset_tmp4,
-      m->d_h_1_gru_h_3));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
+      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
+  // d:h/2/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
+      m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
+  // d:h/2/gru/reset/a@block f32[60,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
+      m->d_h_2_gru_reset_a_block, 60));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_newmem_tmp4, m->d_h_1_gru_h_4, m->d_h_1_gru_h_2, m->d_h_1_gru_h_3,
-      m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
-  // d:h/1/gru/newmem/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_newmem_c, m->d_h_1_gru_newmem_tmp4,
-      N));
+      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
+      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_newmem_tmp4, m->h_1_gru_tmp1,
-      m->d_h_1_gru_newmem_b));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
+      m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
   // d:h/1/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, m->d_h_1_gru_newmem_tmp4,
-      m->d_h_1_gru_tmp1));
-  // d:h/1/gru/newmem/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_newmem_tmp4, m->x,
-      m->d_h_1_gru_newmem_a));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
+      m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
+  // d:h/1/gru/h@prev#5 f32[20,N]
+  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
+      m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
+      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   if (want & 1) {
     // d:x f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_tmp4,
-        m->d_x));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 60, m->h_1_gru_reset_a_block, 60,
+        m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
   }
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_reset_tmp4, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
-      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
-  // d:h/1/gru/update/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_update_c, m->d_h_1_gru_update_tmp4,
-      N));
-  // d:h/1/gru/update/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_update_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_update_b));
+  // d:h/1/gru/reset/c@block f32[60]
+  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
+      m->d_h_1_gru_reset_tmp4_block, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_update_b, m->d_h_1_gru_update_tmp4,
-      m->d_h_1_gru_h_prev_3));
-  // d:h/1/gru/update/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_update_tmp4, m->x,
-      m->d_h_1_gru_update_a));
-  if (want & 1) {
-    // d:x#2 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_update_a, m->d_h_1_gru_update_tmp4,
-        m->d_x_2));
-  }
-  // d:h/1/gru/reset/c f32[20]
-  TRY(knet_launch(kernels.sumto_20xsumN, 20, 128, 0, m->stream, m->d_h_1_gru_reset_c, m->d_h_1_gru_reset_tmp4,
-      N));
-  // d:h/1/gru/reset/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4, m->h_1_gru_h_prev,
-      m->d_h_1_gru_reset_b));
-  // d:h/1/gru/h@prev#4 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_reset_b, m->d_h_1_gru_reset_tmp4,
-      m->d_h_1_gru_h_prev_4));
-  // d:h/1/gru/reset/a f32[20,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 10, N, m->d_h_1_gru_reset_tmp4, m->x,
-      m->d_h_1_gru_reset_a));
-  if (want & 1) {
-    // d:x#3 f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 20, m->h_1_gru_reset_a, m->d_h_1_gru_reset_tmp4,
-        m->d_x_3));
-  }
-  // d:h/2/gru/h@prev#7 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_7, m->d_h_2_gru_h_prev_7,
-      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_1_gru_h_prev_4, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_h_prev_3, m->d_h_2_gru_h_prev_4));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
+      m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
+  // d:h/1/gru/reset/b@block f32[40,20]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
+      m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
+  // d:h/1/gru/reset/a@block f32[60,10]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
+      m->d_h_1_gru_reset_a_block, 60));
+  // d:h/2/gru/h@prev#6 f32[20,N]
+  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
+      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
+      m->d_h_2_gru_h_prev_3));
   // d:h/1/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_7, 20 * N * sizeof(float)));
+  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_7, 20 * N * sizeof(float)));
-  // gru2.knet:7: @knet function gru2(x; out=5)
-  if (want & 1) {
-    TRY(knet_launch_each(kernels.add_2, 10 * N, m->stream, m->d_x_5, m->d_x, m->d_x_2, m->d_x_3));  // d:x#5 f32[10,N]
-  }
-  if (want & 1) m->input_gradients[0] = m->d_x_5;
+  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
+  if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
 }
 
@@ -1875,57 +1758,57 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/1/gru/reset/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a, m->clock, 0u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block, m->clock, 0u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/reset/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b, m->clock, 1u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block, m->clock, 1u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/1/gru/reset/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_reset_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_reset_c, 0.0, 20, 0));
   // h/1/gru/update/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_update_a, m->clock, 3u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 20, m->clock, 3u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/update/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_update_b, m->clock, 4u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block + 20, m->clock, 4u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/1/gru/update/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_update_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_update_c, 0.0, 20, 0));
   // h/1/gru/newmem/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_newmem_a, m->clock, 6u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 40, m->clock, 6u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/newmem/b f32[20,20], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_newmem_b, m->clock, 7u,
-      (-0.3872983346207417), 0.3872983346207417));
+      (-0.3872983346207417), 0.3872983346207417, 400, 0));
   // h/1/gru/newmem/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_newmem_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_newmem_c, 0.0, 20, 0));
   // h/2/gru/reset/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a, m->clock, 9u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block, m->clock, 9u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/reset/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b, m->clock, 10u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block, m->clock, 10u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/2/gru/reset/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_reset_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_reset_c, 0.0, 20, 0));
   // h/2/gru/update/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_update_a, m->clock, 12u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 20, m->clock, 12u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/update/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_update_b, m->clock, 13u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block + 20, m->clock, 13u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/2/gru/update/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_update_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_update_c, 0.0, 20, 0));
   // h/2/gru/newmem/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_newmem_a, m->clock, 15u,
-      (-0.3872983346207417), 0.3872983346207417));
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 40, m->clock, 15u,
+      (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/newmem/b f32[20,20], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_newmem_b, m->clock, 16u,
-      (-0.3872983346207417), 0.3872983346207417));
+      (-0.3872983346207417), 0.3872983346207417, 400, 0));
   // h/2/gru/newmem/c f32[20], Constant(0.0)
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_newmem_c, 0.0));
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_newmem_c, 0.0, 20, 0));
   // wb/w f32[5,20], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 18u, (-0.7745966692414834),
-      0.7745966692414834));
-  TRY(knet_launch_each(kernels.fill_constant, 5, m->stream, m->wb_b, 0.0));  // wb/b f32[5], Constant(0.0)
+      0.7745966692414834, 100, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 5, m->stream, m->wb_b, 0.0, 5, 0));  // wb/b f32[5], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -1934,22 +1817,24 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
-    {forward_predict, false},
+    {forward, false, places_0},
+    {forward_predict, false, places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero_predict, {nullptr, 0, 0}},
-    {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 5}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
+    {1, 0, backward_zero_predict, {nullptr, 0, 0}, places_1_zero},
+    {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 5}, places_1_quadloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -1966,7 +1851,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1975,10 +1860,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1987,10 +1886,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1998,6 +1894,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -2010,9 +1907,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -2031,6 +1930,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -2048,6 +1948,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -2194,18 +2095,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -2227,70 +2128,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(2, PARAMETERS), blocks(2, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_h_1_gru_reset_a, 200));
-    TRY(add_squares(m, m->d_h_1_gru_reset_b, 400));
-    TRY(add_squares(m, m->d_h_1_gru_reset_c, 20));
-    TRY(add_squares(m, m->d_h_1_gru_update_a, 200));
-    TRY(add_squares(m, m->d_h_1_gru_update_b, 400));
-    TRY(add_squares(m, m->d_h_1_gru_update_c, 20));
-    TRY(add_squares(m, m->d_h_1_gru_newmem_a, 200));
-    TRY(add_squares(m, m->d_h_1_gru_newmem_b, 400));
-    TRY(add_squares(m, m->d_h_1_gru_newmem_c, 20));
-    TRY(add_squares(m, m->d_h_2_gru_reset_a, 400));
-    TRY(add_squares(m, m->d_h_2_gru_reset_b, 400));
-    TRY(add_squares(m, m->d_h_2_gru_reset_c, 20));
-    TRY(add_squares(m, m->d_h_2_gru_update_a, 400));
-    TRY(add_squares(m, m->d_h_2_gru_update_b, 400));
-    TRY(add_squares(m, m->d_h_2_gru_update_c, 20));
-    TRY(add_squares(m, m->d_h_2_gru_newmem_a, 400));
-    TRY(add_squares(m, m->d_h_2_gru_newmem_b, 400));
-    TRY(add_squares(m, m->d_h_2_gru_newmem_c, 20));
-    TRY(add_squares(m, m->d_wb_w, 100));
-    TRY(add_squares(m, m->d_wb_b, 5));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 200, m->stream, m->h_1_gru_reset_a, m->d_h_1_gru_reset_a, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_1_gru_reset_b, m->d_h_1_gru_reset_b, m->squares,
-                       m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_1_gru_reset_c, m->d_h_1_gru_reset_c, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 200, m->stream, m->h_1_gru_update_a, m->d_h_1_gru_update_a, m->squares,
-                       m->updates + 3));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_1_gru_update_b, m->d_h_1_gru_update_b, m->squares,
-                       m->updates + 4));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_1_gru_update_c, m->d_h_1_gru_update_c, m->squares,
-                       m->updates + 5));
-  TRY(knet_launch_each(kernels.update, 200, m->stream, m->h_1_gru_newmem_a, m->d_h_1_gru_newmem_a, m->squares,
-                       m->updates + 6));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_1_gru_newmem_b, m->d_h_1_gru_newmem_b, m->squares,
-                       m->updates + 7));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_1_gru_newmem_c, m->d_h_1_gru_newmem_c, m->squares,
-                       m->updates + 8));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_reset_a, m->d_h_2_gru_reset_a, m->squares,
-                       m->updates + 9));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_reset_b, m->d_h_2_gru_reset_b, m->squares,
-                       m->updates + 10));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_2_gru_reset_c, m->d_h_2_gru_reset_c, m->squares,
-                       m->updates + 11));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_update_a, m->d_h_2_gru_update_a, m->squares,
-                       m->updates + 12));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_update_b, m->d_h_2_gru_update_b, m->squares,
-                       m->updates + 13));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_2_gru_update_c, m->d_h_2_gru_update_c, m->squares,
-                       m->updates + 14));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_newmem_a, m->d_h_2_gru_newmem_a, m->squares,
-                       m->updates + 15));
-  TRY(knet_launch_each(kernels.update, 400, m->stream, m->h_2_gru_newmem_b, m->d_h_2_gru_newmem_b, m->squares,
-                       m->updates + 16));
-  TRY(knet_launch_each(kernels.update, 20, m->stream, m->h_2_gru_newmem_c, m->d_h_2_gru_newmem_c, m->squares,
-                       m->updates + 17));
-  TRY(knet_launch_each(kernels.update, 100, m->stream, m->wb_w, m->d_wb_w, m->squares,
-                       m->updates + 18));
-  TRY(knet_launch_each(kernels.update, 5, m->stream, m->wb_b, m->d_wb_b, m->squares,
-                       m->updates + 19));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -2313,22 +2157,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -2349,7 +2192,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -2436,9 +2279,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -2508,7 +2351,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -2549,7 +2392,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -2569,7 +2412,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -2580,10 +2423,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -2606,7 +2446,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
@@ -2682,7 +2522,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -2874,7 +2714,9 @@ int gru2_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -2885,7 +2727,7 @@ int gru2_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

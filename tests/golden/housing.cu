@@ -10,7 +10,8 @@
 //       return w * x .+ b
 //   end
 //
-// Peak memory with a batch of 100: 12.5 kB in 12 buffers (lower bound, the largest set live at once: 6.9 kB).
+// Peak memory with a batch of 100: 11.3 kB for 12 buffers
+// (without sharing 12.5 kB; lower bound, the largest set live at once, 11.3 kB).
 //   input  x         f32[13,N]  5.2 kB
 //   param  w         f32[1,13]    52 B
 //   param  b         f32[1,1]      4 B
@@ -43,8 +44,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct linreg_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -170,8 +175,7 @@ extern "C" {
 
 // y = add(a, b)
 //   housing.knet:6: return w * x .+ b
-__global__ void __launch_bounds__(256) linreg_add_N_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) linreg_add_N_kernel(float* y, const float* a, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     y[i] = a[i] + b[0];
   }
@@ -202,8 +206,8 @@ __global__ void __launch_bounds__(256) linreg_total_kernel(float* __restrict__ y
 
 // y = quadloss_back(p, gold, mask)
 //   housing.knet:6: return w * x .+ b
-__global__ void __launch_bounds__(256) linreg_quadloss_back_kernel(float* __restrict__ y,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) linreg_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i] * part : part;
@@ -226,24 +230,29 @@ __global__ void __launch_bounds__(256) linreg_sumto_sumN_kernel(float* __restric
 // y = normal with mean and standard deviation std
 //   housing.knet:4: w = par(dims=(1,13), init=Gaussian(0,0.1))
 __global__ void __launch_bounds__(256) linreg_fill_normal_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double z = knet_normal(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(z, std), mean);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(z, std), mean);
   }
 }
 
 // y = value
 //   housing.knet:5: b = par(dims=(1,1), init=Constant(0))
-__global__ void __launch_bounds__(256) linreg_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) linreg_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) linreg_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const linreg_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) linreg_update_kernel(const linreg_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -251,10 +260,12 @@ __global__ void __launch_bounds__(256) linreg_update_kernel(float* __restrict__ 
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -276,28 +287,30 @@ __global__ void __launch_bounds__(256) linreg_update_kernel(float* __restrict__ 
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) linreg_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const linreg_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) linreg_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) linreg_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -462,18 +475,16 @@ int linreg_load(linreg_model* model, const char* path);
 int linreg_synchronize(linreg_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -530,6 +541,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -577,12 +595,11 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     int columns, int n)) \
   K(sumto_sumN, linreg_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(fill_normal, linreg_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
-    double std, int n)) \
-  K(fill_constant, linreg_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, linreg_update_kernel, (float* w, const float* dw, const double* squares, \
-    const linreg_training* training, int n)) \
-  K(square_sum, linreg_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, linreg_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double std, int height, int pitch, int n)) \
+  K(fill_constant, linreg_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, linreg_update_kernel, (const linreg_training* training, const double* squares)) \
+  K(square_sum, linreg_square_sum_kernel, (double* partials, const linreg_training* training)) \
+  K(all_squares, linreg_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, linreg_set_training_kernel, (linreg_training* to, linreg_training t)) \
   K(count_adam, linreg_count_adam_kernel, (linreg_training* training, int n)) \
   K(accumulate, linreg_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -630,12 +647,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[2];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -659,8 +678,9 @@ struct linreg_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[2] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -703,14 +723,9 @@ struct knet_buffer {
 const knet_buffer buffers[] = {
     {&knet_model::w, 13, 0},
     {&knet_model::b, 1, 0},
-    {&knet_model::tmp1, 0, 1},
-    {&knet_model::gold, 0, 1},
-    {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_return, 0, 1},
     {&knet_model::d_b, 1, 0},
     {&knet_model::d_w, 13, 0},
-    {&knet_model::d_x, 0, 13},
     {nullptr, 0, 13},  // the end, and the elements a column of the largest buffer
 };
 
@@ -720,37 +735,68 @@ const knet_buffer frame_0[] = {
     {&knet_model::return_, 0, 1},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)28 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 0},
+    {&knet_model::tmp1, 0, 26},
+    {&knet_model::return_, 0, 26},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_quadloss[] = {
+    {&knet_model::x, 0, 0},
+    {&knet_model::tmp1, 0, 26},
+    {&knet_model::return_, 0, 26},
+    {&knet_model::gold, 0, 27},
+    {&knet_model::mask, 0, 13},
+    {&knet_model::d_return, 0, 27},
+    {&knet_model::d_x, 0, 13},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"w", &knet_model::w, 2, {1, 13}},
-    {"b", &knet_model::b, 2, {1, 1}},
-    {nullptr, nullptr, 0, {}},
+    {"w", &knet_model::w, 0, 0, 2, {1, 13}},
+    {"b", &knet_model::b, 0, 0, 2, {1, 1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"w", &knet_model::d_w, 2, {1, 13}},
-    {"b", &knet_model::d_b, 2, {1, 1}},
-    {nullptr, nullptr, 0, {}},
+    {"w", &knet_model::d_w, 0, 0, 2, {1, 13}},
+    {"b", &knet_model::d_b, 0, 0, 2, {1, 1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {nullptr, nullptr, 0, {}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {13, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {13, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"return", &knet_model::return_, 2, {1, -1}},
-    {"w", &knet_model::w, 2, {1, 13}},
-    {"b", &knet_model::b, 2, {1, 1}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {1, -1}},
+    {"w", &knet_model::w, 0, 0, 2, {1, 13}},
+    {"b", &knet_model::b, 0, 0, 2, {1, 1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_w, 13, 0},
+    {&knet_model::d_b, 1, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0};
 
 // The elements of an array with so many columns.
@@ -759,6 +805,14 @@ size_t elements(const knet_array& a, int batch) {
   for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
   return n;
 }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -780,7 +834,8 @@ template <class T> void release(T** place, int* code) {
 int forward(knet_model* m) {
   const int N = m->batch;
   // housing.knet:6: return w * x .+ b
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 13, m->w, m->x, m->tmp1));  // tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 13, m->w, 1, m->x, 13,
+m->tmp1, 1));  // tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->tmp1, m->b));  // return f32[1,N]
   return 0;
 }
@@ -795,9 +850,11 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, m->x, m->d_w));  // d:w f32[1,13]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13,
+m->d_w, 1));  // d:w f32[1,13]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, m->d_return, m->d_x));  // d:x f32[13,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1,
+m->d_x, 13));  // d:x f32[13,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
@@ -813,8 +870,8 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // w f32[1,13], Gaussian(0.0, 0.1)
-  TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->clock, 0u, 0.0, 0.1));
-  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->b, 0.0));  // b f32[1,1], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->clock, 0u, 0.0, 0.1, 13, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->b, 0.0, 1, 0));  // b f32[1,1], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -823,19 +880,21 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
+    {forward, false, places_0},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}, places_0_quadloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -852,7 +911,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -861,10 +920,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -873,10 +946,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -884,6 +954,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -896,9 +967,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -917,6 +990,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -934,6 +1008,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -1049,18 +1124,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -1082,16 +1157,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(1, PARAMETERS), blocks(1, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_w, 13));
-    TRY(add_squares(m, m->d_b, 1));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 13, m->stream, m->w, m->d_w, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 1, m->stream, m->b, m->d_b, m->squares,
-                       m->updates + 1));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -1114,22 +1186,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -1150,7 +1221,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -1235,9 +1306,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -1302,7 +1373,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -1343,7 +1414,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -1363,7 +1434,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -1374,10 +1445,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1399,7 +1467,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
@@ -1472,7 +1540,12 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
+    use_frame(m, f, forwards[f->variant].places);
+    TRY(forwards[f->variant].run(m));
+  }
+  f->spent = !f->pushed;
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -1659,7 +1732,9 @@ int linreg_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1670,7 +1745,7 @@ int linreg_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

@@ -10,7 +10,8 @@
 //       return wbf(h; out=nclass, f=:soft, winit=winit)
 //   end
 //
-// Peak memory with a batch of 100: 1.4 MB in 20 buffers (lower bound, the largest set live at once: 1.1 MB).
+// Peak memory with a batch of 100: 1.3 MB for 20 buffers
+// (without sharing 1.4 MB; lower bound, the largest set live at once, 1.3 MB).
 //   input  x           f32[784,N]    313.6 kB
 //   param  h/w         f32[100,784]  313.6 kB
 //   param  h/b         f32[100]         400 B
@@ -51,8 +52,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct mlp_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -178,8 +183,8 @@ extern "C" {
 
 // add, relu, element by element
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* __restrict__ y_2,
-    const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* y_2, const float* tmp1, const float* b,
+    int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 100];
     y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
@@ -188,8 +193,8 @@ __global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* __restri
 
 // add, soft, element by element
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* __restrict__ y_2, const float* __restrict__ tmp1,
-    const float* __restrict__ b, int rows) {
+__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* y_2, const float* tmp1, const float* b,
+    int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
@@ -234,8 +239,8 @@ __global__ void __launch_bounds__(256) mlp_total_kernel(float* __restrict__ y, c
 
 // y = softmax_softloss_back(p, gold, mask)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* __restrict__ y,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 10] * part : part;
@@ -257,8 +262,7 @@ __global__ void __launch_bounds__(256) mlp_sumto_10xsumN_kernel(float* __restric
 
 // dx = relu_back(dy, y)
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+__global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* dx, const float* dy, const float* y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
   }
@@ -280,25 +284,30 @@ __global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restri
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
 __global__ void __launch_bounds__(256) mlp_fill_normal_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double z = knet_normal(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(z, std), mean);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(z, std), mean);
   }
 }
 
 // y = value
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) mlp_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) mlp_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const mlp_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) mlp_update_kernel(const mlp_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -306,10 +315,12 @@ __global__ void __launch_bounds__(256) mlp_update_kernel(float* __restrict__ w, 
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -331,28 +342,30 @@ __global__ void __launch_bounds__(256) mlp_update_kernel(float* __restrict__ w, 
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) mlp_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const mlp_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) mlp_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) mlp_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -516,18 +529,16 @@ int mlp_load(mlp_model* model, const char* path);
 int mlp_synchronize(mlp_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -584,6 +595,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -634,12 +652,11 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, mlp_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
-    double std, int n)) \
-  K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, mlp_update_kernel, (float* w, const float* dw, const double* squares, const mlp_training* training, \
-    int n)) \
-  K(square_sum, mlp_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, mlp_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double std, int height, int pitch, int n)) \
+  K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, mlp_update_kernel, (const mlp_training* training, const double* squares)) \
+  K(square_sum, mlp_square_sum_kernel, (double* partials, const mlp_training* training)) \
+  K(all_squares, mlp_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, mlp_set_training_kernel, (mlp_training* to, mlp_training t)) \
   K(count_adam, mlp_count_adam_kernel, (mlp_training* training, int n)) \
   K(accumulate, mlp_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -687,12 +704,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[3];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -716,8 +735,9 @@ struct mlp_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[4] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -770,19 +790,11 @@ const knet_buffer buffers[] = {
     {&knet_model::h_b, 100, 0},
     {&knet_model::wbf_w, 1000, 0},
     {&knet_model::wbf_b, 10, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::wbf_tmp1, 0, 10},
-    {&knet_model::gold, 0, 10},
-    {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_wbf_tmp2, 0, 10},
     {&knet_model::d_wbf_b, 10, 0},
     {&knet_model::d_wbf_w, 1000, 0},
-    {&knet_model::d_h, 0, 100},
-    {&knet_model::d_h_tmp2, 0, 100},
     {&knet_model::d_h_b, 100, 0},
     {&knet_model::d_h_w, 78400, 0},
-    {&knet_model::d_x, 0, 784},
     {nullptr, 0, 784},  // the end, and the elements a column of the largest buffer
 };
 
@@ -793,44 +805,83 @@ const knet_buffer frame_0[] = {
     {&knet_model::return_, 0, 10},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)1778 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 0},
+    {&knet_model::h_tmp1, 0, 1568},
+    {&knet_model::h, 0, 1568},
+    {&knet_model::wbf_tmp1, 0, 1768},
+    {&knet_model::return_, 0, 1768},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_softloss[] = {
+    {&knet_model::x, 0, 0},
+    {&knet_model::h_tmp1, 0, 1568},
+    {&knet_model::h, 0, 1568},
+    {&knet_model::wbf_tmp1, 0, 1768},
+    {&knet_model::return_, 0, 1768},
+    {&knet_model::gold, 0, 784},
+    {&knet_model::mask, 0, 794},
+    {&knet_model::d_wbf_tmp2, 0, 784},
+    {&knet_model::d_h, 0, 1668},
+    {&knet_model::d_h_tmp2, 0, 1668},
+    {&knet_model::d_x, 0, 784},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"h/w", &knet_model::h_w, 2, {100, 784}},
-    {"h/b", &knet_model::h_b, 1, {100}},
-    {"wbf/w", &knet_model::wbf_w, 2, {10, 100}},
-    {"wbf/b", &knet_model::wbf_b, 1, {10}},
-    {nullptr, nullptr, 0, {}},
+    {"h/w", &knet_model::h_w, 0, 0, 2, {100, 784}},
+    {"h/b", &knet_model::h_b, 0, 0, 1, {100}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {10, 100}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {10}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"h/w", &knet_model::d_h_w, 2, {100, 784}},
-    {"h/b", &knet_model::d_h_b, 1, {100}},
-    {"wbf/w", &knet_model::d_wbf_w, 2, {10, 100}},
-    {"wbf/b", &knet_model::d_wbf_b, 1, {10}},
-    {nullptr, nullptr, 0, {}},
+    {"h/w", &knet_model::d_h_w, 0, 0, 2, {100, 784}},
+    {"h/b", &knet_model::d_h_b, 0, 0, 1, {100}},
+    {"wbf/w", &knet_model::d_wbf_w, 0, 0, 2, {10, 100}},
+    {"wbf/b", &knet_model::d_wbf_b, 0, 0, 1, {10}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {nullptr, nullptr, 0, {}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {784, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {784, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"return", &knet_model::return_, 2, {10, -1}},
-    {"h/w", &knet_model::h_w, 2, {100, 784}},
-    {"h/b", &knet_model::h_b, 1, {100}},
-    {"h", &knet_model::h, 2, {100, -1}},
-    {"wbf/w", &knet_model::wbf_w, 2, {10, 100}},
-    {"wbf/b", &knet_model::wbf_b, 1, {10}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {10, -1}},
+    {"h/w", &knet_model::h_w, 0, 0, 2, {100, 784}},
+    {"h/b", &knet_model::h_b, 0, 0, 1, {100}},
+    {"h", &knet_model::h, 0, 0, 2, {100, -1}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {10, 100}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {10}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_h_w, 78400, 0},
+    {&knet_model::d_h_b, 100, 0},
+    {&knet_model::d_wbf_w, 1000, 0},
+    {&knet_model::d_wbf_b, 10, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0};
 
 // The elements of an array with so many columns.
@@ -839,6 +890,14 @@ size_t elements(const knet_array& a, int batch) {
   for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
   return n;
 }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -860,10 +919,14 @@ template <class T> void release(T** place, int* code) {
 int forward(knet_model* m) {
   const int N = m->batch;
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784, m->h_w, m->x, m->h_tmp1));  // h/tmp1 f32[100,N]
+  // h/tmp1 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784, m->h_w, 100, m->x, 784,
+m->h_tmp1, 100));
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h, m->h_tmp1, m->h_b));  // h f32[100,N]
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, m->h, m->wbf_tmp1));  // wbf/tmp1 f32[10,N]
+  // wbf/tmp1 f32[10,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, 10, m->h, 100,
+m->wbf_tmp1, 10));
   TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
   return 0;
 }
@@ -881,14 +944,21 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
       N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
   // d:wbf/w f32[10,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, m->h, m->d_wbf_w));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, m->d_wbf_tmp2, m->d_h));  // d:h f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, 10, m->h, 100,
+m->d_wbf_w, 10));
+  // d:h f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10,
+m->d_h, 100));
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp2, m->d_h, m->h));  // d:h/tmp2 f32[100,N]
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2, N));  // d:h/b f32[100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N, m->d_h_tmp2, m->x, m->d_h_w));  // d:h/w f32[100,784]
+  // d:h/w f32[100,784]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N, m->d_h_tmp2, 100, m->x, 784,
+m->d_h_w, 100));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, m->d_h_tmp2, m->d_x));  // d:x f32[784,N]
+    // d:x f32[784,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, 100, m->d_h_tmp2, 100,
+m->d_x, 784));
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
@@ -904,11 +974,11 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/w f32[100,784], Gaussian(0.0, 0.05)
-  TRY(knet_launch_each(kernels.fill_normal, 78400, m->stream, m->h_w, m->clock, 0u, 0.0, 0.05));
-  TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0));  // h/b f32[100], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_normal, 78400, m->stream, m->h_w, m->clock, 0u, 0.0, 0.05, 78400, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0, 100, 0));  // h/b f32[100], Constant(0.0)
   // wbf/w f32[10,100], Gaussian(0.0, 0.05)
-  TRY(knet_launch_each(kernels.fill_normal, 1000, m->stream, m->wbf_w, m->clock, 2u, 0.0, 0.05));
-  TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0));  // wbf/b f32[10], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_normal, 1000, m->stream, m->wbf_w, m->clock, 2u, 0.0, 0.05, 1000, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0, 10, 0));  // wbf/b f32[10], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -917,19 +987,21 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
+    {forward, false, places_0},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, places_0_softloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -946,7 +1018,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -955,10 +1027,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -967,10 +1053,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -978,6 +1061,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -990,9 +1074,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -1011,6 +1097,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -1028,6 +1115,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -1143,18 +1231,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -1176,22 +1264,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(32, PARAMETERS), blocks(307, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_h_w, 78400));
-    TRY(add_squares(m, m->d_h_b, 100));
-    TRY(add_squares(m, m->d_wbf_w, 1000));
-    TRY(add_squares(m, m->d_wbf_b, 10));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 78400, m->stream, m->h_w, m->d_h_w, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 100, m->stream, m->h_b, m->d_h_b, m->squares,
-                       m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 1000, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 10, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
-                       m->updates + 3));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -1214,22 +1293,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -1250,7 +1328,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -1335,9 +1413,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -1402,7 +1480,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -1443,7 +1521,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -1463,7 +1541,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -1474,10 +1552,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1499,7 +1574,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
@@ -1572,7 +1647,12 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
+    use_frame(m, f, forwards[f->variant].places);
+    TRY(forwards[f->variant].run(m));
+  }
+  f->spent = !f->pushed;
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -1759,7 +1839,9 @@ int mlp_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1770,7 +1852,7 @@ int mlp_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

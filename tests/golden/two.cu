@@ -15,7 +15,8 @@
 //       return wb(b; out=1)
 //   end
 //
-// Peak memory with a batch of 100: 39.6 kB in 31 buffers (lower bound, the largest set live at once: 16.0 kB).
+// Peak memory with a batch of 100: 20.4 kB for 31 buffers
+// (without sharing 39.6 kB; lower bound, the largest set live at once, 20.4 kB).
 //   input  x           f32[4,N]  1.6 kB
 //   input  z           f32[6,N]  2.4 kB
 //   param  a/w         f32[8,4]   128 B
@@ -67,8 +68,12 @@ struct knet_clock {
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
-// device, so that a captured graph sees what has changed, and counts Adam's steps there.
+// device, so that a captured graph sees what has changed, and counts Adam's steps there. Columns of `rows` elements are
+// a pitch apart in the parameter and in its gradient.
 struct two_training {
+  float* w;
+  const float* dw;
+  int elements, rows, w_pitch, dw_pitch;
   double scale, clip;
   float lr, l1reg, l2reg, momentum_rate, nesterov_rate, mean_bias, square_bias;
   int adam_steps;
@@ -151,8 +156,8 @@ extern "C" {
 
 // add, tanh, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) two_add_tanh_8xN_kernel(float* __restrict__ y_2,
-    const float* __restrict__ tmp1, const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) two_add_tanh_8xN_kernel(float* y_2, const float* tmp1, const float* b,
+    int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
     y_2[i] = knet_tanh(tmp2);
@@ -161,8 +166,7 @@ __global__ void __launch_bounds__(256) two_add_tanh_8xN_kernel(float* __restrict
 
 // y = add(a, b)
 //   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) two_add_N_kernel(float* __restrict__ y, const float* __restrict__ a,
-    const float* __restrict__ b, int n) {
+__global__ void __launch_bounds__(256) two_add_N_kernel(float* y, const float* a, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     y[i] = a[i] + b[0];
   }
@@ -171,9 +175,8 @@ __global__ void __launch_bounds__(256) two_add_N_kernel(float* __restrict__ y, c
 // 5 operations, element by element
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* __restrict__ y_2, float* __restrict__ return_,
-    float* __restrict__ y_3, const float* __restrict__ tmp1, const float* __restrict__ b,
-    const float* __restrict__ tmp1_2, const float* __restrict__ b_2, int n) {
+__global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* y_2, float* return_, float* y_3,
+    const float* tmp1, const float* b, const float* tmp1_2, const float* b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
     const float y_2_i = knet_tanh(tmp2);
@@ -210,8 +213,8 @@ __global__ void __launch_bounds__(256) two_total_kernel(float* __restrict__ y, c
 
 // y = quadloss_back(p, gold, mask)
 //   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) two_quadloss_back_kernel(float* __restrict__ y, const float* __restrict__ p,
-    const float* __restrict__ gold, const float* __restrict__ mask, int columns, int n) {
+__global__ void __launch_bounds__(256) two_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i] * part : part;
@@ -233,8 +236,7 @@ __global__ void __launch_bounds__(256) two_sumto_sumN_kernel(float* __restrict__
 
 // dx = tanh_back(dy, y)
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) two_tanh_back_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-    const float* __restrict__ y, int n) {
+__global__ void __launch_bounds__(256) two_tanh_back_kernel(float* dx, const float* dy, const float* y, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = dy[i] * ((1.0f - y[i]) * (1.0f + y[i]));
   }
@@ -256,9 +258,8 @@ __global__ void __launch_bounds__(256) two_sumto_8xsumN_kernel(float* __restrict
 // 4 operations, element by element
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float* __restrict__ d_tmp2,
-    float* __restrict__ d_tmp2_2, const float* __restrict__ d_x, const float* __restrict__ return_,
-    const float* __restrict__ x_2, int n) {
+__global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float* d_tmp2, float* d_tmp2_2,
+    const float* d_x, const float* return_, const float* x_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_x_i = d_x[i];
     const float return__i = return_[i];
@@ -275,11 +276,12 @@ __global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float*
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:11: return wb(b; out=1)
 __global__ void __launch_bounds__(256) two_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
-    y[i] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
 }
 
@@ -287,14 +289,18 @@ __global__ void __launch_bounds__(256) two_fill_uniform_kernel(float* __restrict
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) two_fill_constant_kernel(float* __restrict__ y, double value, int n) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = (float)value;
+__global__ void __launch_bounds__(256) two_fill_constant_kernel(float* __restrict__ y, double value, int height,
+    int pitch, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const size_t at = i % height + (size_t)(i / height) * pitch;
+    y[at] = (float)value;
+  }
 }
 
-// w -= lr * dw, where dw goes through the options of the parameter
-__global__ void __launch_bounds__(256) two_update_kernel(float* __restrict__ w, const float* __restrict__ dw,
-    const double* __restrict__ squares, const two_training* __restrict__ training, int n) {
-  const auto t = *training;
+// w -= lr * dw for every parameter, dw by the parameter's options
+__global__ void __launch_bounds__(256) two_update_kernel(const two_training* __restrict__ training,
+    const double* __restrict__ squares) {
+  const auto t = training[blockIdx.y];
   double factor = t.scale;
   if (t.clip > 0) {
     const double norm = sqrt(*squares);
@@ -302,10 +308,12 @@ __global__ void __launch_bounds__(256) two_update_kernel(float* __restrict__ w, 
   }
   const float scale = (float)factor;
   const float epsilon = (float)1e-8;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    float g = scale * dw[i];
-    if (t.l1reg != 0) g += t.l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (t.l2reg != 0) g += t.l2reg * w[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const int row = i % t.rows, column = i / t.rows;
+    float& w = t.w[row + (size_t)column * t.w_pitch];
+    float g = scale * t.dw[row + (size_t)column * t.dw_pitch];
+    if (t.l1reg != 0) g += t.l1reg * (float)((w > 0) - (w < 0));
+    if (t.l2reg != 0) g += t.l2reg * w;
     if (t.adagrad) {
       t.adagrad[i] += g * g;
       g /= epsilon + knet_sqrt(t.adagrad[i]);
@@ -327,28 +335,30 @@ __global__ void __launch_bounds__(256) two_update_kernel(float* __restrict__ w, 
       t.nesterov[i] = t.nesterov_rate * t.nesterov[i] + g;
       g += t.nesterov_rate * t.nesterov[i];
     }
-    w[i] -= t.lr * g;
+    w -= t.lr * g;
   }
 }
 
-// partial sums of dw^2
+// partial sums of dw^2 for every parameter
 __global__ void __launch_bounds__(256) two_square_sum_kernel(double* __restrict__ partials,
-    const float* __restrict__ dw, int n) {
+    const two_training* __restrict__ training) {
+  const auto& t = training[blockIdx.y];
   double sum = 0;
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    sum += (double)dw[i] * (double)dw[i];
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < t.elements; i += gridDim.x * blockDim.x) {
+    const double g = t.dw[i % t.rows + (size_t)(i / t.rows) * t.dw_pitch];
+    sum += g * g;
   }
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (threadIdx.x == 0) partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// squares += the sum of the partial sums
-__global__ void __launch_bounds__(256) two_add_total_kernel(double* __restrict__ squares,
+// squares = the sum of them all
+__global__ void __launch_bounds__(256) two_all_squares_kernel(double* __restrict__ squares,
     const double* __restrict__ partials, int blocks) {
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) *squares += sum;
+  if (threadIdx.x == 0) *squares = sum;
 }
 
 // *to = t
@@ -516,18 +526,16 @@ int two_load(two_model* model, const char* path);
 int two_synchronize(two_model* model);
 }
 
-// c = op(a) * op(b), all column-major and dense: op(a) is m x k, op(b) k x n.
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const float* a, const float* b, float* c) {
+// c = op(a) * op(b), all column-major: op(a) is m x k, op(b) k x n. The columns of a are lda elements apart, and so on.
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
-  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
-                                       int k, const double* a, const double* b, double* c) {
+inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
   const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, ta == CUBLAS_OP_N ? m : k, b, tb == CUBLAS_OP_N ? k : n, &zero,
-                     c, m);
+  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -584,6 +592,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 #define KNET_ENTRY(member, name, signature) &kernels.member,
 #define KNET_REGISTER(member, name, signature) knetemu::reg(name),
 
+// So many elements, rounded up so that what follows them is aligned to 16 bytes.
+static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+// Zeroes rows x columns elements, the columns a pitch apart.
+template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
+  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
+}
+
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
 template <class... P>
@@ -638,12 +653,11 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(mul_sigm_back_tanh_back, two_mul_sigm_back_tanh_back_kernel, (float* d_tmp2, float* d_tmp2_2, \
     const float* d_x, const float* return_, const float* x_2, int n)) \
   K(fill_uniform, two_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int n)) \
-  K(fill_constant, two_fill_constant_kernel, (float* y, double value, int n)) \
-  K(update, two_update_kernel, (float* w, const float* dw, const double* squares, const two_training* training, \
-    int n)) \
-  K(square_sum, two_square_sum_kernel, (double* partials, const float* dw, int n)) \
-  K(add_total, two_add_total_kernel, (double* squares, const double* partials, int blocks)) \
+    double high, int height, int pitch, int n)) \
+  K(fill_constant, two_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
+  K(update, two_update_kernel, (const two_training* training, const double* squares)) \
+  K(square_sum, two_square_sum_kernel, (double* partials, const two_training* training)) \
+  K(all_squares, two_all_squares_kernel, (double* squares, const double* partials, int blocks)) \
   K(set_training, two_set_training_kernel, (two_training* to, two_training t)) \
   K(count_adam, two_count_adam_kernel, (two_training* training, int n)) \
   K(accumulate, two_accumulate_kernel, (float* sum, const float* dw, int n)) \
@@ -691,12 +705,14 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again.
+// that waits to be used again. A call that is not on the stack has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
   knet_graph* graphs;
   float* values[6];
+  bool pushed;  // whether it has memory of its own
+  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -720,8 +736,9 @@ struct two_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the buffers have room for
+  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
   bool gradients = false;        // whether there are gradients
-  float* sums[PARAMETERS] = {};  // what they are added to while a step of a sequence computes its own
+  float* sums[6] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -787,23 +804,11 @@ const knet_buffer buffers[] = {
     {&knet_model::wbf_b, 8, 0},
     {&knet_model::wb_w, 8, 0},
     {&knet_model::wb_b, 1, 0},
-    {&knet_model::a_tmp1, 0, 8},
-    {&knet_model::wb_tmp1, 0, 1},
-    {&knet_model::gold, 0, 1},
-    {&knet_model::mask, 0, 1},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_return, 0, 1},
     {&knet_model::d_wb_b, 1, 0},
     {&knet_model::d_wb_w, 8, 0},
-    {&knet_model::d_a, 0, 8},
-    {&knet_model::d_a_tmp2, 0, 8},
     {&knet_model::d_a_b, 8, 0},
     {&knet_model::d_a_w, 32, 0},
-    {&knet_model::d_x, 0, 4},
-    {&knet_model::d_z, 0, 6},
-    {&knet_model::wbf_tmp1, 0, 8},
-    {&knet_model::d_b, 0, 8},
-    {&knet_model::d_wbf_tmp2, 0, 8},
     {&knet_model::d_wbf_b, 8, 0},
     {&knet_model::d_wbf_w, 48, 0},
     {nullptr, 0, 8},  // the end, and the elements a column of the largest buffer
@@ -826,62 +831,138 @@ const knet_buffer frame_1[] = {
     {&knet_model::return_, 0, 1},
     {nullptr, 0, 0},
 };
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch) {
+  size_t most = 0;
+  most = std::max<size_t>(most, 0 + (size_t)49 * batch);
+  return most;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::x, 0, 22},
+    {&knet_model::z, 0, 16},
+    {&knet_model::a_tmp1, 0, 0},
+    {&knet_model::a, 0, 0},
+    {&knet_model::wb_tmp1, 0, 30},
+    {&knet_model::return_, 0, 30},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_quadloss[] = {
+    {&knet_model::x, 0, 22},
+    {&knet_model::z, 0, 16},
+    {&knet_model::a_tmp1, 0, 0},
+    {&knet_model::a, 0, 0},
+    {&knet_model::wb_tmp1, 0, 30},
+    {&knet_model::return_, 0, 30},
+    {&knet_model::gold, 0, 26},
+    {&knet_model::mask, 0, 8},
+    {&knet_model::d_return, 0, 26},
+    {&knet_model::d_a, 0, 8},
+    {&knet_model::d_a_tmp2, 0, 8},
+    {&knet_model::d_x, 0, 26},
+    {&knet_model::d_z, 0, 8},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1[] = {
+    {&knet_model::x, 0, 44},
+    {&knet_model::z, 0, 32},
+    {&knet_model::a_tmp1, 0, 0},
+    {&knet_model::wbf_tmp1, 0, 8},
+    {&knet_model::a, 0, 0},
+    {&knet_model::wbf_return, 0, 8},
+    {&knet_model::b, 0, 16},
+    {&knet_model::wb_tmp1, 0, 48},
+    {&knet_model::return_, 0, 48},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_quadloss[] = {
+    {&knet_model::x, 0, 44},
+    {&knet_model::z, 0, 32},
+    {&knet_model::a_tmp1, 0, 0},
+    {&knet_model::wbf_tmp1, 0, 8},
+    {&knet_model::a, 0, 0},
+    {&knet_model::wbf_return, 0, 8},
+    {&knet_model::b, 0, 16},
+    {&knet_model::wb_tmp1, 0, 48},
+    {&knet_model::return_, 0, 48},
+    {&knet_model::gold, 0, 38},
+    {&knet_model::mask, 0, 24},
+    {&knet_model::d_return, 0, 38},
+    {&knet_model::d_b, 0, 24},
+    {&knet_model::d_wbf_tmp2, 0, 24},
+    {&knet_model::d_a_tmp2, 0, 8},
+    {&knet_model::d_z, 0, 38},
+    {&knet_model::d_x, 0, 24},
+    {nullptr, 0, 0},
+};
 const knet_buffer* const frames[] = {frame_0, frame_1};
 
-// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch.
+// An array by its Knet name: its place in the model, and its dimensions, fastest first, -1 for the batch. Rows of a
+// block begin at an offset from there, and their columns are a pitch apart; that is 0 where they follow each other.
 struct knet_array {
   const char* name;
   knet_place place;
-  int count, dims[8];
+  int offset, pitch, count, dims[8];
 };
 const knet_array parameters[] = {
-    {"a/w", &knet_model::a_w, 2, {8, 4}},
-    {"a/b", &knet_model::a_b, 1, {8}},
-    {"wbf/w", &knet_model::wbf_w, 2, {8, 6}},
-    {"wbf/b", &knet_model::wbf_b, 1, {8}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 0, 0, 1, {8}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {8, 6}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {8}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array gradients[] = {
-    {"a/w", &knet_model::d_a_w, 2, {8, 4}},
-    {"a/b", &knet_model::d_a_b, 1, {8}},
-    {"wbf/w", &knet_model::d_wbf_w, 2, {8, 6}},
-    {"wbf/b", &knet_model::d_wbf_b, 1, {8}},
-    {"wb/w", &knet_model::d_wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::d_wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"a/w", &knet_model::d_a_w, 0, 0, 2, {8, 4}},
+    {"a/b", &knet_model::d_a_b, 0, 0, 1, {8}},
+    {"wbf/w", &knet_model::d_wbf_w, 0, 0, 2, {8, 6}},
+    {"wbf/b", &knet_model::d_wbf_b, 0, 0, 1, {8}},
+    {"wb/w", &knet_model::d_wb_w, 0, 0, 2, {1, 8}},
+    {"wb/b", &knet_model::d_wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array states[] = {
-    {nullptr, nullptr, 0, {}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array inputs[] = {
-    {"x", &knet_model::x, 2, {4, -1}},
-    {"z", &knet_model::z, 2, {6, -1}},
-    {nullptr, nullptr, 0, {}},
+    {"x", &knet_model::x, 0, 0, 2, {4, -1}},
+    {"z", &knet_model::z, 0, 0, 2, {6, -1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_0[] = {
-    {"return", &knet_model::return_, 2, {1, -1}},
-    {"a/w", &knet_model::a_w, 2, {8, 4}},
-    {"a/b", &knet_model::a_b, 1, {8}},
-    {"a", &knet_model::a, 2, {8, -1}},
-    {"b", &knet_model::a, 2, {8, -1}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {1, -1}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 0, 0, 1, {8}},
+    {"a", &knet_model::a, 0, 0, 2, {8, -1}},
+    {"b", &knet_model::a, 0, 0, 2, {8, -1}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
 const knet_array values_1[] = {
-    {"return", &knet_model::return_, 2, {1, -1}},
-    {"a/w", &knet_model::a_w, 2, {8, 4}},
-    {"a/b", &knet_model::a_b, 1, {8}},
-    {"a", &knet_model::a, 2, {8, -1}},
-    {"wbf/w", &knet_model::wbf_w, 2, {8, 6}},
-    {"wbf/b", &knet_model::wbf_b, 1, {8}},
-    {"b", &knet_model::b, 2, {8, -1}},
-    {"wb/w", &knet_model::wb_w, 2, {1, 8}},
-    {"wb/b", &knet_model::wb_b, 1, {1}},
-    {nullptr, nullptr, 0, {}},
+    {"return", &knet_model::return_, 0, 0, 2, {1, -1}},
+    {"a/w", &knet_model::a_w, 0, 0, 2, {8, 4}},
+    {"a/b", &knet_model::a_b, 0, 0, 1, {8}},
+    {"a", &knet_model::a, 0, 0, 2, {8, -1}},
+    {"wbf/w", &knet_model::wbf_w, 0, 0, 2, {8, 6}},
+    {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {8}},
+    {"b", &knet_model::b, 0, 0, 2, {8, -1}},
+    {"wb/w", &knet_model::wb_w, 0, 0, 2, {1, 8}},
+    {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
+    {nullptr, nullptr, 0, 0, 0, {}},
 };
+// Every gradient, those that stand in one block together.
+const knet_buffer gradient_buffers[] = {
+    {&knet_model::d_a_w, 32, 0},
+    {&knet_model::d_a_b, 8, 0},
+    {&knet_model::d_wbf_w, 48, 0},
+    {&knet_model::d_wbf_b, 8, 0},
+    {&knet_model::d_wb_w, 8, 0},
+    {&knet_model::d_wb_b, 1, 0},
+    {nullptr, 0, 0},
+};
+
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -890,6 +971,14 @@ size_t elements(const knet_array& a, int batch) {
   for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
   return n;
 }
+// Copies an array to one without pitch (`out`), or from there.
+cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
+  const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
+  const size_t pitch = a.pitch ? a.pitch * sizeof(float) : size;
+  return out ? cudaMemcpy2DAsync(plain, row, data, pitch, row, size / row, cudaMemcpyDefault, m->stream)
+             : cudaMemcpy2DAsync(data, pitch, plain, row, row, size / row, cudaMemcpyDefault, m->stream);
+}
+float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // The array of that name, NULL where there is none.
 const knet_array* find(const knet_array* table, const char* name) {
   for (; table->name; table++)
@@ -911,10 +1000,12 @@ template <class T> void release(T** place, int* code) {
 int forward(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4,
+m->a_tmp1, 8));  // a/tmp1 f32[8,N]
   TRY(knet_launch_each(kernels.add_tanh_8xN, 8 * N, m->stream, m->a, m->a_tmp1, m->a_b));  // a f32[8,N]
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->a, m->wb_tmp1));  // wb/tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->a, 8,
+m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   return 0;
 }
@@ -923,15 +1014,19 @@ int forward(knet_model* m) {
 int forward_second(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, m->x, m->a_tmp1));  // a/tmp1 f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4,
+m->a_tmp1, 8));  // a/tmp1 f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, m->z, m->wbf_tmp1));  // wbf/tmp1 f32[8,N]
+  // wbf/tmp1 f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, 8, m->z, 6,
+m->wbf_tmp1, 8));
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   // b f32[8,N]
   TRY(knet_launch_each(kernels.fused_y_8xN, 8 * N, m->stream, m->a, m->wbf_return, m->b, m->a_tmp1, m->a_b,
       m->wbf_tmp1, m->wbf_b));
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, m->b, m->wb_tmp1));  // wb/tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->b, 8,
+m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   return 0;
 }
@@ -946,14 +1041,19 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->a, m->d_wb_w));  // d:wb/w f32[1,8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_a));  // d:a f32[8,N]
+  // d:wb/w f32[1,8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->a, 8,
+m->d_wb_w, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1,
+m->d_a, 8));  // d:a f32[8,N]
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_launch_each(kernels.tanh_back, 8 * N, m->stream, m->d_a_tmp2, m->d_a, m->a));  // d:a/tmp2 f32[8,N]
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, m->x, m->d_a_w));  // d:a/w f32[8,4]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4,
+m->d_a_w, 8));  // d:a/w f32[8,4]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, m->d_a_tmp2, m->d_x));  // d:x f32[4,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8,
+m->d_x, 4));  // d:x f32[4,N]
   }
   // two.knet:4: @knet function two(x, z)
   if (want & 2) {
@@ -961,8 +1061,8 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   if (want & 2) m->input_gradients[1] = m->d_z;
-  TRY(cudaMemsetAsync(m->d_wbf_w, 0, 48 * sizeof(float), m->stream));  // not reached
-  TRY(cudaMemsetAsync(m->d_wbf_b, 0, 8 * sizeof(float), m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_w, 8, 6, 8, m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_b, 8, 1, 8, m->stream));  // not reached
   return 0;
 }
 
@@ -976,23 +1076,32 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, m->b, m->d_wb_w));  // d:wb/w f32[1,8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, m->d_return, m->d_b));  // d:b f32[8,N]
+  // d:wb/w f32[1,8]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->b, 8,
+m->d_wb_w, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1,
+m->d_b, 8));  // d:b f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   // d:a/tmp2 f32[8,N]
   TRY(knet_launch_each(kernels.mul_sigm_back_tanh_back, 8 * N, m->stream, m->d_wbf_tmp2, m->d_a_tmp2, m->d_b,
       m->wbf_return, m->a));
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, m->z, m->d_wbf_w));  // d:wbf/w f32[8,6]
+  // d:wbf/w f32[8,6]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, 8, m->z, 6,
+m->d_wbf_w, 8));
   if (want & 2) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, m->d_wbf_tmp2, m->d_z));  // d:z f32[6,N]
+    // d:z f32[6,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, 8, m->d_wbf_tmp2, 8,
+m->d_z, 6));
   }
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, m->x, m->d_a_w));  // d:a/w f32[8,4]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4,
+m->d_a_w, 8));  // d:a/w f32[8,4]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, m->d_a_tmp2, m->d_x));  // d:x f32[4,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8,
+m->d_x, 4));  // d:x f32[4,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   if (want & 2) m->input_gradients[1] = m->d_z;
@@ -1010,16 +1119,16 @@ int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a/w f32[8,4], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->clock, 0u, (-0.6123724356957945),
-      0.6123724356957945));
-  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0));  // a/b f32[8], Constant(0.0)
+      0.6123724356957945, 32, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0, 8, 0));  // a/b f32[8], Constant(0.0)
   // wbf/w f32[8,6], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->clock, 2u, (-0.6123724356957945),
-      0.6123724356957945));
-  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0));  // wbf/b f32[8], Constant(0.0)
+      0.6123724356957945, 48, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0, 8, 0));  // wbf/b f32[8], Constant(0.0)
   // wb/w f32[1,8], Xavier()
   TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, (-1.7320508075688772),
-      1.7320508075688772));
-  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0));  // wb/b f32[1], Constant(0.0)
+      1.7320508075688772, 8, 0));
+  TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
   (void)m;
   return 0;
 }
@@ -1028,21 +1137,23 @@ int initialize(knet_model* m) {
 struct knet_forward_function {
   int (*run)(knet_model* m);
   bool draws;
+  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false},
-    {forward_second, false},
+    {forward, false, places_0},
+    {forward_second, false, places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}},
-    {1, 2, backward_quadloss_second, {&knet_model::gold, 0, 1}},
-    {0, 0, nullptr, {nullptr, 0, 0}},
+    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}, places_0_quadloss},
+    {1, 2, backward_quadloss_second, {&knet_model::gold, 0, 1}, places_1_quadloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
 
 }  // namespace
@@ -1059,7 +1170,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  for (float*& value : f->values) release(&value, code);
+  if (f->pushed) release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1068,10 +1179,24 @@ void free_frames(knet_model* m, knet_frame** list, int* code) {
     free_frame(m, f, code);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// Gives a frame memory for `room` columns.
+int make_frame(knet_frame* f, int room) {
+  size_t size = 0;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
+  float* at = nullptr;
+  TRY(allocate(&at, size));
+  f->pushed = true;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
+    *value++ = at;
+    at += knet_round(b->fixed + b->column * room);
+  }
+  return 0;
+}
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
+  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1080,10 +1205,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
     f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
+    int code = push ? make_frame(f, f->room) : 0;
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1091,6 +1213,7 @@ int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
   }
   f->below = nullptr;
   f->batch = batch;
+  f->spent = false;
   *frame = f;
   return 0;
 }
@@ -1103,9 +1226,11 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
+  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -1124,6 +1249,7 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
+  release(&m->arena, code);
   m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
@@ -1141,6 +1267,7 @@ int reserve(knet_model* m, int batch) {
     release_columns(m, &code);
     for (const knet_buffer* b = buffers; b->place && !code; b++)
       if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (!code) code = allocate(&m->arena, arena_elements(batch));
     if (code) {
       release_columns(m, &code);
       return code;
@@ -1256,18 +1383,18 @@ int keep_averages(knet_model* m, knet_options* o, size_t elements) {
   TRY(keep_average(m, o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-// Adds the squares of a gradient to m->squares.
-int add_squares(knet_model* m, const float* dw, int n) {
-  TRY(knet_launch(kernels.square_sum, knet_blocks(n), 256, 0, m->stream, m->partials, dw, n));
-  TRY(knet_launch(kernels.add_total, 1, 256, 0, m->stream, m->squares, m->partials, knet_blocks(n)));
-  return 0;
-}
 // Sends what the options of a parameter come to, where the device has something else; this call's gclip takes the place
 // of the parameter's own.
 int send_training(knet_model* m, int i, double gclip, double gscale) {
   const knet_options& o = m->training[i];
   knet_training t;
   memset(&t, 0, sizeof t);  // padding too: it is compared
+  t.w = data_of(m, parameters[i]);
+  t.dw = data_of(m, gradients[i]);
+  t.elements = (int)elements(parameters[i], 1);
+  t.rows = parameters[i].pitch || gradients[i].pitch ? parameters[i].dims[0] : t.elements;
+  t.w_pitch = parameters[i].pitch ? parameters[i].pitch : t.rows;
+  t.dw_pitch = gradients[i].pitch ? gradients[i].pitch : t.rows;
   t.scale = gscale * o.gscale;
   t.clip = gclip > 0 ? gclip : o.gclip;
   t.lr = (float)o.lr;
@@ -1289,28 +1416,13 @@ int send_training(knet_model* m, int i, double gclip, double gscale) {
 }
 // The work of an update: every parameter that has a gradient changes.
 int run_update(knet_model* m, unsigned flags) {
+  const dim3 squares(1, PARAMETERS), blocks(1, PARAMETERS);
   if (flags & KNET_CLIPPING) {
-    TRY(cudaMemsetAsync(m->squares, 0, sizeof(double), m->stream));
-    TRY(add_squares(m, m->d_a_w, 32));
-    TRY(add_squares(m, m->d_a_b, 8));
-    TRY(add_squares(m, m->d_wbf_w, 48));
-    TRY(add_squares(m, m->d_wbf_b, 8));
-    TRY(add_squares(m, m->d_wb_w, 8));
-    TRY(add_squares(m, m->d_wb_b, 1));
+    TRY(knet_launch(kernels.square_sum, squares, 256, 0, m->stream, m->partials, m->updates));
+    TRY(knet_launch(kernels.all_squares, 1, 256, 0, m->stream, m->squares, m->partials, squares.x * PARAMETERS));
   }
   if (flags & KNET_ADAM) TRY(knet_launch_each(kernels.count_adam, PARAMETERS, m->stream, m->updates));
-  TRY(knet_launch_each(kernels.update, 32, m->stream, m->a_w, m->d_a_w, m->squares,
-                       m->updates + 0));
-  TRY(knet_launch_each(kernels.update, 8, m->stream, m->a_b, m->d_a_b, m->squares,
-                       m->updates + 1));
-  TRY(knet_launch_each(kernels.update, 48, m->stream, m->wbf_w, m->d_wbf_w, m->squares,
-                       m->updates + 2));
-  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wbf_b, m->d_wbf_b, m->squares,
-                       m->updates + 3));
-  TRY(knet_launch_each(kernels.update, 8, m->stream, m->wb_w, m->d_wb_w, m->squares,
-                       m->updates + 4));
-  TRY(knet_launch_each(kernels.update, 1, m->stream, m->wb_b, m->d_wb_b, m->squares,
-                       m->updates + 5));
+  TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
@@ -1333,22 +1445,21 @@ int update(knet_model* m, double gclip, double gscale) {
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
 int make_sums(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place && !m->sums[i]) TRY(allocate(&m->sums[i], elements(gradients[i], 1)));
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++, sum++)
+    if (!*sum) TRY(allocate(sum, g->fixed));
   return 0;
 }
 // Sets the gradients that there are aside, so that the next backward pass does not overwrite them; and back.
 void swap_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) std::swap(m->*gradients[i].place, m->sums[i]);
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++) std::swap(m->*g->place, *sum++);
 }
 // Adds what that pass computed, which stands in m->sums then.
 int add_gradients(knet_model* m) {
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    const int n = elements(gradients[i], 1);
-    TRY(knet_launch_each(kernels.accumulate, n, m->stream, m->*gradients[i].place, m->sums[i]));
-  }
+  float** sum = m->sums;
+  for (const knet_buffer* g = gradient_buffers; g->place; g++)
+    TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
 
@@ -1369,7 +1480,7 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
-  TRY(allocate(&m->partials, KNET_BLOCKS));
+  TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
   m->sent = new (std::nothrow) knet_training[PARAMETERS];
@@ -1454,9 +1565,9 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
   *batch = m->batch;
-  *data = m->*(*array)->place;
+  *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
     *batch = m->input_batch;
     *data = const_cast<float*>(m->input_gradients[*array - inputs]);
@@ -1521,7 +1632,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(cudaMemcpyAsync(f->data + f->at, m->*a.place, size, cudaMemcpyDefault, m->stream));
+    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
     f->at += size;
   }
   TRY(cudaStreamSynchronize(m->stream));
@@ -1562,7 +1673,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(cudaMemcpyAsync(m->*a.place, f->data + f->at, size, cudaMemcpyDefault, m->stream));
+      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -1582,7 +1693,7 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  use_frame(m, f, forwards[f->variant].places);
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
@@ -1593,10 +1704,7 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) {
-    const size_t bytes = elements(*value, m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(output, m->*value->place, bytes, cudaMemcpyDefault, m->stream));
-  }
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1618,7 +1726,7 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, &f);
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
@@ -1691,7 +1799,12 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
+    use_frame(m, f, forwards[f->variant].places);
+    TRY(forwards[f->variant].run(m));
+  }
+  f->spent = !f->pushed;
+  use_frame(m, f, b->places);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -1878,7 +1991,9 @@ int two_get(knet_model* m, int kind, const char* name, knet_real* array) {
   if (!array) return knet_fail(KNET_ARGUMENT, "the place for the array is NULL");
   bool wait = true;
   TRY(in_host_memory(array, &wait));
-  TRY(cudaMemcpyAsync(array, data, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  knet_array layout = *a;
+  if (average_place(m->training, kind)) layout.pitch = 0;  // an average is no part of a block
+  TRY(copy_array(m, layout, data, array, batch, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
@@ -1889,7 +2004,7 @@ int two_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
-  TRY(cudaMemcpyAsync(data, array, elements(*a, batch) * sizeof(float), cudaMemcpyDefault, m->stream));
+  TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

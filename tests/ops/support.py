@@ -20,6 +20,8 @@ class Context:
     dtype: np.dtype
     seed: int = 7
     call: int = 0
+    steps: int = 1
+    out: Any = None
 
     def draw(self, filler, stream):
         return fill(filler, self.dims, self.dtype, self.seed, stream, self.call)

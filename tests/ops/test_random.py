@@ -203,11 +203,11 @@ def test_an_unknown_filler_is_a_bug():
         (Array.of((1,), [0]), None),
         (Array.of((0,), []), "must be an array that is not empty"),
         (0.1, "must be a filler such as Xavier() or an array, not 0.1"),
-        (None, "must be a filler such as Xavier() or an array, not None"),
-        (Bernoulli(1.5, 1), "is Bernoulli(1.5, 1), whose p must be between 0 and 1"),
-        (Gaussian(0, -1), "is Gaussian(0, -1), whose std must be at least 0"),
-        (Uniform(0, "x"), "is Uniform(0, 'x'), whose max must be a finite number, not 'x'"),
-        (Constant(math.inf), "is Constant(inf), whose val must be a finite number, not inf"),
+        (None, "must be a filler such as Xavier() or an array, not nothing"),
+        (Bernoulli(1.5, 1), "is Bernoulli(1.5,1), whose p must be between 0 and 1"),
+        (Gaussian(0, -1), "is Gaussian(0,-1), whose std must be at least 0"),
+        (Uniform(0, "x"), 'is Uniform(0,"x"), whose max must be a finite number, not "x"'),
+        (Constant(math.inf), "is Constant(Inf), whose val must be a finite number, not Inf"),
     ],
 )
 def test_check_filler(value, wrong):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from knetc.ops import registry
-from knetc.ops.base import Elementwise, Kernel, Library, NoCode, Piece, register
+from knetc.ops.base import Elementwise, Kernel, Library, NoCode, Piece, View, register
 from knetc.ops.sources import PAR
 
 from .support import attributes
@@ -27,7 +27,7 @@ def test_every_field_is_there(op):
     assert op.doc.endswith(".")
     assert all(name.isidentifier() for name in (*op.args, *op.keywords))
     assert callable(op.shape) and callable(op.numpy)
-    assert isinstance(op.cuda, Elementwise | Piece | Kernel | Library | NoCode)
+    assert isinstance(op.cuda, Elementwise | Piece | Kernel | Library | NoCode | View)
     assert set(op.reads) <= {*op.args, "out"}
     assert all(0 <= i < len(op.args) for i in op.weights)
     if op.gradient is None:

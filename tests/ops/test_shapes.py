@@ -178,7 +178,7 @@ def test_conv_mismatches():
     mismatch("(784,N) is no image", (1,), "conv", (5, 5, 1, 20), (784, N))
     mismatch("(3,3) is no image", (0,), "conv", (3, 3), (28, 28, 1, N))
     mismatch("differ in their number of dimensions", (0, 1), "conv", (5, 5, 5, 1, 20), (28, 28, 1, N))
-    mismatch("padding=(1, 1, 1) has 3 entries, the image has 2 dimensions", (-1,),
+    mismatch("padding=(1,1,1) has 3 entries, the image has 2 dimensions", (-1,),
              "conv", (5, 5, 1, 20), (28, 28, 1, N), padding=(1, 1, 1))  # fmt: skip
     mismatch("the convolution gives size 24, its use needs 23", (0, 1, -1),
              "conv", (5, 5, 1, 20), (28, 28, 1, N), out=(23, 24, 20, N))  # fmt: skip
@@ -207,7 +207,7 @@ def test_pool_shapes():
     assert infer("pool_back", (14, 14, 2, N), (28, 28, 2, N), (14, 14, 2, N), out=(28, 28, 2, N))[1] == (28, 28, 2, N)
     mismatch("(784,N) is no image", (0,), "pool", (784, N))
     mismatch("pooling gives size 14, its use needs 13", (0, -1), "pool", (28, 28, 1, N), out=(13, 14, 1, N))
-    mismatch("window=(2, 2, 2) has 3 entries", (-1,), "pool", (28, 28, 1, N), window=(2, 2, 2))
+    mismatch("window=(2,2,2) has 3 entries", (-1,), "pool", (28, 28, 1, N), window=(2, 2, 2))
     mismatch("3 channels, its use needs 4", (0, -1), "pool", (8, 8, 3, N), out=(None, None, 4, None))
 
 

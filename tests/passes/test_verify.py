@@ -38,6 +38,8 @@ variant
   %return = soft(%tmp4) if !dropout
 """
 PASS = {"lowered": None, "variants": "conditions", "ssa": "state", "typed": "shapes", "training": "fuse"}
+STATE = '  %h@prev = state(var="h") : f32[8,N]\n'
+KEEP = '  keep(%h; var="h")\n'
 
 
 def at(stage: str) -> Program:
@@ -54,9 +56,8 @@ def test_a_correct_program_passes(stage: str) -> None:
 
 
 def test_every_pass_is_exercised_here() -> None:
-    assert {p.name for p in PIPELINE} - {"reassociate", "gradient", "simplify", "winners"} == set(PASS.values()) - {
-        None
-    }
+    between = {"reassociate", "gradient", "simplify", "winners", "merge", "timebatch"}
+    assert {p.name for p in PIPELINE} - between == set(PASS.values()) - {None}
 
 
 # (stage, rule, text, what it becomes): the first occurrence, or a pattern where the text begins with "*".
@@ -77,6 +78,7 @@ FAULTS = [
     ("lowered", "parts", "  %return = soft(%tmp4) if !dropout", "  result %x"),
     ("lowered", "parts", "  %return = soft(%tmp4) if !dropout", "  name %x = %x"),
     ("typed", "parts", "\n\nvariant {dropout}", "\nbackward zero\n\nvariant {dropout}"),
+    ("typed", "parts", "\n\nvariant {dropout}", "\nbefore\nloop\nafter\n\nvariant {dropout}"),
     ("typed", "parts", r"*\Z", '\nupdate\n  update(; param="a")\n'),
     ("ssa", "names", "  name %a = %a\n", "  name %a = %nowhere\n"),
     ("ssa", "names", "  name %a = %a\n", "  name %b = %a\n"),
@@ -129,6 +131,9 @@ FAULTS = [
     ("training", "kernels", "kernel {", "kernel {\n    %z = dot(%a, %x; ta=False, tb=False) : f32[8,N]"),
     ("training", "kernels", "kernel {", "kernel {\n    %z = relu(%x) : f32[5,N]"),
     ("training", "kernels", "kernel {", "kernel {\n    %z = relu(%x) : f32[5,N]\n  }\n  kernel {"),
+    ("training", "phases", f"loop\n{STATE}", f"{STATE}loop\n"),
+    ("training", "phases", f"{KEEP}after\n", f"after\n{KEEP}"),
+    ("training", "phases", "after\n", "after\n  %z = relu(%h) : f32[8,N]\n"),
     ("training", "losses", "backward quadloss", "backward none"),
     ("training", "losses", "backward zero", "backward none"),
     ("training", "update", '  update(; param="a")\n', ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import manual
@@ -63,8 +64,9 @@ end
     assert w[1:6] == ["par", "h/w", "(5,13)", "65", "520"] and float(w[7]) == pytest.approx(
         np.linalg.norm(net.get("h/w")), rel=1e-5
     )
-    assert dot[1:] == ["dot", "(h/w,", "x)", "h/tmp1", "(5,N)", "40", "B", "×", "N", dot[-1]]
-    assert float(dot[-1]) == pytest.approx(np.linalg.norm(net.get("h/w") @ X), rel=1e-5)
+    assert dot[1:] == ["dot", "(h/w,", "x)", "h/tmp1", "(5,N)", "40", "B", "×", "N"]  # overwritten by the sum
+    relu = np.maximum(net.get("h/w") @ X + net.get("h/b")[:, None], 0)
+    assert float(lines[9].split()[-1]) == pytest.approx(np.linalg.norm(relu), rel=1e-5)
     # x; product, sum and relu of h; product and sum of `unused`; the value
     columns = 13 + 3 * 5 + 2 * 2 + 2
     assert lines[-3:] == [
@@ -275,3 +277,44 @@ def test_a_states_gradient_that_an_inputs_gradient_reads() -> None:
     net.sforw(x2)
     np.testing.assert_allclose(net.sback(dy, getdx=True), dy * x2 + dy * (x1 + x2))
     np.testing.assert_allclose(net.sback(dy, getdx=True), 2 * dy * x1 + dy * x2)
+
+
+def test_a_value_that_the_optimiser_does_not_keep() -> None:
+    """`optimise=0` keeps every variable; the optimised program, here with one product of both matrices, says what it
+    does not keep, and how to read it.
+    """
+    source = """
+@knet function f(x)
+    e = wdot(x; out=30)
+    return wdot(e; out=2)
+end
+"""
+    nets = [knetc.compile(source, backend="numpy", dtype="f64", seed=1, optimise=level) for level in (0, 2)]
+    values = [net.forw(X) for net in nets]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-12)
+    np.testing.assert_allclose(nets[0].get("e"), nets[0].get("e/w") @ X, rtol=1e-12)
+    with pytest.raises(knetc.KnetStateError, match="not keep variable e; compile the model with optimise=0 for it"):
+        nets[1].get("e")
+
+
+@pytest.mark.parametrize("level", [3, -1, "2", True, None])
+def test_a_wrong_level(level: object) -> None:
+    with pytest.raises(knetc.KnetTypeError, match="optimise is 0, 1 or 2"):
+        knetc.compile("@knet function f(x)\n    return x\nend", optimise=level)
+
+
+def test_the_report_counts_what_the_plan_holds() -> None:
+    """One product, its gradients and the update, by hand: with nothing shared the sum of all buffers."""
+    net = knetc.compile("@knet function f(x)\n    return wdot(x; out=2)\nend", backend="numpy", optimise=0)
+    with pytest.raises(knetc.KnetStateError, match="report: the sizes of the model depend on its input"):
+        net.report()
+    net.forw(np.ones((3, 4)))
+    text = net.report()
+    assert text == knetc.report(net) == repr(text)
+    # By hand, in bytes: w, its gradient, the loss; x, its gradient; the value, gold, the value's gradient; mask.
+    whole, columns = 2 * 24 + 4, 2 * 1200 + 3 * 800 + 400
+    assert f"batch of 100: {(whole + columns) / 1000:.1f} kB for 9 buffers" in text
+    # The gradient of x is wanted when nothing but that of the value is needed any more.
+    assert f"lower bound, the largest set live at once, {(whole + columns - 1200) / 1000:.1f} kB" in text
+    assert re.search(r"param +wdot/w +f32\[2,3\] +24 B", text)
+    assert re.search(r"input +x +f32\[3,N\] +1.2 kB", text)

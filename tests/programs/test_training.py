@@ -272,7 +272,7 @@ def test_train_on_time_steps_is_the_manuals_loop(backend: str) -> None:
     rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
     data = knetc.seqbatch(TEXT, rows, 4)
     keywords: dict[str, Any] = {"embedding": 5, "hidden": 8, "pdrop": 0.2, "nchar": len(rows)}
-    nets = [knetc.compile(manual.CHARLM, "charlm", backend=backend, seed=1, **keywords) for _ in range(2)]
+    nets = [knetc.compile(manual.CHARLM, "charlm", backend=backend, dtype="f64", seed=1, **keywords) for _ in range(2)]
     losses = nets[0].train(data, "softloss", gclip=5.0, seqlength=7, progress=False, dropout=True)
 
     net, expected, stack, total = nets[1], [], [], 0.0
@@ -289,9 +289,9 @@ def test_train_on_time_steps_is_the_manuals_loop(backend: str) -> None:
                 net.sback(stack.pop(), knetc.softloss)
             net.update(gclip=5.0)
             net.reset(keepstate=True)
-    assert losses == expected and len(losses) == -(-steps // 7)
+    assert losses == pytest.approx(expected, rel=1e-12) and len(losses) == -(-steps // 7)
     for name in nets[0].params():
-        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+        np.testing.assert_allclose(nets[0].get(name), nets[1].get(name), rtol=0, atol=1e-12)
 
     tested = nets[0].test(data, "softloss")
     net.reset()
@@ -346,7 +346,7 @@ def test_inputs_of_a_sequence_may_be_filled_anew(backend: str) -> None:
     for _ in xs:
         net.sback(dy)
     for name, grad in expected.items():
-        np.testing.assert_array_equal(net.grad(name), grad)
+        np.testing.assert_allclose(net.grad(name), grad, rtol=0, atol=1e-14)
 
 
 def test_single_precision_agrees_with_double(backend: str) -> None:

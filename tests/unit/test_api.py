@@ -13,7 +13,7 @@ METHODS = [name for name in knetc.__all__ if inspect.isfunction(getattr(knetc.Mo
 
 
 def test_every_name_is_there() -> None:
-    assert len(METHODS) == 22
+    assert len(METHODS) == 23
     for name in knetc.__all__:
         assert getattr(knetc, name).__doc__, name
     assert set(knetc.__all__) <= set(dir(knetc))

@@ -360,6 +360,7 @@ HEADS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (set_(seed="1"), "seed is an integer"),
     (set_(seed=True), "seed is an integer"),
     (set_(draw_seed=1.5), "seed is an integer"),
+    (set_(optimise=3), "optimise is 0, 1 or 2"),
     (set_(calls=-1), "calls is an integer"),
     (set_(inputs=None), "the model has no arrays"),
     (set_(inputs=[]), "the model has 1 inputs, not 0"),

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from knetc import ops
 from knetc.ir import uses
-from knetc.ir.program import MASK, Instr, Program, Variant
+from knetc.ir.program import MASK, Instr, Phases, Program, Variant
 from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise
 from knetc.options import Options
@@ -41,9 +41,28 @@ def run(program: Program, options: Options) -> Program:
 
 
 def _variant(variant: Variant) -> Variant:
-    forward = _fused(variant.forward, [None] * len(variant.forward), uses.named(variant) | uses.read_back(variant))
-    backward = tuple(replace(b, body=_fused(b.body, uses.wanted(b.body), {uses.LOSS})) for b in variant.backward)
-    return replace(variant, forward=forward, backward=backward)
+    outside = uses.named(variant) | uses.read_back(variant)
+    return replace(
+        variant,
+        forward=_fused(variant.forward, [None] * len(variant.forward), outside),
+        phases=_phases(variant.phases, outside),
+        backward=tuple(
+            replace(b, body=_fused(b.body, uses.wanted(b.body), {uses.LOSS}), phases=_phases(b.phases, {uses.LOSS}))
+            for b in variant.backward
+        ),
+    )
+
+
+def _phases(phases: Phases | None, outside: AbstractSet[str]) -> Phases | None:
+    """The lists over a sequence fused, each by itself: what another list reads has memory."""
+    if phases is None:
+        return None
+    read = [{a for i in body for a in i.args} for body in phases.lists]
+    lists = [
+        _fused(body, [None] * len(body), set(outside).union(*(r for j, r in enumerate(read) if j != k)))
+        for k, body in enumerate(phases.lists)
+    ]
+    return Phases(*lists)
 
 
 def _fused(

@@ -11,9 +11,10 @@ from collections.abc import Set as AbstractSet
 
 from knetc import ops
 from knetc.errors import KnetInternalError
+from knetc.ir import uses
 from knetc.ir.program import Backward, Instr, Program, Variant
 from knetc.ir.types import Type
-from knetc.ir.uses import LOSS, live, read_back
+from knetc.ir.uses import LOSS
 from knetc.options import Options
 from knetc.record import replace
 
@@ -30,7 +31,7 @@ def run(program: Program, options: Options) -> Program:
 
 def _to_the_end(variant: Variant, inputs: Mapping[str, Type]) -> Variant:
     for _ in range(MOST_ROUNDS):
-        simpler = _dropped(_renamed(variant, inputs))
+        simpler = uses.without_unused(_renamed(variant, inputs))
         if simpler == variant:
             return variant
         variant = simpler
@@ -103,15 +104,3 @@ def _copies(variant: Variant, inputs: Mapping[str, Type]) -> set[str]:
     overwritten = set(inputs) | {i.out for i in variant.forward if i.op in ("par", "state")}
     named = {value for _, value in variant.names}
     return {i.out for i in variant.forward if i.out in named and not overwritten.isdisjoint(i.args)}
-
-
-# --- what nothing needs -----------------------------------------------------------------------------------------------
-
-
-def _dropped(variant: Variant) -> Variant:
-    """The variant without values that no effect, variable or backward program needs."""
-    backward = tuple(Backward(b.loss, live(b.body, {LOSS})) for b in variant.backward)
-    roots = {value for _, value in variant.names} | {variant.result or ""}
-    roots |= {i.out for i in variant.forward if i.op == "state"}  # by its reading a state variable is known
-    variant = replace(variant, backward=backward)
-    return replace(variant, forward=live(variant.forward, roots | read_back(variant)))

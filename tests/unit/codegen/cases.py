@@ -64,6 +64,9 @@ DOT = [
     Case("dot", ((5, N), (7, N)), {"tb": True}),
     Case("dot", ((7, 5), (9, 7)), {"ta": True, "tb": True}),
     Case("dot", ((12, 5), (12, N)), {"ta": True}, out=(5, N)),
+    Case("dot", ((3, 4), (4,)), out=(3, 1)),  # a vector is a column
+    Case("dot", ((5,), (N,)), out=(5, N)),  # or a row, where it is the batch
+    Case("dot", ((5, N), (N,)), {"tb": True}, out=(5, 1)),
 ]
 
 SOFT = [
@@ -105,6 +108,15 @@ RANDOM = [
     Case("rnd", attrs={"init": Array.of((2, 2), [1.0, -2.5, 0.1, 4.0]), "dims": None}, out=(2, 2)),
 ]
 
+BLOCKS = [
+    Case("stack", ((3, N), (5, N), (3, N))),
+    Case("stack", ((2, 4), (1, 4))),
+    Case("stack", ((2, 3, 2, N), (4, 3, 2, N))),
+    Case("rows", ((7, N),), {"first": 2, "count": 4}),
+    Case("rows", ((7, 4),), {"first": 0, "count": 1}),
+    Case("rows", ((5, 3, 2, N),), {"first": 3, "count": 2}),
+]
+
 
 def gradients() -> list[Case]:
     """The gradients of every convolution and pooling above."""
@@ -126,4 +138,4 @@ def gradients() -> list[Case]:
     return found
 
 
-ALL = [*ELEMENTWISE, *BROADCAST, *SUMS, *DOT, *SOFT, *CONV, *POOL, *RANDOM, *gradients()]
+ALL = [*ELEMENTWISE, *BROADCAST, *SUMS, *DOT, *SOFT, *CONV, *POOL, *RANDOM, *BLOCKS, *gradients()]

@@ -13,7 +13,7 @@ from knetc.runtime.cpu import CpuExecutable
 
 from .support import NONE, both, compiled
 
-CONTEXT = SimpleNamespace(dtype=np.dtype(np.float32))  # all that the losses read of an evaluation
+CONTEXT = SimpleNamespace(steps=1, out=None, dtype=np.dtype(np.float32))  # all that the losses read of an evaluation
 SOURCES = {
     "quadloss": "@knet function m(x)\n return 2 .* x\nend",
     "softloss": "@knet function m(x)\n return relu(x)\nend",  # softloss on what is no soft

@@ -78,6 +78,8 @@ def test_training_agrees_with_the_interpreter(name, dtype):
                 for param in program.params():
                     close(emitted.read("grad", param), meaning.read("grad", param), dtype, terms=100 * batch)
             for variable, _ in program.variant(setting).names:
+                if "/" in variable:  # of a definition that the model calls: not kept by the optimiser
+                    continue
                 close(emitted.read("value", variable), meaning.read("value", variable), dtype, terms=100)
         training = {p: TrainingOptions(lr=0.05, momentum=0.9) for p in program.params()}
         for e in (emitted, meaning):

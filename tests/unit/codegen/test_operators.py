@@ -31,6 +31,9 @@ def test_every_operator_has_a_case():
 class Context:
     """What a NumPy meaning asks for."""
 
+    steps = 1
+    out = None
+
     def __init__(self, case, index, dims, dtype, seed, call):
         self.attrs, self.dims, self.dtype = attributes(case), dims, np.dtype(dtype)
         self._key = (seed, index, call)
@@ -133,7 +136,7 @@ def test_losses_by_value(loss, back, dtype):
         for mask in (None, np.asfortranarray(r.integers(0, 3, batch) / 2, p.dtype)):
             got = executable.forward(NONE, [p], push=False)
             assert np.array_equal(got, p)
-            context = type("C", (), {"dtype": p.dtype, "dims": (), "attrs": {}})
+            context = type("C", (), {"dtype": p.dtype, "dims": (), "attrs": {}, "steps": 1, "out": None})
             close(
                 np.asarray(executable.loss("quadloss", gold, mask), p.dtype),
                 np.asarray(registry()[loss].numpy(context, p, gold, mask)),

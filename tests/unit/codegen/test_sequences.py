@@ -7,7 +7,8 @@ import pytest
 
 from knetc.codegen.emit import emit_cuda
 from knetc.errors import KnetStateError
-from knetc.ir.plan import make_plan
+from knetc.ir.footprint import step_bytes
+from knetc.ir.planner import make_plan
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.runtime.executable import TrainingOptions
@@ -183,7 +184,7 @@ def test_a_frame_holds_only_what_backward_passes_read():
     loss; no product, no sum."""
     source = "@knet function f(x)\n h = tanh(par(dims=(4,0)) * x)\n return wb(h; out=2)\nend"
     program, options = compiled(source, inputs=(ONE,))
-    assert make_plan(program).step_bytes(10) == 4 * 10 * (3 + 4 + 2)
+    assert step_bytes(make_plan(program, options), 10) == 4 * 10 * (3 + 4 + 2)
     text = emit_cuda(program, options)
     frame = text.split("const knet_buffer frame_0[] = {")[1].split("};")[0]
     assert [line.split("::")[1].split(",")[0] for line in frame.split("\n") if "::" in line] == ["x", "h", "return_"]

@@ -14,8 +14,11 @@ from knetc.codegen.names import Names, condition_labels, interface_prefix, spell
 from knetc.codegen.report import report, show_plan
 from knetc.codegen.spec import number, spell_type
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import flat, make_plan
+from knetc.ir.footprint import bound_bytes, unshared_bytes
+from knetc.ir.plan import flat
+from knetc.ir.planner import make_plan
 from knetc.ir.types import N
+from knetc.options import Options
 from knetc.values import Symbol
 
 from .support import NONE, ROOT, both, close, compiled
@@ -95,7 +98,7 @@ def test_comments_cannot_leave_their_line():
 
 def test_plan_of_a_model_by_hand():
     program, _ = compiled("@knet function f(x)\n return wb(x; out=3)\nend", losses=("quadloss",), inputs=((4, N),))
-    plan = make_plan(program)
+    plan = make_plan(program, Options())
     (variant,) = plan.variants
     (backward,) = variant.backward
     assert [s.instr.op for s in flat(variant.forward)] == ["dot", "add"]
@@ -103,16 +106,16 @@ def test_plan_of_a_model_by_hand():
     assert {s.out.name for s in backward.steps if s.out.kind == "grad"} == {"d:wb/w", "d:wb/b"} or len(plan.params) == 2
     assert [s.wanted for s in backward.steps if s.out.name == "d:x"] == [frozenset({0})]
     # x 4, w*x 3, value 3, gold 3, mask 1, its gradient 3, d:x 4 elements a column; w, b and gradients 30; the loss 1.
-    assert plan.total_bytes(10) == 4 * (10 * (4 + 3 + 3 + 3 + 1 + 3 + 4) + 30 + 1)
-    assert plan.bound_bytes(10) < plan.total_bytes(10)
+    assert unshared_bytes(plan, 10) == 4 * (10 * (4 + 3 + 3 + 3 + 1 + 3 + 4) + 30 + 1)
+    assert bound_bytes(plan, 10) < unshared_bytes(plan, 10)
 
 
 def test_memory_bound_falls_short_of_no_step():
     program, _ = compiled(ROOT / "examples" / "lenet.knet", losses=("softloss",), inputs=((28, 28, 1, N),))
-    plan = make_plan(program)
+    plan = make_plan(program, Options())
     (variant,) = plan.variants
     for step in flat((*variant.forward, *variant.backward[0].steps)):
-        assert sum(b.bytes(64) for b in {step.out, *step.args}) <= plan.bound_bytes(64)
+        assert sum(b.bytes(64) for b in {step.out, *step.args}) <= bound_bytes(plan, 64)
 
 
 def test_source_text_stays_in_comments():
@@ -181,7 +184,7 @@ def test_ten_thousand_steps():
 def test_arrays_too_large_for_32_bits_are_a_limitation():
     program, _ = compiled("@knet function f(x)\n return wdot(x; out=100000)\nend", losses=(), inputs=((100000, N),))
     with pytest.raises(KnetLimitation, match="10000000000 elements"):
-        make_plan(program)
+        make_plan(program, Options())
 
 
 def test_a_model_without_parameters_or_losses_builds(tmp_path):

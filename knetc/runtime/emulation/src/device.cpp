@@ -17,6 +17,7 @@ const Description descriptions[] = {
     DESCRIBE(cudaErrorInitializationError, "initialization error"),
     DESCRIBE(cudaErrorCudartUnloading, "the runtime is shutting down"),
     DESCRIBE(cudaErrorInvalidConfiguration, "invalid launch configuration"),
+    DESCRIBE(cudaErrorInvalidPitchValue, "rows of a copy that overlap"),
     DESCRIBE(cudaErrorInvalidMemcpyDirection, "invalid direction of a copy"),
     DESCRIBE(cudaErrorInsufficientDriver, "the driver is too old for this runtime"),
     DESCRIBE(cudaErrorInvalidDeviceFunction, "not a kernel of this device"),

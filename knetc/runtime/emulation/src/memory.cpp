@@ -218,5 +218,27 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, size_t size, cudaStream_t 
   submit(stream, [=] { set(pointer, value, size); });
   return cudaSuccess;
 }
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  Call call;
+  if (call.fails()) return fail(cudaErrorUnknown);
+  if (!valid(kind)) return fail(cudaErrorInvalidMemcpyDirection);
+  if (width > to_pitch || width > from_pitch) return fail(cudaErrorInvalidPitchValue);
+  submit(stream, [=] {
+    for (size_t row = 0; row < height; row++)
+      copy((char*)to + row * to_pitch, (const char*)from + row * from_pitch, width, kind);
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaMemset2DAsync(void* pointer, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t stream) {
+  Call call;
+  if (call.fails()) return fail(cudaErrorUnknown);
+  if (width > pitch) return fail(cudaErrorInvalidPitchValue);
+  submit(stream, [=] {
+    for (size_t row = 0; row < height; row++) set((char*)pointer + row * pitch, value, width);
+  });
+  return cudaSuccess;
+}
 cudaError_t cudaMemset(void* pointer, int value, size_t size) { return cudaMemsetAsync(pointer, value, size, nullptr); }
 }

@@ -1,0 +1,150 @@
+"""When each buffer of a plan is needed: from the unit that computes it to the last that reads it.
+
+Before: the plan. After: `ir.placing`, which lets buffers share memory that are not needed at the same time. The order
+of a list is the order of time. A forward call leaves what its backward pass reads; that goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from knetc.ir.plan import Buffer, Kernel, Plan, Step, Unit, VariantPlan, flat
+from knetc.ops import registry
+from knetc.ops.base import Elementwise
+
+SHARING = ("input", "value", "gold", "mask")  # the kinds of buffers that stand in the arena
+_FOREVER = 1 << 60
+
+
+@dataclass
+class Timeline:
+    """A forward list alone, or with one of its backward lists after it.
+
+    `spans`: the first and the last unit, both included, at which the memory of a slot is needed. `slots`: which slot
+    each buffer has; a result that takes the place of an argument has the argument's. `turn`: where the backward list
+    begins.
+    """
+
+    turn: int
+    spans: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
+    slots: dict[Buffer, Buffer] = field(default_factory=dict)
+    pairs: set[tuple[Buffer, Buffer]] = field(default_factory=set)
+
+
+def timelines(plan: Plan, variant: VariantPlan) -> list[Timeline]:
+    """The forward list's timeline, then one with each backward list.
+
+    Without state a forward call can be repeated from its inputs, so its values need not outlast the backward pass; the
+    inputs and what can be read by name do.
+    """
+    always = {b.root for _, b in variant.names} | set(plan.inputs)
+    kept = always | set(variant.frame) | ({variant.result.root} if variant.result is not None else set())
+    forward, turn = variant.forward, len(variant.forward)
+    found = [_timeline(plan, forward, (), kept, turn)]
+    for b in variant.backward:
+        wanted = {r.root for _, r in b.inputs if r.root.kind in SHARING}
+        stays = always | wanted | (kept if plan.states else set())
+        found.append(_timeline(plan, forward, b.steps, stays, turn, wanted))
+    _share_slots(found)
+    return found
+
+
+def _timeline(
+    plan: Plan,
+    forward: Sequence[Unit],
+    backward: Sequence[Unit],
+    stays: Container[Buffer],
+    turn: int,
+    wanted: AbstractSet[Buffer] = frozenset(),
+) -> Timeline:
+    timeline = Timeline(turn)
+    # An input's gradient may be @gold itself, which no unit reads then.
+    spans = {b: (turn, turn) for b in wanted if b.kind == "gold"} | {b: (0, 0) for b in plan.inputs}
+    units = (*forward, *backward)
+    for k, unit in enumerate(units):
+        for step in flat([unit]):
+            for b in dict.fromkeys(x.root for x in (*step.args, step.out)):
+                if b.kind in SHARING:
+                    # Gold and mask are filled before the backward list runs.
+                    first, _ = spans.get(b, (turn if b.kind in ("gold", "mask") else k, 0))
+                    spans[b] = (first, k)
+    timeline.spans = {b: (first, _FOREVER if b in stays else last) for b, (first, last) in spans.items()}
+    for k, unit in enumerate(units):
+        dying = {b for b in _read(unit) if timeline.spans.get(b, (0, _FOREVER))[1] == k and b.kind != "input"}
+        timeline.pairs.update((out, a) for out, a in in_place(unit, dying) if timeline.spans[out][0] == k)
+    timeline.slots = {b: b for b in timeline.spans}
+    return timeline
+
+
+def _read(unit: Unit) -> list[Buffer]:
+    return [a.root for s in flat([unit]) for a in s.args]
+
+
+def in_place(unit: Unit, dying: Container[Buffer]) -> list[tuple[Buffer, Buffer]]:
+    """Results of a unit, each with an argument whose place it may take; `dying` are read here for the last time."""
+    return one_each([(out, a) for out, a in may_share(unit) if a in dying])
+
+
+def one_each(pairs: Sequence[tuple[Buffer, Buffer]]) -> list[tuple[Buffer, Buffer]]:
+    """Of pairs as many as can be without one buffer in two, the first ones first."""
+    found: dict[Buffer, Buffer] = {}
+    for out, a in pairs:
+        if out not in found and a not in found.values():
+            found[out] = a
+    return list(found.items())
+
+
+def may_share(unit: Unit) -> list[tuple[Buffer, Buffer]]:
+    """The results of a unit that may stand where an argument stands that nothing reads any more.
+
+    They must be elementwise and of one shape; the unit must read the argument at the element's own place alone, and at
+    no step after the result's.
+    """
+    steps: tuple[Step, ...] = unit.steps if isinstance(unit, Kernel) else (unit,)
+    if not all(isinstance(registry()[s.instr.op].cuda, Elementwise) or registry()[s.instr.op].reach for s in steps):
+        return []
+    far = {a for s in steps if registry()[s.instr.op].reach for a in s.args}
+    read = {a: k for k, s in enumerate(steps) for a in s.args if a.base is None and a not in far}
+    outs = [(k, s.out) for k, s in enumerate(steps) if s.out.kind in SHARING and s.out.base is None]
+    return [(out, a) for k, out in outs for a, last in read.items() if a.type == out.type and last <= k]
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+def _share_slots(times: Sequence[Timeline]) -> None:
+    """Gives results the slots of the arguments whose places they take, where that is right in every timeline."""
+    members: dict[Buffer, list[Buffer]] = {}
+    slot: dict[Buffer, Buffer] = {}
+    for t in times:
+        for b in t.spans:
+            slot.setdefault(b, b)
+            members.setdefault(b, [b])
+    for out, a in dict.fromkeys(pair for t in times for pair in sorted(t.pairs, key=lambda p: t.spans[p[0]])):
+        one, other = slot[a], slot[out]
+        if one is not other and all(_follow(t, members[one], members[other]) for t in times):
+            members[one] += members[other]
+            slot.update(dict.fromkeys(members.pop(other), one))
+    for t in times:
+        spans: dict[Buffer, tuple[int, int]] = {}
+        for b, (first, last) in t.spans.items():
+            start, end = spans.get(slot[b], (first, last))
+            spans[slot[b]] = (min(start, first), max(end, last))
+        t.slots = {b: slot[b] for b in t.spans}
+        t.spans = spans
+
+
+def _follow(t: Timeline, ones: Sequence[Buffer], others: Sequence[Buffer]) -> bool:
+    """Whether the buffers of two slots are never needed together in a timeline, but where one takes another's place."""
+    for a in ones:
+        for b in others:
+            if a not in t.spans or b not in t.spans:
+                continue
+            (start, end), (first, last) = t.spans[a], t.spans[b]
+            apart = end < first or last < start
+            handed = (end == first and (b, a) in t.pairs) or (last == start and (a, b) in t.pairs)
+            if not apart and not handed:
+                return False
+    return True
