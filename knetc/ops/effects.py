@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from knetc.ops.base import EvalContext, Kernel, Keyword, NoCode, OpDef, View, register
 from knetc.ops.shapes import no_inference
-from knetc.ops.update import apply_update
+from knetc.ops.update import apply_update, make_slots
 from knetc.runtime.executable import TrainingOptions
 from knetc.values import Value
 
@@ -26,6 +26,7 @@ def _store(ctx: EvalContext, v: Tensor) -> Tensor:
 
 def _update(ctx: EvalContext, options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, scale: float) -> Tensor:
     """Changes w in place and returns it."""
+    make_slots(options, slots, w)
     apply_update(options, w, dw, slots, scale)
     return w
 

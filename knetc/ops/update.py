@@ -42,12 +42,12 @@ def gradient_scale(norm: float, gclip: float, gscale: float) -> float:
 def apply_update(
     options: TrainingOptions, w: Tensor, dw: Tensor, slots: Slots, scale: float, scratch: Tensor | None = None
 ) -> None:
-    """Changes w in place by its gradient dw, which stays as it is; `slots` is read, filled and changed in place.
+    """Changes w in place by its gradient dw, which stays as it is; `slots`, as `make_slots` makes them for these
+    options, are changed in place.
 
     `scale` comes from `gradient_scale`. All arithmetic is in w's element type. `scratch`, of w's shape and type, is
     overwritten where it is given; it saves making an array for the last product.
     """
-    make_slots(options, slots, w)
     real = w.dtype.type
     step = np.multiply(dw, real(scale)) if scale != 1 else dw
     if options.l1reg:

@@ -94,10 +94,12 @@ class Code:
             for meaning, context, args, out, dead, place in self.steps:
                 if place:
                     context.out = env[place]
-                env[out] = meaning(context, *map(get, args))
+                    env[out] = meaning(context, *map(get, args))
+                    context.out = None
+                else:
+                    env[out] = meaning(context, *map(get, args))
                 for name in dead:
                     del env[name]
-                context.out = None
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from knetc.ops import registry
-from knetc.ops.update import SLOTS, apply_update, gradient_scale
+from knetc.ops.effects import UPDATE
+from knetc.ops.update import SLOTS, gradient_scale
 from knetc.runtime.executable import TrainingOptions
 
 from .support import Context, attributes
@@ -14,11 +15,16 @@ from .support import Context, attributes
 W, STEPS = [1.0, -2.0, 0.0], [[0.5, -1.0, 2.0], [1.0, 0.25, -4.0], [0.0, 3.0, 1.0]]
 
 
+def update(options, w, dw, slots, scale):
+    """What the operator does to w and to the running averages."""
+    UPDATE.numpy(Context({}, w.shape, w.dtype), options, w, dw, slots, scale)
+
+
 def run(scale=1.0, dtype=np.float64, **options):
     w, slots = np.array(W, dtype), {}
     for dw in STEPS:
         gradient = np.array(dw, dtype)
-        apply_update(TrainingOptions(**options), w, gradient, slots, scale)
+        update(TrainingOptions(**options), w, gradient, slots, scale)
         np.testing.assert_array_equal(gradient, np.array(dw, dtype))
     assert w.dtype == dtype
     assert all(s.dtype == dtype and s.shape == w.shape for name, s in slots.items() if name != "adam_t")
@@ -101,7 +107,7 @@ def test_option_by_hand(options, rule):
 
 def test_the_first_adam_step_is_lr_whatever_the_gradient():
     w = np.array([1.0, 1.0])
-    apply_update(TrainingOptions(lr=0.01, adam=True), w, np.array([1e-3, -50.0]), {}, 1.0)
+    update(TrainingOptions(lr=0.01, adam=True), w, np.array([1e-3, -50.0]), {}, 1.0)
     np.testing.assert_allclose(w, [0.99, 1.01], rtol=1e-6)
 
 
@@ -139,5 +145,5 @@ def test_the_operator_runs_the_rule():
 def test_fortran_order_stays():
     w = np.asfortranarray(np.ones((3, 4)))
     slots = {}
-    apply_update(TrainingOptions(adagrad=True, momentum=0.5), w, np.asfortranarray(np.ones((3, 4))), slots, 1.0)
+    update(TrainingOptions(adagrad=True, momentum=0.5), w, np.asfortranarray(np.ones((3, 4))), slots, 1.0)
     assert w.flags.f_contiguous and all(s.flags.f_contiguous for s in slots.values())
