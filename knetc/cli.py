@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from knetc.values import Value
 
 VERSION = "0.1.0"
-ENDINGS = {"cu": ".cu", "header": ".h", "ast": ".ast", "ir": ".ir", "ir-opt": ".opt.ir", "plan": ".plan"}
+ENDINGS = {
+    "cu": ".cu",
+    "cpp": ".cpp",
+    "header": ".h",
+    "cpp-header": ".h",
+    "ast": ".ast",
+    "ir": ".ir",
+    "ir-opt": ".opt.ir",
+    "plan": ".plan",
+}
 ENDINGS |= {"dot": ".dot", "svg": ".svg"}
 DIRECTIVE = "# knetc:"
 
@@ -119,8 +128,10 @@ def _run(argv: list[str]) -> int:
 def _text(kind: str, program: Program, options: Options) -> str:
     if kind == "cu":
         return driver.emit(program, options)
-    if kind == "header":
-        return driver.emit_header(program, options)
+    if kind == "cpp":
+        return driver.emit_cpp(program, options)
+    if kind in ("header", "cpp-header"):
+        return driver.emit_header(program, options, kind == "cpp-header")
     if kind == "plan":
         from knetc.codegen.report import show_plan
 
@@ -140,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     p = _Parser(
         prog="knetc",
-        description="Compiles a Knet model to one readable CUDA C++ file.",
+        description="Compiles a Knet model to one readable file of CUDA C++, or of C++ (--emit cpp).",
         epilog="'knetc doctor' says what of the machine knetc found, and how to get what is missing. "
         "A line '# knetc: OPTIONS' in the source gives default options, such as '# knetc: --input 28,28,1,N'.",
         allow_abbrev=False,
@@ -162,7 +173,7 @@ def _parser() -> _Parser:
     p.add_argument("--print-after", metavar="PASS", help="print the IR after a pass, or after all")
     p.add_argument("--time-passes", action="store_true", help="time per pass")
     p.add_argument("--report", action="store_true", help="a table of kernels, buffers and peak memory")
-    p.add_argument("--build", action="store_true", help="also build the shared library with nvcc")
+    p.add_argument("--build", action="store_true", help="also build the shared library, with nvcc or the C++ compiler")
     p.add_argument("-v", "--verbose", action="store_true", help="show the commands that are run, and the cache")
     p.add_argument("-q", "--quiet", action="store_true", help="no warnings")
     p.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="colours in messages")
@@ -371,12 +382,18 @@ class Observer:
 
 
 def _build(args: argparse.Namespace, source: Source) -> None:
-    from knetc.runtime.build import build_with_nvcc
-
     path = args.output or _default_output(args)
-    if args.emit != "cu" or path == "-" or not os.path.isfile(path):
-        raise UsageError("--build wants --emit cu and an output file")
-    build_with_nvcc(path, os.path.splitext(path)[0] + ".so", args.arch)
+    if args.emit not in ("cu", "cpp") or path == "-" or not os.path.isfile(path):
+        raise UsageError("--build wants --emit cu or cpp and an output file")
+    library = os.path.splitext(path)[0] + ".so"
+    if args.emit == "cpp":
+        from knetc.runtime.cpu import build_file
+
+        build_file(path, library)
+    else:
+        from knetc.runtime.build import build_with_nvcc
+
+        build_with_nvcc(path, library, args.arch)
 
 
 if __name__ == "__main__":

@@ -206,15 +206,18 @@ def _pycuda() -> Iterator[Finding]:
 
 
 def _back_ends() -> Iterator[Finding]:
+    from knetc.runtime import cpu
     from knetc.runtime.cuda import available
     from knetc.runtime.emulation import find_compiler
 
     yield Finding("back end numpy", True, "the reference interpreter")
+    missing = cpu.available()
+    yield Finding("back end cpu", missing is None, missing or "emitted C++, built by the C++ compiler")
     try:
         find_compiler()
-        yield Finding("back end cpu", True, "emitted code, built by the C++ compiler")
+        yield Finding("back end emulated", True, "emitted CUDA on the processor, for tests")
     except KnetEnvironmentError as error:
-        yield Finding("back end cpu", False, error.diagnostics[0].message)
+        yield Finding("back end emulated", False, error.diagnostics[0].message)
     missing = available()
     yield Finding("back end cuda", missing is None, missing or "emitted code on the device, through pycuda")
 

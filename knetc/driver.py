@@ -43,9 +43,19 @@ def emit(program: Program, options: Options) -> str:
     return emit_cuda(program, options)
 
 
-def emit_header(program: Program, options: Options) -> str:
-    """The C header that belongs to `emit`'s source."""
-    from knetc.codegen.emit import emit_header as header
+def emit_cpp(program: Program, options: Options) -> str:
+    """The C++ source of a `training` program, for the processor."""
+    from knetc.codegen.cpu.emit import emit_cpp as emit_source
+
+    return emit_source(program, options)
+
+
+def emit_header(program: Program, options: Options, cpp: bool = False) -> str:
+    """The C header that belongs to `emit`'s source, or to that of `emit_cpp`."""
+    if cpp:
+        from knetc.codegen.cpu.emit import emit_header as header
+    else:
+        from knetc.codegen.emit import emit_header as header
 
     return header(program, options)
 

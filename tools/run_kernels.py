@@ -1,8 +1,8 @@
 """Runs every kernel that knetc emits at least once on the GPU: every operator's, and those of every example.
 
-    python tools/run_kernels.py [--backend cpu]
+    python tools/run_kernels.py [--backend emulated]
 
-For compute-sanitizer (tools/gpu_check.sh): sizes are small, values are not looked at. With `--backend cpu` on the
+For compute-sanitizer (tools/gpu_check.sh): sizes are small, values are not looked at. With `--backend emulated` on the
 emulation, to see that the script itself is right.
 """
 
@@ -80,7 +80,7 @@ def example(backend: str, path: Path) -> None:
 def main() -> None:
     """Runs all; says what, so that a finding has a place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--backend", choices=["cuda", "emulated"], default="cuda")
     backend = parser.parse_args().backend
     print("operators", flush=True)
     operators(backend)

@@ -16,7 +16,7 @@ MAX_THREADS = 256
 
 def chain(module: Module, kernel: Kernel) -> list[Statement]:
     """The launch of a chain: a thread for each element of its last result, or a block for each column."""
-    key = _structure(kernel)
+    key = structure(kernel)
     text = module.chains.get(key)
     if text is None:
         text = module.chains[key] = write_chain(module, kernel)
@@ -37,7 +37,7 @@ def chain(module: Module, kernel: Kernel) -> list[Statement]:
     return [statement("launch_each", kernel=name, elements=elements, arguments=given, value=describe(last))]
 
 
-def _structure(kernel: Kernel) -> tuple[object, ...]:
+def structure(kernel: Kernel) -> tuple[object, ...]:
     """What decides whether two such kernels are one: everything but names."""
     number: dict[Buffer, int] = {}
     rows: list[object] = []

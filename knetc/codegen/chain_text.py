@@ -43,7 +43,6 @@ _RESERVED = (
     "rows",
     "r",
 )
-_TAKEN = (*_RESERVED, "x", "y", "z")
 _MOST_OPS = 3
 
 
@@ -60,7 +59,7 @@ class ChainText(Record):
 
 def write_chain(module: Module, kernel: Kernel) -> ChainText:
     """The kernel of a chain of steps, with the names of the chain that it is first met for."""
-    return _Writer(module, kernel).text()
+    return Writer(module, kernel).text()
 
 
 def call_text(instr: Instr) -> str:
@@ -72,7 +71,12 @@ def call_text(instr: Instr) -> str:
     return f"{instr.op}({', '.join(op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
 
 
-class _Writer:
+class Writer:
+    """Writes the text of one chain. `reserved`: names that the lines use themselves; `pieces`: where templates are."""
+
+    reserved: tuple[str, ...] = _RESERVED
+    pieces = "pieces/{}.cu.j2"
+
     def __init__(self, module: Module, kernel: Kernel) -> None:
         self.module = module
         self.kernel = kernel
@@ -154,7 +158,7 @@ class _Writer:
 
     def _names(self) -> dict[Buffer, str]:
         """A name for each array: the operator's own where there is one step, else from Knet's names."""
-        names = Names(_RESERVED if self.single else _TAKEN)
+        names = Names(self.reserved if self.single else (*self.reserved, "x", "y", "z"))
         found: dict[Buffer, str] = {}
         if self.single:
             (step,) = self.kernel.steps
@@ -221,9 +225,13 @@ class _Writer:
             self.places[step.out] = name
             return [f"const {self.real} {name} = {text};"]
         if not any(step.out in s.args for s in self.steps):
-            return [f"{self._read(step.out, self.dims, 'i')} = {text};"]
+            return [self._put(step.out, text)]
         self.places[step.out] = f"{name}_i"
-        return [f"const {self.real} {name}_i = {text};", f"{self._read(step.out, self.dims, 'i')} = {name}_i;"]
+        return [f"const {self.real} {name}_i = {text};", self._put(step.out, f"{name}_i")]
+
+    def _put(self, b: Buffer, value: str) -> str:
+        """Writes element i of a value to memory."""
+        return f"{self._read(b, self.dims, 'i')} = {value};"
 
     def _at(self, b: Buffer, dims: Dims, index: str) -> str:
         """A value before a window, or an array, at element `index` of `dims`."""
@@ -249,7 +257,8 @@ class _Writer:
         cuda = registry()[step.instr.op].cuda
         assert isinstance(cuda, Piece)
         self.module.features.update(("math", "reduce") if cuda.reach == "column" else ("math",))
-        return self.module.render(f"pieces/{cuda.piece}{variant}.cu.j2", {**fields, "real": self.real}).split("\n")
+        name = self.pieces.format(cuda.piece + variant)
+        return self.module.render(name, {**fields, "real": self.real}).split("\n")
 
     # --- windows ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +275,7 @@ class _Writer:
         fields: dict[str, object] = dict(p.fields())
         if step.instr.op == "unpool":
             dy, winner = step.args
-            fields |= {"value": self._at(dy, dy.type.dims, "o"), "winner": f"{self.names[winner]}[o]"}
+            fields |= {"value": self._at(dy, dy.type.dims, "o"), "winner": self._read(winner, winner.type.dims, "o")}
             return self._piece(step, fields) + self._store(step)
         (x,) = step.args
         both = [s for s in self.steps if registry()[s.instr.op].reach and s.args == step.args]
@@ -280,7 +289,7 @@ class _Writer:
         cuda = registry()[step.instr.op].cuda
         assert isinstance(cuda, Piece)
         self.places[step.out] = cuda.value
-        return [] if step.out.kind == "register" else [f"{self._read(step.out, self.dims, 'i')} = {cuda.value};"]
+        return [] if step.out.kind == "register" else [self._put(step.out, cuda.value)]
 
 
 def _short(b: Buffer, otherwise: str) -> str:

@@ -69,13 +69,13 @@ def step_lines(units: Sequence[Unit]) -> Iterator[tuple[list[str], frozenset[int
     Yields the comment (a line each; none where the lines go on), the condition and the units.
     """
     shown: list[str] = []
-    for (lines, wanted), group in groupby(units, key=lambda u: (_unit_places(u), u.wanted)):
+    for (lines, wanted), group in groupby(units, key=lambda u: (unit_places(u), u.wanted)):
         comment = [line for line in lines if line not in shown]
         yield [f"// {line}" for line in comment], wanted, list(group)
         shown = lines or shown
 
 
-def _unit_places(unit: Unit) -> list[str]:
+def unit_places(unit: Unit) -> list[str]:
     """The Knet lines that a unit runs for."""
     spans = [outermost(s.instr.span) for s in flat([unit])]
     return list(dict.fromkeys(place_text(span) for span in spans if span is not None))
@@ -84,10 +84,10 @@ def _unit_places(unit: Unit) -> list[str]:
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-def header_lines(module: Module) -> list[str]:
+def header_lines(module: Module, language: str = "CUDA") -> list[str]:
     """The comment at the head of the file: what it is, its source, its keywords, its memory."""
     program = module.plan.program
-    lines = [f"Knet model {program.name}, compiled by knetc to CUDA ({module.dtype}, {module.options.math})."]
+    lines = [f"Knet model {program.name}, compiled by knetc to {language} ({module.dtype}, {module.options.math})."]
     if program.source is not None:
         lines += ["", f"Source, {os.path.basename(program.source.name)}:", ""]
         lines += [f"  {line.rstrip()}".rstrip() for line in program.source.text.rstrip("\n").split("\n")]

@@ -46,17 +46,17 @@ from knetc.options import Options
 
 def emit_cuda(program: Program, options: Options) -> str:
     """The CUDA source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
-    module = Module(make_plan(program, options), options, _render)
-    return _render("module.cu.j2", {**_module_context(module), "include": _include}) + "\n"
+    module = Module(make_plan(program, options), options, render)
+    return render("module.cu.j2", {**_module_context(module), "include": include}) + "\n"
 
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cuda`'s source."""
-    module = Module(make_plan(program, options), options, _render)
+    module = Module(make_plan(program, options), options, render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
-    context = {**_interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
-    return _render("header.h.j2", context) + "\n"
+    context = {**interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
+    return render("header.h.j2", context) + "\n"
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
@@ -108,14 +108,16 @@ def _environment() -> Environment:
     )
 
 
-def _render(name: str, fields: Mapping[str, object]) -> str:
+def render(name: str, fields: Mapping[str, object]) -> str:
+    """A template of `templates/` with its fields filled in."""
     return _environment().get_template(name).render(fields)
 
 
 @cache
-def _include(name: str) -> str:
-    """The text of a plain helper of `templates/include`."""
-    with open(os.path.join(template_folder(), "include", name), encoding="utf-8") as f:
+def include(name: str) -> str:
+    """The text of a plain helper of `templates/include`, or of another folder of `templates`."""
+    path = name if "/" in name else os.path.join("include", name)
+    with open(os.path.join(template_folder(), path), encoding="utf-8") as f:
         return f.read().rstrip("\n")
 
 
@@ -132,18 +134,18 @@ def _module_context(module: Module) -> dict[str, Any]:
     features = module.features
     framed = plan.framed
     return {
-        **_interface_context(module),
+        **interface_context(module),
         **training,
         "partials": max(KNET_BLOCKS, training.get("square_blocks", 0) * len(plan.params)),
         "set_clock": clock,
         "header": header_lines(module),
         "kernels": kernels,
-        "device_includes": _chosen(features, _DEVICE_INCLUDES),
-        "host_includes": ["knet_host.h", *_chosen(features, _HOST_INCLUDES)],
-        "libraries": _chosen(features, {"cublas": "cublas_v2.h", "cudnn": "cudnn.h"}),
+        "device_includes": chosen(features, _DEVICE_INCLUDES),
+        "host_includes": ["knet_host.h", *chosen(features, _HOST_INCLUDES)],
+        "libraries": chosen(features, {"cublas": "cublas_v2.h", "cudnn": "cudnn.h"}),
         "convs": [_shape(c.fields, c.comment) for c in module.convs.values()],
         "pools": [_shape(p.fields, p.comment) for p in module.pools.values()],
-        "tables": [_table(module, name, a.elements()) for a, name in module.tables.items()],
+        "tables": [literal_table(module, name, a.elements()) for a, name in module.tables.items()],
         "features": features,
         "members": member_groups(module),
         # The arena, frames and batched state have memory of their own.
@@ -213,7 +215,8 @@ _HOST_INCLUDES = {
 }
 
 
-def _chosen(features: set[str], pieces: dict[str, str]) -> list[str]:
+def chosen(features: set[str], pieces: dict[str, str]) -> list[str]:
+    """The pieces that the features need, in order."""
     return [text for feature, text in pieces.items() if feature in features]
 
 
@@ -223,7 +226,8 @@ def _entry(member: str, name: str, signature: str) -> str:
     return " \\\n    ".join(lines)
 
 
-def _interface_context(module: Module) -> dict[str, Any]:
+def interface_context(module: Module) -> dict[str, Any]:
+    """What the templates of the interface paste."""
     plan = module.plan
     result = {v.result.type for v in plan.variants if v.result is not None}
     return {
@@ -257,7 +261,8 @@ def _shape(fields: tuple[tuple[str, Any], ...], comment: str) -> dict[str, str]:
     return {"text": "{" + ", ".join(parts) + "}", "comment": comment}
 
 
-def _table(module: Module, name: str, elements: list[float]) -> dict[str, Any]:
+def literal_table(module: Module, name: str, elements: list[float]) -> dict[str, Any]:
+    """A table of an array that the source gives."""
     texts = [number(e, module.dtype) + "," for e in elements]
     return {"name": name, "size": len(elements), "lines": list(wrapped(texts, WIDTH - 4))}
 
@@ -267,7 +272,7 @@ def _table(module: Module, name: str, elements: list[float]) -> dict[str, Any]:
 
 def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
-    body = _render(f"kernels/{spec.template}.cu.j2", dict(spec.fields))
+    body = render(f"kernels/{spec.template}.cu.j2", dict(spec.fields))
     # A chain may write where it reads: the planner lets a result take the memory of a value that ends there.
     alone = spec.template not in ("elementwise", "column")
     signature = [p.replace("* ", "* __restrict__ ") if alone else p for p in spec.signature]

@@ -33,21 +33,21 @@ def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
     if not isinstance(init, Filler):
         raise KnetInternalError(f"{instr.out} is filled by {init!r}", instr.span)
     value = f"{instr.out} {buffer.type}, {init!r}"
-    filler = _resolved(init, instr, buffer)
+    filler = resolved(init, instr, buffer)
     drawn: tuple[str, ...] = ()
     if isinstance(filler, _RANDOM):
-        drawn = (CLOCK, f"{_stream(instr)}u")
+        drawn = (CLOCK, f"{stream(instr)}u")
         module.features.update(("random", "normal" if isinstance(filler, Gaussian) else "uniform"))
     return statement(
         "launch_each",
         kernel=module.kernel(_kernel(module, filler), (instr,)),
         elements=count(buffer.type.dims),
-        arguments=", ".join((module.ref(buffer), *drawn, *_numbers(filler, buffer))),
+        arguments=", ".join((module.ref(buffer), *drawn, *_arguments(filler, buffer))),
         value=value,
     )
 
 
-def _resolved(init: Filler, instr: Instr, buffer: Buffer) -> Filler:
+def resolved(init: Filler, instr: Instr, buffer: Buffer) -> Filler:
     """The distribution with its numbers for the buffer's shape: Xavier and the Glorots become Uniform or Gaussian."""
     small, large = (resolve(init, buffer.type.concrete(n)) for n in (2, 3))
     if small != large:
@@ -69,28 +69,34 @@ _RANDOM = (Uniform, Gaussian, Bernoulli)
 def _kernel(module: Module, filler: Filler) -> KernelSpec:
     if type(filler) not in _KINDS:
         raise KnetInternalError(f"no code for the filler {filler!r}")
-    template, numbers, formula = _KINDS[type(filler)]
+    template, parameters, formula = _KINDS[type(filler)]
     counter = _COUNTER if isinstance(filler, _RANDOM) else ()
     real = module.real
     # Columns of so many elements are a pitch apart.
-    signature = (f"{real}* y", *counter, *numbers, "int height", "int pitch", "int n")
+    signature = (f"{real}* y", *counter, *parameters, "int height", "int pitch", "int n")
     return KernelSpec(template, template, signature, formula, (("real", real),))
 
 
-def _numbers(filler: Filler, buffer: Buffer) -> tuple[str, ...]:
-    numbers = tuple(number(getattr(filler, f), "f64") for f in filler.field_names)
+def numbers(filler: Filler) -> tuple[str, ...]:
+    """The distribution's numbers as C text."""
+    return tuple(number(getattr(filler, f), "f64") for f in filler.field_names)
+
+
+def _arguments(filler: Filler, buffer: Buffer) -> tuple[str, ...]:
+    texts = numbers(filler)
     # The kernel is told of columns where the filler knows them, or where they do not follow each other.
     if buffer.pitch is None and not isinstance(filler, Identity):
-        return (*numbers, count(buffer.type.dims), "0")
+        return (*texts, count(buffer.type.dims), "0")
     height, _, pitch = extent(buffer)
-    return (*numbers, str(height), str(pitch))
+    return (*texts, str(height), str(pitch))
 
 
-def _stream(instr: Instr) -> int:
-    stream: Value = instr.attr("stream")
-    if not isinstance(stream, int):
-        raise KnetInternalError(f"{instr.out} has random stream {stream!r}", instr.span)
-    return stream
+def stream(instr: Instr) -> int:
+    """The random stream of an array that is drawn."""
+    number: Value = instr.attr("stream")
+    if not isinstance(number, int):
+        raise KnetInternalError(f"{instr.out} has random stream {number!r}", instr.span)
+    return number
 
 
 def _literal_array(module: Module, instr: Instr, buffer: Buffer, init: Array) -> Statement:

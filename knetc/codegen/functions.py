@@ -66,7 +66,8 @@ def _name(names: Names, start: str, v: VariantPlan) -> str:
     return names.unique("_".join((start, *map(spell, v.label))))
 
 
-def _when(v: VariantPlan, plan: Plan) -> str:
+def when(v: VariantPlan, plan: Plan) -> str:
+    """What a comment says of the conditions under which a variant runs."""
     if len(plan.variants) == 1:
         return ""
     return f" where {' and '.join(v.label)}" if v.label else " where no condition holds"
@@ -76,7 +77,7 @@ def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
     lines = list(_lines(module, v.forward))
     return {
         "name": _name(names, "forward", v),
-        "comment": f"The forward pass{_when(v, module.plan)}.",
+        "comment": f"The forward pass{when(v, module.plan)}.",
         "parameters": "knet_model* m",
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
     }
@@ -84,7 +85,7 @@ def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
     lines = list(_lines(module, b.steps))
-    lines += [f"if (want & {_bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
+    lines += [f"if (want & {bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
     reached = frozenset(b.params)
     for p in module.plan.params:
         if p.grad is not None and p.buffer.name not in reached:
@@ -98,7 +99,7 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> 
     ]
     return {
         "name": _name(names, f"backward_{b.loss}", v),
-        "comment": f"The backward pass from {_START[b.loss]}{_when(v, module.plan)}.",
+        "comment": f"The backward pass from {START[b.loss]}{when(v, module.plan)}.",
         "parameters": ", ".join(parameters),
         "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
     }
@@ -110,7 +111,7 @@ def _gold(b: BackwardPlan) -> Buffer | None:
     return gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
 
 
-def _bits(inputs: Iterable[int]) -> str:
+def bits(inputs: Iterable[int]) -> str:
     """Inputs as bits of a number."""
     bits = sum(1 << i for i in inputs)
     if bits >= 1 << 64:
@@ -118,7 +119,7 @@ def _bits(inputs: Iterable[int]) -> str:
     return str(bits) if bits < 1 << 31 else f"{bits}ull"
 
 
-_START = {
+START = {
     "zero": "no gradient of the output",
     "none": "a given gradient of the output",
     "quadloss": "quadloss",
@@ -144,7 +145,7 @@ def _lines(module: Module, steps: tuple[Unit, ...]) -> Iterator[str]:
         yield from comment
         indent = ""
         if wanted is not None:
-            yield f"if (want & {_bits(wanted)}) {{"
+            yield f"if (want & {bits(wanted)}) {{"
             indent = "  "
         for unit in group:
             for statement in lower_unit(module, unit):
@@ -154,14 +155,18 @@ def _lines(module: Module, steps: tuple[Unit, ...]) -> Iterator[str]:
 
 
 def _statement(module: Module, statement: Statement, indent: str = "") -> Iterator[str]:
-    """The lines of one statement, with the value that it computes as a comment at the end or above."""
+    """The lines of one statement."""
     fields = dict(statement.fields)
     module.features.add(statement.template)
     text = module.paste(f"host/{statement.template}.cu.j2", fields)
-    value = fields.get("value")
-    if value and len(indent) + len(text) + len(str(value)) + 4 > WIDTH - 4:
+    return laid_out(text, str(fields.get("value") or ""), indent)
+
+
+def laid_out(text: str, value: str, indent: str = "") -> Iterator[str]:
+    """A statement in lines, with the value that it computes as a comment at the end or above."""
+    if value and len(indent) + len(text) + len(value) + 4 > WIDTH - 4:
         yield f"{indent}// {value}"
-        value = None
+        value = ""
     width = WIDTH - 8 - len(indent)
     lines = [text] if 0 < len(text) <= width else list(wrapped(text.replace(", ", ",\n").split("\n"), width))
     for k, line in enumerate(lines):

@@ -34,6 +34,7 @@ def collapse(full: Dims, operands: Sequence[Dims], apart: bool = False) -> list[
     `apart`: the first dimension stays by itself, for an operand whose columns lie apart.
     """
     groups: list[Group] = []
+    start = 0  # the first dimension of the last group
     for axis, d in enumerate(full):
         if d == 1:
             continue
@@ -41,10 +42,11 @@ def collapse(full: Dims, operands: Sequence[Dims], apart: bool = False) -> list[
         size = 1 if isinstance(d, BatchDim) else d
         kept = tuple(axis < len(o) and o[axis] == d for o in operands)
         joins = groups and groups[-1].kept == kept and not groups[-1].batched
-        if joins and not (apart and axis == 1):
+        if joins and not (apart and start == 0):
             groups[-1] = Group(groups[-1].size * size, batched, kept)
         else:
             groups.append(Group(size, batched, kept))
+            start = axis
     if any(g.batched for g in groups[:-1]):
         raise KnetLimitation("emitted code for an array whose batch dimension is not the last one")
     return groups

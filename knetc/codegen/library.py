@@ -22,7 +22,7 @@ Build = Callable[[Module, Step], "list[Statement]"]
 # --- matrix products --------------------------------------------------------------------------------------------------
 
 
-def _matrix(dims: Dims) -> tuple[str, str]:
+def matrix(dims: Dims) -> tuple[str, str]:
     """Rows and columns of an operand as C text: more than two dimensions are a matrix (prod(d[:-1]), d[-1]), a single
     one is a column, or a row where it is the batch.
     """
@@ -34,7 +34,7 @@ def _matrix(dims: Dims) -> tuple[str, str]:
 def gemm(module: Module, step: Step) -> list[Statement]:
     """`dot`: a matrix product, written straight to the result."""
     ta, tb = bool(step.instr.attr("ta")), bool(step.instr.attr("tb"))
-    a, b = (_matrix(x.type.dims) for x in step.args)
+    a, b = (matrix(x.type.dims) for x in step.args)
     m, k = reversed(a) if ta else a
     n = b[0] if tb else b[1]
     lda, ldb, ldc = (x.pitch or rows for x, (rows, _) in zip((*step.args, step.out), (a, b, (m, n)), strict=True))

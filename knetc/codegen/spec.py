@@ -34,8 +34,9 @@ TAKEN = tuple(_TAKEN.split())
 class KernelSpec(Record):
     """One kernel: `templates/kernels/<template>.cu.j2` with `fields`.
 
-    `stem`: the name it would like; `signature`: its parameters; `formula`: what it computes, for the comment above it.
-    Two specs that differ in `stem` and `formula` alone are one kernel.
+    `stem`: the name it would like; `signature`: its parameters; `formula`: what it computes, for the comment above it;
+    `result`: what a function for the processor returns. Two specs that differ in `stem` and `formula` alone are one
+    kernel.
     """
 
     template: str
@@ -43,6 +44,7 @@ class KernelSpec(Record):
     signature: tuple[str, ...]
     formula: str
     fields: tuple[tuple[str, FieldValue], ...] = ()
+    result: str = "void"
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -131,7 +133,7 @@ class Module:
         self._pieces: dict[str, list[str]] = {}
         self._kernel_names = Names()
         self._table_names = Names()
-        self.members = _members(plan)
+        self.members = members(plan)
 
     def kernel(self, spec: KernelSpec, instrs: Iterable[Instr] = ()) -> str:
         """How a statement names the kernel `spec`, which is added where it is new."""
@@ -173,9 +175,9 @@ class Module:
 _ORDER = ("param", "input", "const", "grad", "value", "state", "dstate")
 
 
-def _members(plan: Plan) -> dict[Buffer, str]:
+def members(plan: Plan, taken: tuple[str, ...] = TAKEN) -> dict[Buffer, str]:
     """The struct's member for each buffer: parameters first, so that they keep their plain names."""
-    names = Names(TAKEN)
+    names = Names(taken)
     found: dict[Buffer, str] = {}
     golds = 0
     for b in plan.buffers:

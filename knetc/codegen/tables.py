@@ -5,7 +5,7 @@ Before: the plan, and the identifiers of `codegen.spec`. After: `codegen.emit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from knetc.codegen.spec import Module
@@ -27,12 +27,12 @@ _GROUPS = {
 }
 
 
-def member_groups(module: Module) -> list[dict[str, Any]]:
+def member_groups(module: Module, leave_out: Collection[Buffer] = ()) -> list[dict[str, Any]]:
     """The model's members in groups with a comment each."""
     groups: dict[str, list[dict[str, str]]] = {}
     for kind, comment in _GROUPS.items():
         for b in module.plan.buffers:
-            if b.kind == kind:
+            if b.kind == kind and b not in leave_out:
                 text = {"member": module.members[b], "comment": f"  // {_name_comment(b)}{b.type}"}
                 groups.setdefault(comment, []).append(text)
     return [{"comment": comment, "buffers": buffers} for comment, buffers in groups.items()]
@@ -50,7 +50,7 @@ def buffer_row(module: Module, b: Buffer) -> dict[str, Any]:
     return {"member": module.members[b], "fixed": fixed, "column": column}
 
 
-def arrays(module: Module) -> Iterator[dict[str, Any]]:
+def arrays(module: Module, leave_out: Collection[Buffer] = ()) -> Iterator[dict[str, Any]]:
     """The tables of arrays that have a name: parameters, gradients, inputs, and each variant's variables."""
     plan = module.plan
     yield {"name": "parameters", "rows": [_array(module, p.buffer.name, p.buffer) for p in plan.params]}
@@ -59,7 +59,10 @@ def arrays(module: Module) -> Iterator[dict[str, Any]]:
     yield {"name": "inputs", "rows": [_array(module, b.name, b) for b in plan.inputs]}
     for k, v in enumerate(plan.variants):
         names = {**({"return": v.result} if v.result is not None else {}), **dict(v.names)}
-        yield {"name": values_name(k), "rows": [_array(module, name, b) for name, b in names.items()]}
+        yield {
+            "name": values_name(k),
+            "rows": [_array(module, n, b) for n, b in names.items() if b.root not in leave_out],
+        }
 
 
 def frame_name(k: int) -> str:

@@ -7,7 +7,8 @@ which a window is a piece of a larger kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 from knetc.codegen.library import each
 from knetc.codegen.spec import FieldValue
@@ -28,6 +29,7 @@ class PoolAxis(Record):
 
     k: int
     x: int
+    y: int
     window: int
     start_i: str
     start_y: str
@@ -66,6 +68,7 @@ class Pooling:
         return PoolAxis(
             k=k,
             x=x,
+            y=y,
             window=w,
             start_i=_start(_digit("i", math.prod(self.y[:k]), y, False), s, pad),
             start_y=start_y,
@@ -115,6 +118,17 @@ class Pooling:
 
     def __str__(self) -> str:
         return f"window={self.window}, stride={self.stride}, padding={self.padding}, mode={self.mode}"
+
+    def inside(self) -> bool:
+        """Whether every window lies inside the image: no padding, no last partial window."""
+        return not any(self.padding) and all(
+            (y - 1) * s + w <= x for x, y, w, s in zip(self.x, self.y, self.window, self.stride, strict=True)
+        )
+
+    def offsets(self) -> Iterator[tuple[int, ...]]:
+        """The places in a window, in the order of their ranks: dimension 0 runs fastest."""
+        for place in product(*(range(w) for w in reversed(self.window))):
+            yield place[::-1]
 
     def in_cudnn(self) -> bool:
         """Whether cuDNN's geometry is Knet's: no last partial window, and no window of padding alone."""

@@ -189,7 +189,7 @@ class _ListPlanner:
         steps: list[Step] = []
         for a in instr.args:
             of = self.scope[a]
-            if of.base is None or of.base != block:
+            if (of.base, of.first) != (block, first):  # a value that is two parts stands in one of them
                 part = Buffer(f"{instr.out}/{a}", "value", of.type, block, first)
                 steps.append(self.copy(instr, part, of, wanted))
             first += of.type.dims[0] if isinstance(of.type.dims[0], int) else 1
@@ -209,7 +209,12 @@ class _VariantPlanner(_ListPlanner):
     """Plans the forward list of a variant, and then its backward lists."""
 
     def __init__(self, planner: _Planner, variant: Variant, known: Mapping[str, Buffer]) -> None:
-        registers = _registers(variant.forward, uses.named(variant) | uses.read_back(variant))
+        outside = uses.named(variant) | uses.read_back(variant)
+        if planner.options.level:
+            # If nothing reads it, a variable of a definition that the model calls is for the interpreter alone.
+            constants = {i.out for i in variant.forward if i.op == "arr"}
+            variant = replace(variant, forward=uses.live(variant.forward, outside | constants))
+        registers = _registers(variant.forward, outside)
         readers = [*variant.forward, *(i for b in variant.backward for i in b.body)]
         dense = {variant.result} if variant.result is not None else set()
         super().__init__(planner, dict(known), views(variant.forward, readers, dense, registers), registers)
@@ -222,7 +227,8 @@ class _VariantPlanner(_ListPlanner):
         forward = tuple(self.units(variant.forward, self.step))
         # Variables of the definitions that the model calls may be overwritten: at -O0 alone they can be read by name.
         named = uses.named(variant) if self.planner.options.level else {v for _, v in variant.names}
-        names = tuple((n, scope[v]) for n, v in variant.names if v in named or scope[v].kind in ("param", "const"))
+        held = {v for _, v in variant.names if v in named or (v in scope and scope[v].kind in ("param", "const"))}
+        names = tuple((n, scope[v]) for n, v in variant.names if v in held)
         return VariantPlan(
             variant=variant,
             label=min((tuple(sorted(s)) for s in variant.settings), key=lambda s: (len(s), s)),

@@ -16,7 +16,7 @@ from knetc.values import Value
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
-    from knetc.ops.base import Gradient, Tensor
+    from knetc.ops.base import Gradient, Shapes, Tensor
 
 # --- axpb: a x^p + b --------------------------------------------------------------------------------------------------
 
@@ -165,6 +165,34 @@ def _soft_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     return dx.reshape(y.T.shape).T
 
 
+def _relu_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
+    zero, maximum = ctx.dtype.type(0), np.maximum
+    return lambda out, x: maximum(x, zero, out=out)
+
+
+def _relu_back_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
+    multiply = np.multiply
+    return lambda out, dy, y: multiply(dy, y > 0, out=out)
+
+
+def _soft_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor] | None:
+    """Of a matrix, whose columns are rows of its transpose."""
+    if len(shapes[0]) != 2:
+        return None
+    largest, sums, exp = np.maximum.reduce, np.add.reduce, np.exp
+
+    def soft(out: Tensor | None, x: Tensor) -> Tensor:
+        rows = x.T
+        y: Tensor = rows - largest(rows, axis=1, keepdims=True)
+        exp(y, out=y)
+        y /= sums(y, axis=1, keepdims=True)
+        return y.T
+
+    return soft
+
+
+_DIRECT = {"relu": _relu_direct, "relu_back": _relu_back_direct, "soft": _soft_direct}
+
 # Whose NumPy meaning writes to `ctx.out`.
 _IN_PLACE = frozenset({"relu", "tanh", "relu_back", "sigm_back", "tanh_back"})
 
@@ -193,6 +221,7 @@ def _unary(
             keywords=keywords or {},
             user=True,
             in_place=name in _IN_PLACE,
+            direct=_DIRECT.get(name),
             shares=name == "axpb",  # which may be the identity
         )
     )
@@ -216,6 +245,7 @@ def _back(
             cuda=cuda,
             keywords=keywords or {},
             in_place=name in _IN_PLACE,
+            direct=_DIRECT.get(name),
         )
     )
 

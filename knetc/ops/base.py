@@ -93,6 +93,10 @@ Meaning: TypeAlias = "Callable[..., Tensor]"
 columns lie further apart; a result of `ctx.dims`. `@mask` may come as None. Arguments are never written to, and a
 result may share their memory."""
 
+Shapes: TypeAlias = "tuple[tuple[int, ...], ...]"
+Direct: TypeAlias = "Callable[[EvalContext, Shapes], Callable[..., Tensor] | None]"
+"""`direct(ctx, shapes)` gives a function of `ctx.out` and the arguments, the same to the bit as the meaning."""
+
 
 # --- gradient ---------------------------------------------------------------------------------------------------------
 
@@ -177,7 +181,8 @@ class OpDef(Record):
     result, so equal instructions may be merged and unused ones dropped. `weights`: arguments whose last dimension is
     not the batch even where they are inputs of the model (conv's w, dot's a). `variadic`: the one name in `args` stands
     for any number of arguments, at least one. `in_place`: the NumPy meaning writes to `ctx.out` where that is given;
-    `shares`: its result may share an argument's memory.
+    `shares`: its result may share an argument's memory. `direct`: what the NumPy meaning comes to for arguments of
+    certain shapes, None where it has no shorter form.
     """
 
     name: str
@@ -196,6 +201,7 @@ class OpDef(Record):
     variadic: bool = False
     in_place: bool = False
     shares: bool = False
+    direct: Direct | None = None
 
     @property
     def reach(self) -> str:

@@ -7,7 +7,7 @@ Missing trailing dimensions and dimensions of 1 expand, in Knet's order of dimen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from knetc.ir.types import Dim, N, Partial, PartialDims, show_dims
 from knetc.lazy import np
 from knetc.ops.base import (
     AttrMap,
+    Direct,
     Elementwise,
     EvalContext,
     GradientBuilder,
@@ -27,7 +28,7 @@ from knetc.ops.shapes import batch_last, join, join_dims
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
-    from knetc.ops.base import Tensor
+    from knetc.ops.base import Shapes, Tensor
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
@@ -156,6 +157,32 @@ def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
     return y
 
 
+def _direct(name: str) -> Direct:
+    """The direct form of NumPy's function of that name, whose operands it knows how to bring to the same rank."""
+
+    def direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
+        ufunc = getattr(np, name)
+        a, b = shapes
+        wide = max(len(a), len(b))
+        of_a, of_b = a + (1,) * (wide - len(a)), b + (1,) * (wide - len(b))
+        if of_b != b:
+            return lambda out, a, b: ufunc(a, b.reshape(of_b, order="F"), out=out, order="F")
+        if of_a != a:
+            return lambda out, a, b: ufunc(a.reshape(of_a, order="F"), b, out=out, order="F")
+        return lambda out, a, b: ufunc(a, b, out=out, order="F")
+
+    return direct
+
+
+def _sumto_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor] | None:
+    """The sum over the columns of a matrix as one call."""
+    (dy,) = shapes
+    if len(dy) != 2 or len(ctx.dims) != 1 or _sums(ctx.dims, dy) != [(dy[::-1], 0)]:
+        return None
+    add = np.add.reduce
+    return lambda out, dy: add(dy.T, axis=0)
+
+
 def _sumto(ctx: EvalContext, dy: Tensor) -> Tensor:
     x = dy.T
     for shape, axis in _sums(ctx.dims, dy.shape):
@@ -226,6 +253,7 @@ ADD = register(
         gradient=_add_gradient,
         user=True,
         in_place=True,
+        direct=_direct("add"),
     )
 )
 
@@ -241,6 +269,7 @@ MUL = register(
         reads=("a", "b"),
         user=True,
         in_place=True,
+        direct=_direct("multiply"),
     )
 )
 
@@ -253,5 +282,6 @@ SUMTO = register(
         numpy=_sumto,
         cuda=Kernel("sumto", apart=True),
         shares=True,
+        direct=_sumto_direct,
     )
 )

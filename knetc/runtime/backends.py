@@ -1,6 +1,7 @@
 """The back ends by name: which there are on this machine, and the executable of each.
 
-Between `model.py` and `interp.py`, `cpu.py`, `cuda.py`; the latter two are imported only where they are asked for.
+Between `model.py` and `interp.py`, `cpu.py`, `emulated.py`, `cuda.py`; the latter three are imported only where
+they are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from knetc.options import Options
 from knetc.runtime.check import listing, suggestion
 from knetc.runtime.executable import Executable
 
-BACKENDS = ("auto", "numpy", "cpu", "cuda")
+BACKENDS = ("auto", "numpy", "cpu", "emulated", "cuda")
 
 
 def choose(backend: str) -> tuple[str, str]:
@@ -28,9 +29,15 @@ def choose(backend: str) -> tuple[str, str]:
         return backend, backend
     from knetc.runtime.cuda import available
 
-    # Without a GPU the interpreter is faster than the emitted code on the emulated device.
     missing = available()
-    chosen, reason = ("cuda", "a device is there") if missing is None else ("numpy", f"cuda cannot run: {missing}")
+    if missing is None:
+        chosen, reason = "cuda", "a device is there"
+    else:
+        from knetc.runtime import cpu
+
+        lacking = cpu.available()
+        chosen = "cpu" if lacking is None else "numpy"
+        reason = f"cuda cannot run: {missing}" if lacking is None else f"cpu cannot run: {lacking}"
     log.info(f"backend auto: {chosen}, since {reason}")
     return chosen, f"{chosen} (auto; {reason})"
 
@@ -45,6 +52,10 @@ def make(backend: str, program: Program, options: Options, seed: int) -> Executa
         from knetc.runtime.cpu import CpuExecutable
 
         return CpuExecutable(program, options, seed)
+    if backend == "emulated":
+        from knetc.runtime.emulated import EmulatedExecutable
+
+        return EmulatedExecutable(program, options, seed)
     from knetc.runtime.interp import Interpreter
 
     return Interpreter(program, seed)

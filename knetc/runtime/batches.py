@@ -16,14 +16,14 @@ from knetc.runtime.onehot import OneHot, onehot
 
 
 class Minibatches(Sequence[tuple[Any, Any]]):
-    """The pairs (x, y) of consecutive columns; the last may be smaller."""
+    """The pairs (x, y) of `size` consecutive columns each; the last may be smaller."""
 
     def __init__(self, x: Any, y: Any, batchsize: int) -> None:
-        self._x, self._y, self._size = x, y, batchsize
-        self._columns = _columns(x)
+        self.x, self.y, self.size = x, y, batchsize
+        self.columns = _columns(x)
 
     def __len__(self) -> int:
-        return -(-self._columns // self._size)
+        return -(-self.columns // self.size)
 
     @overload
     def __getitem__(self, index: int) -> tuple[Any, Any]: ...
@@ -32,12 +32,12 @@ class Minibatches(Sequence[tuple[Any, Any]]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start = range(len(self))[index] * self._size
-        stop = min(start + self._size, self._columns)
-        return _view(self._x, start, stop), _view(self._y, start, stop)
+        start = range(len(self))[index] * self.size
+        stop = min(start + self.size, self.columns)
+        return _view(self.x, start, stop), _view(self.y, start, stop)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} minibatches of {self._size} columns>"
+        return f"<{len(self)} minibatches of {self.size} columns>"
 
 
 class TimeSteps(Sequence[OneHot]):

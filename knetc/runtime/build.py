@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ __all__ = [
     "nvcc",
     "nvcc_command",
     "nvidia_folders",
+    "processor",
     "put",
     "run",
     "version",
@@ -131,3 +133,14 @@ def version(compiler: str) -> str:
     """What a compiler says of itself, as part of a cache key."""
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     return done.stdout
+
+
+@cache
+def processor() -> str:
+    """What tells processors apart for the compiler's `-march=native`: a cache may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    wanted = ("flags", "features", "model name", "cpu part")
+    return "\n".join([platform.machine(), *sorted({line for line in lines if line.lower().startswith(wanted)})])

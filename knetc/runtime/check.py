@@ -182,6 +182,16 @@ def gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Given:
     return result
 
 
+def rows_or_gold(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """As `gold`; of a one-hot matrix the rows of its 1s, as 32-bit integers."""
+    if not isinstance(value, OneHot) and (not _is_index_vector(value) or len(shape) != 2):
+        return gold(value, shape, dtype)
+    hot = value if isinstance(value, OneHot) else onehot(value, shape[0], "ygold")
+    if hot.shape != shape:
+        raise KnetShapeError(f"ygold: shape {shape}, the output's, is expected, got {hot.shape}")
+    return hot.indices.astype(np.int32)
+
+
 def mask(value: Any, batch: int, dtype: np.dtype[Any]) -> Given | None:
     """One number a column, or None. Raises KnetTypeError or KnetShapeError."""
     if value is None:

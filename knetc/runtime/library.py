@@ -72,7 +72,9 @@ def _address(array: Any) -> _Address:
 
 
 class Library:
-    """A model of one emitted library; the methods are those of `executable.Executable`."""
+    """A model of one emitted library, with the methods of `executable.Executable`. `functions`: its C functions."""
+
+    functions = SIGNATURES
 
     def __init__(self, program: Program, path: str, seed: int, stream: int | None = None) -> None:
         """Loads the library at `path` and makes a model on `stream` (a cudaStream_t, None for its own)."""
@@ -82,7 +84,7 @@ class Library:
         self._library = ctypes.CDLL(path)
         self._prefix = interface_prefix(program.name)
         self._function("last_error").restype = _Text
-        for name, arguments in SIGNATURES.items():
+        for name, arguments in self.functions.items():
             self._function(name).argtypes = arguments
         self._options: dict[str, TrainingOptions] = {}
         self._states = program.states()
@@ -210,13 +212,17 @@ class Library:
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
         """Changes the parameters (see `Executable.update`)."""
+        self._set_options(options)
+        self._call("update", self._model, gclip, gscale)
+
+    def _set_options(self, options: Mapping[str, TrainingOptions]) -> None:
+        """Tells the library of the training options that have changed."""
         for name, wanted in options.items():
             known = vars(self._options.get(name, TrainingOptions()))
             for option, value in vars(wanted).items():
                 if value != known[option]:
                     self._call("set_option", self._model, name.encode(), option.encode(), float(value))
             self._options[name] = wanted
-        self._call("update", self._model, gclip, gscale)
 
     def reset(self, keepstate: bool) -> None:
         """Empties the stack and zeroes gradients, and the state unless `keepstate`."""

@@ -331,8 +331,8 @@ class Model(Variables):
         """A table of the emitted code's kernels and buffers: peak memory at a batch of 100, what it would be if nothing
         shared memory, and the largest set of values that are needed at once, which no plan can go below.
 
-        The back ends cpu and cuda run that code, with the backward passes of all losses. Raises KnetStateError before
-        the sizes are known.
+        It is of the CUDA that the back ends emulated and cuda run, with the backward passes of all losses. Raises
+        KnetStateError before the sizes are known.
         """
         from knetc.codegen.report import report
         from knetc.runtime.listing import Table

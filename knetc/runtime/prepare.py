@@ -6,10 +6,10 @@ than its NumPy calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from knetc.ops import registry
 from knetc.ops.base import AttrMap, Meaning
 from knetc.ops.fillers import fill
 from knetc.runtime.check import DTYPES
+from knetc.runtime.direct import MOST_STEPS, Shapes, function
 from knetc.runtime.executable import Tensor
 from knetc.values import Array, Filler
 
@@ -70,12 +71,21 @@ class Context:
         return np.asfortranarray(np.concatenate(parts, axis=-1))
 
 
-Step: TypeAlias = tuple[Meaning, Context, tuple[str, ...], str, tuple[str, ...], str]
-"""An instruction: its meaning, context, arguments and result, the values that nothing reads after it, and that of them
-in whose memory the result may stand (empty for none)."""
+class Step(NamedTuple):
+    """An instruction: its operator with its meaning, context, arguments and result, the values that nothing reads after
+    it, and that of them in whose memory the result may stand (empty for none).
+    """
+
+    op: str
+    meaning: Meaning
+    context: Context
+    args: tuple[str, ...]
+    out: str
+    dead: tuple[str, ...]
+    place: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Code:
     """A list of instructions prepared for one batch size.
 
@@ -86,20 +96,30 @@ class Code:
     loads: tuple[tuple[str, str, tuple[int, ...]], ...]
     steps: tuple[Step, ...]
     effects: tuple[tuple[str, Any, str], ...]
+    _runs: int = 0
+    _function: Callable[[Environment], None] | None = None
 
     def run(self, env: Environment) -> None:
         """Computes every value into `env`. An overflow is a value like any other, as it is in emitted code."""
-        get = env.__getitem__
         with np.errstate(all="ignore"):
-            for meaning, context, args, out, dead, place in self.steps:
-                if place:
-                    context.out = env[place]
-                    env[out] = meaning(context, *map(get, args))
-                    context.out = None
-                else:
-                    env[out] = meaning(context, *map(get, args))
-                for name in dead:
-                    del env[name]
+            if self._function:
+                self._function(env)
+                return
+            shapes = [self._step(step, env) for step in self.steps]
+        self._runs += 1
+        if self._runs > 1 and len(self.steps) <= MOST_STEPS:
+            self._function = function(self.steps, shapes)
+
+    @staticmethod
+    def _step(step: Step, env: Environment) -> Shapes:
+        """Computes one value; the shapes of its arguments."""
+        arguments = [env[name] for name in step.args]
+        step.context.out = env[step.place] if step.place else None
+        env[step.out] = step.meaning(step.context, *arguments)
+        step.context.out = None
+        for name in step.dead:
+            del env[name]
+        return tuple(None if a is None else a.shape for a in arguments)
 
 
 @dataclass(slots=True)
@@ -200,7 +220,8 @@ def code(
             effects.append((i.op, i.attrs[0][1], i.args[0]))
         elif i.op not in HELD:
             context = Context.of(i, batch, dtype, clock, steps)
-            calls.append((meanings[i.op].numpy, context, i.args, i.out, dead[i.out], places.get(i.out, "")))
+            place = places.get(i.out, "")
+            calls.append(Step(i.op, meanings[i.op].numpy, context, i.args, i.out, dead[i.out], place))
     return Code(tuple(loads), tuple(calls), tuple(effects))
 
 

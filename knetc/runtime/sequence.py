@@ -29,6 +29,7 @@ class Timed:
 
     batch: int
     steps: int
+    dtype: np.dtype[Any]
     before: Code
     loop: Code
     after: Code
@@ -58,6 +59,7 @@ class Timed:
         return cls(
             batch,
             steps,
+            dtype,
             code(phases.before, columns, dtype, clock, outside | set(reads), steps),
             code(phases.loop, batch, dtype, clock, outside),
             code(phases.after, columns, dtype, clock, wanted, steps),
@@ -74,24 +76,23 @@ class Timed:
         """
         first = clock.call
         self.before.run(env)
-        dtype = next(a.dtype for a in env.values() if a is not None)
         for name, dims in self.collected.items():
-            env[name] = np.empty(dims, dtype, order="F")
+            env[name] = np.empty(dims, self.dtype, order="F")
         order = range(self.steps - 1, -1, -1) if backward else range(self.steps)
         for t in order:
             if not backward:
                 clock.call = first + t
-            self._step(t, env, flowing, dtype)
+            self._step(t, env, flowing)
         clock.call = first
         self.after.run(env)
         if not backward:
             clock.call = first + self.steps - 1
 
-    def _step(self, t: int, env: Environment, flowing: dict[str, Tensor], dtype: np.dtype[Any]) -> None:
+    def _step(self, t: int, env: Environment, flowing: dict[str, Tensor]) -> None:
         at = slice(t * self.batch, (t + 1) * self.batch)
         mine: Environment = {name: columns(env[name], at) if moves else env[name] for name, moves in self.reads.items()}
         for out, var, dims in self.loop.loads:
-            mine[out] = flowing.get(var, np.zeros(dims, dtype, order="F"))
+            mine[out] = flowing.get(var, np.zeros(dims, self.dtype, order="F"))
         self.loop.run(mine)
         for name in self.collected:
             whole, value = env[name], mine[name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -15,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from knetc.errors import KnetShapeError, KnetTypeError
 from knetc.runtime import check
+from knetc.runtime.batches import Minibatches
 from knetc.runtime.losses import Loss, loss_function, loss_name
 from knetc.runtime.onehot import OneHot
+from knetc.runtime.several import Several, several
 
 if TYPE_CHECKING:
     from knetc.runtime.model import Model
+
+# Minibatches that are trained in one call: so many at least, and about so long.
+_FEWEST = 8
+_SECONDS = 0.03
 
 
 def train(
@@ -56,10 +63,10 @@ def train(
                 if seqlength
                 else _minibatch_epoch(net, data, name, gclip, conditions)
             )
-            for value in steps:
-                losses.append(value)
-                bar.set_postfix(loss=f"{value:.4g}", refresh=False)
-                bar.update()
+            for values in steps:
+                losses += values
+                bar.set_postfix(loss=f"{values[-1]:.4g}", refresh=False)
+                bar.update(len(values))
                 if stopped.is_set():
                     return losses
     return losses
@@ -82,18 +89,35 @@ def test(net: Model, /, data: Any, loss: Loss | str) -> float:
     return total / count
 
 
-def _minibatch_epoch(net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Iterator[float]:
+def _minibatch_epoch(
+    net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]
+) -> Iterator[list[float]]:
+    """The losses of some minibatches after the other: of one, or of as many as the back end trains in one call."""
+    at_once = several(net, data.x, data.y, loss, gclip, conditions) if isinstance(data, Minibatches) else None
+    if at_once is not None:
+        yield from _in_calls(at_once, data)
+        return
     function = loss_function(loss)
     for x, y in map(_pair, _iterable(data)):
         value = _value(function, net.forw(*_inputs(x), **conditions), y)
         net.back(y, loss)
         net.update(gclip=gclip)
-        yield value
+        yield [value]
+
+
+def _in_calls(at_once: Several, data: Minibatches) -> Iterator[list[float]]:
+    """An epoch in calls of some tens of milliseconds, so that Ctrl-C and the progress bar are heeded."""
+    at, many = 0, _FEWEST
+    while at < len(data):
+        start = time.perf_counter()
+        yield at_once(at * data.size, min((at + many) * data.size, data.columns), data.size)
+        at += many
+        many = max(_FEWEST, min(2 * many, int(many * _SECONDS / (time.perf_counter() - start + 1e-9))))
 
 
 def _sequence_epoch(
     net: Model, data: Any, loss: str, gclip: float, seqlength: int, conditions: Mapping[str, Any]
-) -> Iterator[float]:
+) -> Iterator[list[float]]:
     function = loss_function(loss)
     net.reset()
     for start in range(0, len(data) - 1, seqlength):
@@ -103,7 +127,7 @@ def _sequence_epoch(
         net.backseq(wanted, loss)
         net.update(gclip=gclip)
         net.reset(keepstate=True)
-        yield total / len(wanted)
+        yield [total / len(wanted)]
 
 
 def _value(function: Loss, ypred: Any, y: Any) -> float:

@@ -71,6 +71,9 @@ class Variables:
                 return self._engine.to_host(self._given_by_name()[name]).copy(order="F")
         with contextlib.suppress(KeyError):
             return device.read(kind, name)
+        type_ = self._engine.known.states().get(name)
+        if type_ is not None and self._state_batch is not None:  # no call so far has written it
+            return np.zeros(type_.concrete(self._state_batch), self._dtype, order="F")
         ran = last is not None and kind != "state"
         if ran and last and name in dict(self._engine.unsized.variant(last.variant.settings[0]).names):
             raise KnetStateError(

@@ -21,17 +21,17 @@ MODELS = {
 INPUTS = {"housing": ["--input", "13,N"], "mlp": ["--input", "784,N"]}
 
 
-def emit(name: str, **environment: str) -> str:
+def emit(name: str, kind: str = "cu", **environment: str) -> str:
     path = MODELS[name].relative_to(ROOT)
-    command = [sys.executable, "-m", "knetc.cli", str(path), *INPUTS.get(name, []), "-o", "-"]
+    command = [sys.executable, "-m", "knetc.cli", str(path), *INPUTS.get(name, []), "--emit", kind, "-o", "-"]
     env = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_emitted_file(name, request):
-    text = emit(name)
-    golden = HERE / f"{name}.cu"
+@pytest.mark.parametrize("name,kind", [*((name, "cu") for name in MODELS), ("lenet", "cpp"), ("charlm", "cpp")])
+def test_emitted_file(name, kind, request):
+    text = emit(name, kind)
+    golden = HERE / f"{name}.{kind}"
     if request.config.getoption("--update-golden", default=False):
         golden.write_text(text, encoding="utf-8")
     assert text == golden.read_text(encoding="utf-8"), "differs; pytest tests/golden --update-golden writes it anew"

@@ -11,16 +11,16 @@ import knetc
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.fixture(params=["numpy", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numpy", "cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every back end; skips those that cannot run here, with the reason."""
-    if request.param == "cpu":
+    if request.param in ("cpu", "emulated"):
         from knetc.runtime.build import cxx
 
         try:
             cxx()
         except knetc.KnetEnvironmentError as missing:
-            pytest.skip(f"back end cpu: {missing}")
+            pytest.skip(f"back end {request.param}: {missing}")
     if request.param == "cuda":
         from knetc.runtime.cuda import available
 

@@ -405,7 +405,7 @@ COMPILE_CASES: list[tuple[Callable[[], Any], type[KnetError], str | None]] = [
     (
         lambda: knetc.compile(FEED, backend="gpu"),
         KnetNameError,
-        "there is no back end 'gpu' (there are auto, numpy, cpu, cuda); did you mean 'cpu'?",
+        "there is no back end 'gpu' (there are auto, numpy, cpu, emulated, cuda); did you mean 'cpu'?",
     ),
     (
         lambda: knetc.compile(None),

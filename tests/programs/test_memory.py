@@ -175,7 +175,7 @@ def test_memory_that_really_runs_out() -> None:
 def test_an_allocation_of_the_emitted_code_that_fails(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
 
-    net, results = model("cpu"), []
+    net, results = model("emulated"), []
     net.forw(X[0])  # makes the model
     net.reset()
     net.clean()
@@ -194,4 +194,4 @@ def test_an_allocation_of_the_emitted_code_that_fails(n: int, monkeypatch: pytes
                 results.append(step(net))
         assert failed == 1
     library.knetemu_reload()
-    check_against_whole(net, results, "cpu")
+    check_against_whole(net, results, "emulated")

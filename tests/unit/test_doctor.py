@@ -9,7 +9,7 @@ import pytest
 
 from knetc import cli, doctor
 from knetc.errors import KnetEnvironmentError
-from knetc.runtime import build, cuda
+from knetc.runtime import build, cpu, cuda
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, list[str]]]:
@@ -48,9 +48,11 @@ def test_where_nothing_is_there(
     monkeypatch.setattr(doctor, "_system", lambda: system)
     monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: missing_library())
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    cuda.available.cache_clear()
+    for back_end in (cuda, cpu):
+        back_end.available.cache_clear()
     code, found = report(capsys)
-    cuda.available.cache_clear()
+    for back_end in (cuda, cpu):
+        back_end.available.cache_clear()
     assert code == 3
     commands = {name: lines[1] for name, lines in found.items() if len(lines) > 1}
     assert compiler in commands["C++ compiler"]

@@ -93,18 +93,18 @@ def _reach(instr: Instr) -> str:
 class _Unit:
     """What runs at one place: a kernel's members, or one instruction that joins none (`key` None).
 
-    `place`: its number in the order. `anchor`: its first operator with a reach. `first_reader`: the place of the first
-    unit that reads a value of it.
+    `place`: its number in the order. `anchor`: its first operator with a reach. `readers`: the places of the units that
+    read a value of it.
     """
 
-    __slots__ = ("anchor", "first_reader", "key", "members", "place")
+    __slots__ = ("anchor", "key", "members", "place", "readers")
 
     def __init__(self, key: Key | None, place: int) -> None:
         self.key = key
         self.place = place
         self.members: list[Instr] = []
         self.anchor: Instr | None = None
-        self.first_reader: int | None = None
+        self.readers: set[int] = set()
 
 
 class _Fuser:
@@ -158,15 +158,15 @@ class _Fuser:
     def put(self, instr: Instr, unit: _Unit) -> None:
         """Makes the instruction a member."""
         for source in self.sources(instr):
-            if source is not unit and (source.first_reader is None or source.first_reader > unit.place):
-                source.first_reader = unit.place
+            if source is not unit:
+                source.readers.add(unit.place)
         unit.members.append(instr)
         if instr.out:
             self.of[instr.out] = unit
 
     def pull_down(self, source: _Unit, unit: _Unit) -> None:
         """Moves an earlier kernel of the same kind into `unit`, where nothing that runs before `unit` reads of it."""
-        if source is unit or source.anchor or source.key != unit.key or source.first_reader != unit.place:
+        if source is unit or source.anchor or source.key != unit.key or min(source.readers) != unit.place:
             return
         if not self.has_room(unit, source.members):
             return
@@ -174,6 +174,7 @@ class _Fuser:
         for i in source.members:
             self.of[i.out] = unit
         source.members = []
+        unit.readers |= source.readers - {unit.place}  # they keep `unit` from being moved down past them in its turn
 
     # --- what an operator with a reach alone reads --------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class _Merger:
         sums = list(self.sharing_block())
         # The order of the forward block is that of the gradients too, whichever product meets them first.
         orders = {frozenset(i.args[1] for i in g): [i.args[1] for i in g] for g in sums}
-        for group in sorted([*sums, *self.sharing_right(tb=True)], key=self.place):
+        for group in sorted([*sums, *self.sharing_right(tb=True)], key=lambda g: (self.place(g), -len(g))):
             if group[0].attr("ta"):
                 self.merge_sum(group)
             else:
@@ -225,7 +225,13 @@ class _Merger:
         return [g for g, size in zip(groups, sizes, strict=True) if size == len({i.args[0] for i in g}) == len(g) > 1]
 
     def merge_sum(self, group: Sequence[Instr]) -> None:
-        """Replaces a1'·dy1 + a2'·dy2 + … by one product of the blocks."""
+        """Replaces a1'·dy1 + a2'·dy2 + … by one product of the blocks.
+
+        The results of one product can be parts of a larger block too; then both groups have those terms, and the
+        first takes them.
+        """
+        if any(i.out in self.new for i in group):
+            return
         terms = sorted(group, key=lambda i: self.places[i.out])
         adds = self.adds_of([i.out for i in terms])
         if adds is None:
@@ -261,6 +267,8 @@ class _Merger:
 
     def merge_sums_of_rows(self, parts: Parts) -> None:
         """Replaces the sums over the batch of all parts of a block by rows of one sum."""
+        if len(set(parts)) < len(parts):  # a value that stands in it twice has one sum
+            return
         sums = []
         for p in parts:
             mine = [i for i in self.readers.get(p, []) if i.op == "sumto" and i.out not in self.new]

@@ -1,8 +1,8 @@
 """Running an emitted `.cu` on the processor: headers, look-alikes of CUDA's libraries, and how to build with them.
 
-Before: `codegen.emit` has written the file. After: `runtime.cpu` has it compiled and loads the result. The emitted file
-is C++ outside nvcc: `include/knet_device_emu.h` gives its device half a meaning, `include/cuda` declares the part of
-the CUDA runtime, cuBLAS and cuDNN that emitted code may use, and `src` defines it, with an engine that runs a grid's
+Before: `codegen.emit` has written the file. After: `runtime.emulated` has it compiled and loads the result. The emitted
+file is C++ outside nvcc: `include/knet_device_emu.h` gives its device half a meaning, `include/cuda` declares the part
+of the CUDA runtime, cuBLAS and cuDNN that emitted code may use, and `src` defines it, with an engine that runs a grid's
 threads. Linux on any processor; only the C++ compiler is needed.
 
 The library keeps its state per process. Calls from several threads are safe, one runs at a time; a model belongs to one

@@ -1,6 +1,6 @@
 """Compiles the emulation library, and emitted files against it, with the C++ compiler that the machine has.
 
-Before: `codegen.emit` wrote a `.cu`. After: `runtime.cpu` loads the shared library. Everything is compiled without
+Before: `codegen.emit` wrote a `.cu`. After: `runtime.emulated` loads the shared library. Everything is compiled without
 fused multiply-add, so that the numbers are the same on every machine.
 """
 
@@ -135,22 +135,12 @@ def _native() -> list[str]:
     return {"x86_64": ["-march=native"], "aarch64": ["-mcpu=native"]}.get(platform.machine(), [])
 
 
-def _processor() -> str:
-    """What tells processors apart for `_native`: a cache may be shared by several machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    wanted = ("flags", "features", "model name", "cpu part")
-    return "\n".join([platform.machine(), *sorted({line for line in lines if line.lower().startswith(wanted)})])
-
-
 def _key(command: Sequence[str]) -> str:
     """A hash of all that the library depends on: sources, headers, command, compiler and processor."""
     digest = hashlib.sha256(_EXPORTS.encode())
     # The include folders' paths are left out: a copy of the package elsewhere makes the same library.
     options = [word for word in command if not word.startswith("-I")]
-    for text in (*options, build.version(command[0]), _processor()):
+    for text in (*options, build.version(command[0]), build.processor()):
         digest.update(text.encode() + b"\0")
     for path in sorted([*_HERE.glob("src/*"), *_HERE.glob("include/**/*.h")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

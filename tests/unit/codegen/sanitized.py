@@ -1,4 +1,6 @@
-"""Run by test_sanitizers in a process of its own: every operator's kernels and a training step, under a sanitizer.
+"""Run by test_sanitizers in a process of its own: every operator's code and a training step, under a sanitizer.
+
+Arguments: the sanitizer, the target.
 
 Every buffer has memory of its own here, so that the sanitizer sees its end.
 """
@@ -13,18 +15,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from codegen.cases import ALL
-from codegen.support import NONE, compiled, data_for, program_of
+from codegen.support import NONE, TARGETS, compiled, data_for, program_of
 from codegen.test_models import LENET, MLP, OPTIONS, data, onehot
 from codegen.test_sequences import MODELS, run
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.options import Options
 from knetc.record import replace
-from knetc.runtime.cpu import CpuExecutable
 
 
 def operators(sanitize: str) -> None:
-    executable = CpuExecutable(program_of(ALL, "f32"), Options(arena=False), 1, sanitize)
+    executable = TARGETS[sys.argv[2]](program_of(ALL, "f32"), Options(arena=False), 1, sanitize)
     for batch in (1, 4, 3):  # grows, then fits
         executable.forward(NONE, data_for(ALL, "f32", batch), push=False)
         for k in range(len(ALL)):
@@ -34,7 +35,7 @@ def operators(sanitize: str) -> None:
 
 def training(sanitize: str, source: str, shape: tuple) -> None:
     program, options = compiled(source, inputs=(shape,))
-    executable = CpuExecutable(program, replace(options, arena=False), 1, sanitize)
+    executable = TARGETS[sys.argv[2]](program, replace(options, arena=False), 1, sanitize)
     for step, training in enumerate(OPTIONS):
         batch = 1 + step % 4
         for setting in (s for v in program.variants for s in v.settings):
@@ -51,7 +52,7 @@ def sequences(sanitize: str) -> None:
     for name in ("lstm2", "two"):
         source, shapes, settings = MODELS[name]
         program, options = compiled(source, inputs=shapes, losses=LOSSES)
-        executable = CpuExecutable(program, replace(options, arena=False), 1, sanitize)
+        executable = TARGETS[sys.argv[2]](program, replace(options, arena=False), 1, sanitize)
         for keep, batch in ((True, 3), (False, 3), (False, 5)):
             run(executable, shapes, settings, batch, "f32")
             executable.update(dict.fromkeys(program.params(), OPTIONS[0]), gclip=1.0, gscale=1.0)

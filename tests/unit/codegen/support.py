@@ -14,7 +14,9 @@ from knetc.ir.types import N, Partial, Type
 from knetc.ops import registry
 from knetc.options import Options
 from knetc.runtime.cpu import CpuExecutable
+from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.interp import Interpreter
+from knetc.runtime.library import Library
 
 ROOT = Path(__file__).parents[3]
 NONE: frozenset[str] = frozenset()
@@ -95,6 +97,16 @@ def compiled(
     return driver.optimise(driver.lower(source, model, keywords), options), options
 
 
-def both(program: Program, options: Options, seed: int = 7) -> tuple[CpuExecutable, Interpreter]:
-    """The emitted code on the processor, and the interpreter."""
-    return CpuExecutable(program, options, seed), Interpreter(program, seed)
+# What stands beside the interpreter; the fixture `target` chooses among them.
+TARGETS = {"emulated": EmulatedExecutable, "cpu": CpuExecutable}
+target = ["emulated"]
+
+
+def make(program: Program, options: Options, seed: int = 0) -> Library:
+    """The emitted code for the target."""
+    return TARGETS[target[0]](program, options, seed)
+
+
+def both(program: Program, options: Options, seed: int = 7) -> tuple[Library, Interpreter]:
+    """The emitted code for the target, and the interpreter."""
+    return make(program, options, seed), Interpreter(program, seed)

@@ -11,7 +11,7 @@ import pytest
 
 from knetc.codegen.emit import emit_cuda
 from knetc.ir.types import N
-from knetc.runtime.cpu import build_cpu
+from knetc.runtime.emulated import build_emulated
 
 from .support import NONE, both, compiled
 
@@ -44,7 +44,7 @@ print(*dw)
 def test_the_second_algorithm_takes_over(plain_only):
     # 1: the call alone tells that the first is not supported; 2: the size of the workspace tells it.
     program, options = compiled(MODEL, inputs=((5, 5, 1, N),))
-    path = build_cpu(emit_cuda(program, options))
+    path = build_emulated(emit_cuda(program, options))
     env = {**os.environ, "KNETEMU_PLAIN_ONLY": plain_only}
     command = [sys.executable, "-c", RUN, str(path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -64,8 +64,8 @@ def test_a_library_that_was_cut_short_is_made_again(folder):
     program, options = compiled("@knet function f(x)\n return relu(x)\nend", inputs=((4, N),))
     text = emit_cuda(program, options)
     script = (
-        "import sys; from knetc.runtime.cpu import build_cpu; import ctypes\n"
-        "path = build_cpu(open(sys.argv[1]).read()); ctypes.CDLL(str(path)); print(path)"
+        "import sys; from knetc.runtime.emulated import build_emulated; import ctypes\n"
+        "path = build_emulated(open(sys.argv[1]).read()); ctypes.CDLL(str(path)); print(path)"
     )
     source = folder.parent / "f.cu"
     source.write_text(text)

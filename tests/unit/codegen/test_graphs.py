@@ -15,7 +15,7 @@ from knetc.errors import KnetError
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.runtime import emulation
-from knetc.runtime.cpu import CpuExecutable
+from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 
@@ -47,7 +47,7 @@ def device(monkeypatch):
 def model(monkeypatch, graphs, source=NET, shapes=(SHAPE,), **keywords):
     monkeypatch.setenv("KNETC_GRAPHS", str(graphs))
     program, options = compiled(source, inputs=shapes, losses=LOSSES, **keywords)
-    return CpuExecutable(program, options, 7)
+    return EmulatedExecutable(program, options, 7)
 
 
 def training(executable, steps=12):
@@ -205,7 +205,7 @@ def test_a_wrong_setting(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     program, options = compiled(NET, inputs=(SHAPE,))
     with pytest.raises(KnetError, match=f"{variable}={value}: the variable is 0 or 1"):
-        CpuExecutable(program, options, 7)
+        EmulatedExecutable(program, options, 7)
 
 
 def test_streams_that_wait_for_each_other(monkeypatch):

@@ -8,11 +8,13 @@ import subprocess
 import numpy as np
 import pytest
 
+from knetc.codegen.cpu.emit import emit_cpp
+from knetc.codegen.cpu.emit import emit_header as emit_cpp_header
 from knetc.codegen.emit import emit_cuda, emit_header
 from knetc.errors import KnetError
 from knetc.ir.types import N
 from knetc.ops.update import SLOTS
-from knetc.runtime import build, emulation
+from knetc.runtime import build, cpu, emulation
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
@@ -64,18 +66,23 @@ int main(void) {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The emitted file, its header and its library on the processor, in a folder."""
+def built(tmp_path_factory, target):
+    """The emitted file, its header and its library on the processor, in a folder; and what loads that."""
     folder = tmp_path_factory.mktemp("interface")
     program, options = compiled(SOURCE, inputs=((3, N),))
+    if target == "cpu":
+        (folder / "mlp.cpp").write_text(emit_cpp(program, options))
+        (folder / "mlp.h").write_text(emit_cpp_header(program, options))
+        cpu.build_file(str(folder / "mlp.cpp"), str(folder / "mlp.so"))
+        return folder, program, cpu.CpuLibrary
     (folder / "mlp.cu").write_text(emit_cuda(program, options))
     (folder / "mlp.h").write_text(emit_header(program, options))
     emulation.compile_shared(folder / "mlp.cu", folder / "mlp.so")
-    return folder, program
+    return folder, program, Library
 
 
 def test_a_c_program(built):
-    folder, program = built
+    folder, program, _ = built
     (folder / "main.c").write_text(PROGRAM)
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unused"]
     command = [build.cxx(), "-x", "c", *warnings, "main.c", "-x", "none", "-o", "main", "./mlp.so"]
@@ -104,8 +111,8 @@ def test_a_c_program(built):
 @pytest.mark.parametrize("damage", ["none", "short", "long", "bit", "other"])
 def test_parameters_in_a_file(built, damage):
     # Saved and loaded they are the same; a damaged file, or another model's, changes nothing.
-    folder, program = built
-    first, second = (Library(program, str(folder / "mlp.so"), seed) for seed in (1, 2))
+    folder, program, library = built
+    first, second = (library(program, str(folder / "mlp.so"), seed) for seed in (1, 2))
     before = {p: second.read("par", p) for p in program.params()}
     path = folder / f"{damage}.par"
     first._call("save", first._model, str(path).encode())
@@ -133,8 +140,8 @@ def test_parameters_in_a_file(built, damage):
 
 def test_averages_and_counts_go_out_and_in(built):
     # Running averages are the interpreter's; written into a second model, its next update is the first one's.
-    folder, program = built
-    first, second = (Library(program, str(folder / "mlp.so"), 3) for _ in range(2))
+    folder, program, library = built
+    first, second = (library(program, str(folder / "mlp.so"), 3) for _ in range(2))
     interpreter = Interpreter(program, 3)
     w = next(iter(program.params()))
     every = TrainingOptions(adagrad=True, rmsprop=True, adam=True, momentum=0.5, nesterov=0.5, lr=0.1)
@@ -167,7 +174,7 @@ def test_averages_and_counts_go_out_and_in(built):
 
 def test_symbols(built):
     # Nothing but the interface and the kernels is visible, all with the model's name, so that libraries do not meet.
-    folder, _ = built
+    folder, *_ = built
     if shutil.which("nm") is None:
         pytest.skip("nm, which lists a library's symbols, is not here")
     command = ["nm", "-D", "--defined-only", str(folder / "mlp.so")]

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from knetc.codegen.cpu.emit import emit_cpp
+from knetc.codegen.cpu.emit import emit_header as emit_cpp_header
 from knetc.codegen.emit import emit_cuda, emit_header
 from knetc.errors import KnetEnvironmentError
 from knetc.ir.types import N
 from knetc.record import replace
-from knetc.runtime import build, emulation
+from knetc.runtime import build, cpu, emulation
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 
@@ -123,6 +125,26 @@ def test_two_models_in_one_program(folder: Path) -> None:
     subprocess.run(main, cwd=folder, check=True)
     link = [build.cxx(), "main.o", *files, "-o", "main", str(emulation.build_library())]
     subprocess.run(link, cwd=folder, check=True)
+    check(folder)
+
+
+def test_two_models_for_the_processor_in_one_program(tmp_path: Path) -> None:
+    for name, (source, dtype) in PAIR.items():
+        program, options = compiled(source, inputs=((3, N),), dtype=dtype)
+        (tmp_path / f"{name}.cpp").write_text(emit_cpp(program, options))
+        (tmp_path / f"{name}.h").write_text(emit_cpp_header(program, options))
+    (tmp_path / "main.c").write_text(PROGRAM)
+    main = [build.cxx(), "-x", "c", "-Wall", "-Wextra", "-Werror", "-c", "main.c", "-o", "main.o"]
+    subprocess.run(main, cwd=tmp_path, check=True)
+    flags = [f for f in (*cpu.FLAGS, *cpu.openmp(build.cxx())) if f != "-shared"]
+    files = ["main.o", *(f"{name}.cpp" for name in PAIR)]
+    command = [build.cxx(), *flags, *CXX[1:], *files, "-o", "main", *cpu.blas_options()]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    check(tmp_path)
+
+
+def check(folder: Path) -> None:
+    """The losses that the program prints are the interpreter's."""
     done = subprocess.run(["./main"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     *steps, errors = done.stdout.splitlines()
@@ -173,9 +195,11 @@ def test_whatever_the_model_is_called_the_file_compiles(tmp_path: Path, name: st
     program, options = compiled(source, inputs=((8, 8, 1, N),))
     (tmp_path / "model.cu").write_text(emit_cuda(program, options))
     (tmp_path / "model.h").write_text(emit_header(program, options))
+    (tmp_path / "model.cpp").write_text(emit_cpp(program, options))
     (tmp_path / "use.c").write_text('#include <math.h>\n#include "model.h"\nint main(void) { return 0; }\n')
     includes = [f"-I{path}" for path in emulation.include_dirs()]
-    for options in ([*CXX, *includes, "-x", "c++", "model.cu"], ["-Wall", "-Wextra", "-Werror", "-x", "c", "use.c"]):
+    cuda, c = [*CXX, *includes, "-x", "c++", "model.cu"], ["-Wall", "-Wextra", "-Werror", "-x", "c", "use.c"]
+    for options in (cuda, [*CXX, "model.cpp"], c):
         command = [build.cxx(), "-fsyntax-only", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:3000]

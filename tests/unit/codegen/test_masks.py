@@ -9,7 +9,7 @@ import pytest
 
 from knetc.ir.types import N
 from knetc.ops.base import registry
-from knetc.runtime.cpu import CpuExecutable
+from knetc.runtime.emulated import EmulatedExecutable
 
 from .support import NONE, both, compiled
 
@@ -40,7 +40,7 @@ def test_a_masked_column_adds_nothing(name, value):
         for data, want in ((clean, gold), (bad, bad_gold)):
             y = executable.forward(NONE, [data], push=False)
             dx = executable.backward(loss, want, mask, [0], pop=False)[0]
-            emitted = isinstance(executable, CpuExecutable)
+            emitted = isinstance(executable, EmulatedExecutable)
             total = (
                 executable.loss(loss, want, mask) if emitted else float(registry()[loss].numpy(CONTEXT, y, want, mask))
             )

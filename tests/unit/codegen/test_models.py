@@ -11,6 +11,8 @@ from knetc.runtime.executable import TrainingOptions
 
 from .support import NONE, NUMPY, ROOT, both, close, compiled
 
+pytestmark = pytest.mark.usefixtures("target")
+
 MLP = """
 @knet function mlp(x; hidden=12, out=5)
     h = wbf(x; out=hidden, f=:tanh)
@@ -54,6 +56,18 @@ def onehot(rows, batch, dtype, seed=1):
     gold = np.zeros((rows, batch), NUMPY[dtype], order="F")
     gold[np.random.default_rng(seed).integers(0, rows, batch), np.arange(batch)] = 1
     return gold
+
+
+def readable(executable, variant):
+    """The variables that have memory; those of definitions that the model calls may have none."""
+    found = set()
+    for variable, _ in variant.names:
+        try:
+            executable.read("value", variable)
+            found.add(variable)
+        except KeyError:
+            assert "/" in variable
+    return found
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])

@@ -11,10 +11,9 @@ from knetc.ops import registry
 from knetc.ops.base import NoCode
 from knetc.ops.fillers import fill
 from knetc.options import Options
-from knetc.runtime.cpu import CpuExecutable
 
 from .cases import ALL
-from .support import NONE, attributes, close, data_for, program_of, result_dims
+from .support import NONE, attributes, close, data_for, make, program_of, result_dims
 
 LOSSES = ("quadloss", "softloss", "zeroone")
 LOSS_GRADIENTS = ("quadloss_back", "softloss_back", "softmax_softloss_back")
@@ -52,10 +51,10 @@ class PoolContext(Context):
 
 
 @pytest.fixture(scope="module", params=["f32", "f64"])
-def emitted(request):
+def emitted(request, target):
     """All cases in one library, compiled once for each element type."""
     program = program_of(ALL, request.param)
-    executable = CpuExecutable(program, Options(dtype=request.param), seed=11)
+    executable = make(program, Options(dtype=request.param), seed=11)
     yield request.param, executable
     executable.close()
 
@@ -125,8 +124,8 @@ def loss_program(dims, loss, back, dtype):
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize("loss,back", list(zip(LOSSES, LOSS_GRADIENTS, strict=True)))
-def test_losses_by_value(loss, back, dtype):
-    executable = CpuExecutable(loss_program((10, N), loss, back, dtype), Options(dtype=dtype))
+def test_losses_by_value(loss, back, dtype, target):
+    executable = make(loss_program((10, N), loss, back, dtype), Options(dtype=dtype))
     for batch in (1, 7, 40):
         r = np.random.default_rng(batch)
         p = np.asfortranarray(r.random((10, batch)), executable._dtype)

@@ -13,20 +13,25 @@ import pytest
 from knetc.errors import KnetEnvironmentError
 from knetc.runtime import emulation
 
+from .support import TARGETS
+
 SCRIPT = Path(__file__).with_name("sanitized.py")
 
 
-def run(sanitize: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(sanitize: str, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
     try:
         needed = emulation.sanitizer_environment(sanitize or None)
     except KnetEnvironmentError as error:
         pytest.skip(str(error))
     env = {**os.environ, **needed, **environment}
-    return subprocess.run([sys.executable, str(SCRIPT), sanitize], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), sanitize, target], env=env, capture_output=True, text=True, check=False
+    )
 
 
-def test_no_access_out_of_bounds_and_no_undefined_behaviour():
-    done = run("address,undefined")
+@pytest.mark.parametrize("target", [pytest.param(t, marks=pytest.mark.deep) if t == "cpu" else t for t in TARGETS])
+def test_no_access_out_of_bounds_and_no_undefined_behaviour(target):
+    done = run("address,undefined", target)
     assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
 
 
@@ -38,11 +43,11 @@ def test_no_access_out_of_bounds_and_no_undefined_behaviour():
     ],
 )
 def test_any_order_of_threads_and_streams_that_run_late(environment):
-    done = run("", **environment)
+    done = run("", "emulated", **environment)
     assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
 
 
 @pytest.mark.deep
 def test_no_races():
-    done = run("thread")
+    done = run("thread", "emulated")
     assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]

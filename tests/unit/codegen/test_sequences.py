@@ -16,6 +16,8 @@ from knetc.runtime.executable import TrainingOptions
 from .support import NONE, both, close, compiled
 from .test_models import data
 
+pytestmark = pytest.mark.usefixtures("target")
+
 LSTM2 = """
 @knet function layer(x; hidden=5)
     h = lstm(x; out=hidden)

@@ -33,7 +33,7 @@ def test_key_follows_contents(monkeypatch: pytest.MonkeyPatch) -> None:
     key = _key(command)
     assert _key([command[0], "-O3", "-I/elsewhere"]) == key
     assert _key([command[0], "-O2", "-I/somewhere"]) != key
-    monkeypatch.setattr("knetc.runtime.emulation.build._processor", lambda: "another")
+    monkeypatch.setattr("knetc.runtime.build.processor", lambda: "another")
     assert _key(command) != key
 
 

@@ -22,7 +22,7 @@ import pycuda.driver as driver  # noqa: E402
 from pycuda.gpuarray import GPUArray  # noqa: E402
 
 import knetc  # noqa: E402
-from knetc.runtime.cpu import build_cpu  # noqa: E402
+from knetc.runtime.emulated import build_emulated  # noqa: E402
 
 NET = """
 @knet function net(x)
@@ -43,7 +43,7 @@ def install() -> None:
         return [*command, str(emulation.build_library()), sys.argv[1], "-Wl,--no-undefined"]
 
     cuda.host_command = host_command
-    cuda.build_cubin = lambda source, arch: str(build_cpu(source)).encode() + b"\0"
+    cuda.build_cubin = lambda source, arch: str(build_emulated(source)).encode() + b"\0"
     cuda.available.cache_clear()
     cuda.build.library = lambda name: Path(f"lib{name}.so")  # nothing is loaded from there
     assert cuda.available() is None

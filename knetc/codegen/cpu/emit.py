@@ -1,0 +1,185 @@
+"""The emitted C++ file for the processor: puts the generator's decisions into the templates.
+
+Before: a `training` program, through `ir.plan` and `codegen.cpu.functions`. After: the C++ compiler (`runtime.cpu`).
+The same program gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from knetc.codegen.cpu.functions import Function, functions, initial
+from knetc.codegen.cpu.gradients import separated
+from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.describe import header_lines, where
+from knetc.codegen.emit import chosen, include, interface_context, literal_table, render
+from knetc.codegen.functions import WIDTH, wrapped
+from knetc.codegen.names import spell
+from knetc.codegen.spec import KernelUse
+from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
+from knetc.ir.plan import MOST_ELEMENTS, Buffer, Plan
+from knetc.ir.planner import make_plan
+from knetc.ir.program import LOSSES, Program
+from knetc.options import Options
+from knetc.record import replace
+
+
+def emit_cpp(program: Program, options: Options) -> str:
+    """The C++ source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
+    module = CpuModule(separated(_plan(program, options)), options, render)
+    return render("cpu/module.cpp.j2", {**_context(module), "include": include}) + "\n"
+
+
+def emit_header(program: Program, options: Options) -> str:
+    """The C header of the interface of `emit_cpp`'s source."""
+    module = CpuModule(_plan(program, options), options, render)
+    name = spell(program.name)
+    title = f"Knet model {program.name}, compiled by knetc."
+    context = {**interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
+    return render("cpu/header.h.j2", context) + "\n"
+
+
+def _plan(program: Program, options: Options) -> Plan:
+    """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache."""
+    return make_plan(program, replace(options, arena=False))
+
+
+# What is pasted for a feature, in the order in which the pieces build on each other.
+_INCLUDES = {
+    "team": "cpu/include/knet_team.h",
+    "sink": "cpu/include/knet_sink.h",
+    "math": "cpu/include/knet_math.h",
+    "windows": "cpu/include/knet_windows.h",
+    "move": "cpu/include/knet_move.h",
+    "blas": "cpu/include/knet_blas.h",
+    "rows": "cpu/include/knet_rows.h",
+    "sums": "cpu/include/knet_sums.h",
+    "conv": "cpu/include/knet_conv.h",
+    "direct": "cpu/include/knet_direct.h",
+    "patches": "cpu/include/knet_patches.h",
+    "fill": "cpu/include/knet_fill.h",
+    "random": "cpu/include/knet_device.h",
+    "word": "knet_random.cuh",
+    "uniform": "knet_uniform.cuh",
+    "draw_uniform": "cpu/include/knet_draw_uniform.h",
+    "normal": "knet_normal.cuh",
+    "draw_normal": "cpu/include/knet_draw_normal.h",
+}
+_NEEDS = {"random": ("word",), "uniform": ("draw_uniform",), "normal": ("draw_normal",)}
+
+
+def _context(module: CpuModule) -> dict[str, Any]:
+    plan = module.plan
+    found = functions(module)
+    start = list(initial(module))
+    features = module.features | {"sink", "team", "math", "windows", "move", "fill"}
+    features |= {other for name in features for other in _NEEDS.get(name, ())}
+    outside = _outside(module)
+    framed = plan.framed
+    dense = [_read_as_arrays(found, k) for k in range(len(plan.variants))]
+    frames = [
+        {
+            "name": frame_name(k),
+            "buffers": [buffer_row(module, b) for b in v.frame if b.kind != "input"],
+            "inputs": _flags(b in v.frame for b in plan.inputs),
+            "dense": _flags(b in dense[k] for b in plan.inputs),
+        }
+        for k, v in enumerate(plan.variants)
+    ]
+    return {
+        **interface_context(module),
+        "header": header_lines(module, "C++"),
+        "includes": chosen(features, _INCLUDES),
+        "kernels": [_kernel(module, use) for use in module.kernels.values()],
+        "convs": ["{" + ", ".join(map(str, fields)) + "}" for fields in module.conv_sizes],
+        "tables": [literal_table(module, name, a.elements()) for a, name in module.tables.items()],
+        "blas": "blas" in features,
+        "worker": list(module.worker.values()),
+        "members": member_groups(module, leave_out=module.local | (outside & {b for b in plan.buffers if _given(b)})),
+        "buffers": [
+            buffer_row(module, b)
+            for b in plan.buffers
+            if b not in framed | outside and not (b.kind == "state" and b.type.batched)
+        ],
+        "states": plan.states,
+        "frames": frames,
+        "frame_size": max((len(f["buffers"]) for f in frames), default=0) or 1,
+        "most_elements": MOST_ELEMENTS,
+        "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
+        "arrays": list(arrays(module, module.local)),
+        "parameters": plan.params,
+        "inputs": plan.inputs,
+        "functions": [_function(f) for f in found],
+        "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
+        "initial": start,
+        "trains": any(f.kind == "train" for f in found),
+        "variant_of": variant_of(plan),
+        "mask": any(b.kind == "mask" for b in plan.buffers),
+    }
+
+
+def _flags(values: Iterable[bool]) -> list[str]:
+    return [*("true" if value else "false" for value in values), "false"]
+
+
+def _read_as_arrays(found: Sequence[Function], k: int) -> set[Buffer | str]:
+    """What training variant k reads as arrays, even where an input is given as the rows of a one-hot matrix."""
+    actions = (a for f in found if f.variant == k and f.kind == "train" for a in f.actions() if a.dense)
+    return {access.root for a in actions for access in a.wide}
+
+
+def _given(b: Buffer) -> bool:
+    return b.kind in ("mask", "loss", "gold")
+
+
+def _outside(module: CpuModule) -> frozenset[Buffer]:
+    """The arrays that have no memory of the model's: those of the caller, and those within a block."""
+    golds = {b for v in module.plan.variants for back in v.backward for _, b in back.inputs if b.kind == "gold"}
+    given = {b for b in module.plan.buffers if b.kind == "input" or (_given(b) and b not in golds)}
+    return frozenset(given | module.local)
+
+
+def _function(f: Function) -> dict[str, Any]:
+    text = "\n".join(f.lines)
+    gold, mask, want = (f" {name}" if re.search(rf"\b{name}\b", text) else "" for name in ("gold", "mask", "want"))
+    return {
+        "name": f.name,
+        "comment": f.comment,
+        "head": f"void {f.name}(knet_model* m, const knet_team& t",
+        "parameters": ""
+        if f.kind == "forward"
+        else f",\n    const knet_real*{gold}, const knet_real*{mask}, unsigned long long{want}",
+        "lines": f.lines,
+    }
+
+
+def _variant(found: Sequence[Function], k: int) -> dict[str, Any]:
+    """The row of a variant in the table of functions."""
+    of = [f for f in found if f.variant == k]
+    forward = next(f for f in of if f.kind == "forward")
+    named = {(f.kind, f.loss): f for f in of}
+    backward = [named.get(("backward", n)) for n in range(len(LOSSES))]
+    return {
+        "forward": forward.name,
+        "forward_work": _work(forward),
+        "backward": [f.name if f else "nullptr" for f in backward],
+        "backward_work": [_work(f) for f in backward],
+        "train": [f.name if f else "nullptr" for f in (named.get(("train", n)) for n in range(len(LOSSES)))],
+    }
+
+
+def _work(f: Function | None) -> str:
+    return f"{{{f.work.column}, {f.work.fixed}}}" if f else "{0, 0}"
+
+
+def _kernel(module: CpuModule, use: KernelUse) -> dict[str, Any]:
+    spec = use.spec
+    restricted = ", ".join(p.replace("* ", "* __restrict ") for p in spec.signature)
+    head = f"{spec.result} {use.name}({restricted}) {{"
+    return {
+        "comment": [spec.formula, *where(use.instrs)],
+        "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),
+        "body": render(f"{spec.template}.j2", dict(spec.fields)),
+    }

@@ -1,0 +1,114 @@
+"""Gradients of parameters, each written by itself, once, and read by no other step.
+
+Before: the plan, which lets a step write a parameter's gradient, or a block of several, in place of a value of its own.
+After: `codegen.cpu.steps`. In a step of training a gradient may never stand in an array by itself, but go straight into
+the parameter (`knet_sink`), and in a sequence it is added to what is there. So a block is computed gradient by
+gradient; and what another step reads, or whose step can only write arrays, is computed as a value, and then copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from knetc.codegen.cpu.module import is_pitched
+from knetc.codegen.index import extent
+from knetc.ir.plan import Buffer, Kernel, Param, Plan, Step, Unit, flat
+from knetc.ir.program import Instr
+from knetc.ops.base import Elementwise, registry
+from knetc.record import replace
+
+
+def separated(plan: Plan) -> Plan:
+    """The plan with a step for each gradient, and a copy after each step that must not write one itself."""
+    apart = _Apart(plan.params)
+    variants = tuple(
+        replace(v, backward=tuple(replace(b, steps=tuple(apart.steps(b.steps))) for b in v.backward))
+        for v in plan.variants
+    )
+    made = (s.out.root for v in variants for b in v.backward for s in flat(b.steps) if s.out.kind != "register")
+    return replace(plan, variants=variants, buffers=tuple(dict.fromkeys((*plan.buffers, *made))))
+
+
+class _Apart:
+    def __init__(self, params: Sequence[Param]) -> None:
+        self.pitched = {p.grad for p in params if is_pitched(p)}
+        self.blocks: dict[Buffer, list[Buffer]] = {}  # the gradients in each block
+        for p in params:
+            if p.grad is not None:
+                self.blocks.setdefault(p.grad.root, []).append(p.grad)
+
+    def steps(self, units: Iterable[Unit]) -> Iterator[Unit]:
+        """The units of a list, taken apart."""
+        units = list(units)
+        read = {a.root for s in flat(units) for a in s.args if a.kind == "grad"}
+        values: dict[Buffer, Buffer] = {}
+        for unit in units:
+            steps = unit.steps if isinstance(unit, Kernel) else (unit,)
+            written = [s.out for s in steps if s.out.kind == "grad"]
+            if isinstance(unit, Step) and written and unit.out.root not in read:
+                parts = self._parts(unit)
+                if all(self._can_put(s) for s in parts):
+                    yield from parts
+                    continue
+            moved = [b for b in written if b.root in read or not self._can_put(unit)]
+            values |= {b: Buffer(f"{b.name}@value", "value", b.type) for b in moved}
+            changed = tuple(
+                replace(s, out=values.get(s.out, s.out), args=tuple(_moved(a, values) for a in s.args)) for s in steps
+            )
+            yield replace(unit, steps=changed) if isinstance(unit, Kernel) else changed[0]
+            for b in moved:
+                for part in self._gradients(b):
+                    source = values[b] if part == b else _rows(values[b], part)
+                    instr = Instr(part.name, "copy", (source.name,), type=part.type, span=steps[-1].instr.span)
+                    yield Step(instr, part, (source,))
+
+    def _gradients(self, b: Buffer) -> list[Buffer]:
+        """The gradients in a buffer: it alone, or those of its rows."""
+        parts = self.blocks[b.root]
+        return [b] if b in parts else parts
+
+    def _parts(self, step: Step) -> list[Step]:
+        """A step that writes a block as steps for each gradient in it, where that can be."""
+        parts, first = self._gradients(step.out), step.args[0]
+        product = step.instr.op == "dot" and not step.instr.attr("ta")
+        if parts == [step.out]:
+            return [step]
+        if not (product or step.instr.op == "sumto") or len(first.type.dims) != 2:
+            return [step]
+        return [
+            replace(
+                step, instr=replace(step.instr, out=p.name, type=p.type), out=p, args=(_rows(first, p), *step.args[1:])
+            )
+            for p in parts
+        ]
+
+    def _can_put(self, unit: Unit) -> bool:
+        """Whether the unit's results can go anywhere: products and sums over columns, and elementwise chains."""
+        outs = [s.out for s in flat([unit]) if s.out.kind == "grad"]
+        if any(b not in self.blocks[b.root] for b in outs):
+            return False  # a block of gradients
+        if isinstance(unit, Step) and unit.instr.op in ("dot", "conv_back_w"):
+            return True
+        if any(b in self.pitched for b in outs):
+            return False
+        if isinstance(unit, Kernel):
+            return all(isinstance(registry()[s.instr.op].cuda, Elementwise) for s in unit.steps)
+        if isinstance(registry()[unit.instr.op].cuda, Elementwise):
+            return True
+        return unit.instr.op == "sumto" and unit.args[0].type.batched
+
+
+def _rows(of: Buffer, like: Buffer) -> Buffer:
+    """The rows of a matrix where `like` has its own in its block."""
+    height, *_ = extent(like)
+    type = replace(of.type, dims=(height, *of.type.dims[1:]))
+    return Buffer(f"{of.name}@{like.name}", of.kind, type, of.root, of.first + like.first)
+
+
+def _moved(arg: Buffer, values: dict[Buffer, Buffer]) -> Buffer:
+    """An argument where it stands now, if it is a gradient, or rows of a block, that has become a value."""
+    if arg in values:
+        return values[arg]
+    if arg.kind == "grad" and arg.root in values:
+        return replace(arg, kind="value", base=values[arg.root])
+    return arg

@@ -1,0 +1,103 @@
+"""What one emitted C++ file for the processor holds besides its plan.
+
+Before: the plan. After: `codegen.cpu.steps`, which asks it for names and adds kernels, and `codegen.cpu.emit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from knetc.codegen.cpu.access import Columns
+from knetc.codegen.index import extent
+from knetc.codegen.names import Names
+from knetc.codegen.spec import KernelSpec, Module, members
+from knetc.ir.plan import Buffer, Param, Plan
+from knetc.ir.program import Instr
+from knetc.options import Options
+from knetc.record import Record
+
+if TYPE_CHECKING:
+    from knetc.codegen.cpu.chain import CpuChain
+
+
+# Members of the model's struct that no value may be called.
+_TAKEN = """workers threads sinks gold mask loss seed call batch capacity variant gradients input_gradients input_batch
+    rows desired training last record stack spare state_batch state_room unwinding later wants_loss conv"""
+
+
+class WorkerArray(Record):
+    """An array that each thread has for itself: its name and elements, and what it is for."""
+
+    member: str
+    elements: int
+    comment: str
+
+
+def column_stride(buffer: Buffer) -> int:
+    """The elements from one column of the batch to the next."""
+    rows = buffer.type.dims[0] if buffer.pitch else 1
+    return buffer.type.column // (rows if isinstance(rows, int) else 1) * (buffer.pitch or 1)
+
+
+def is_pitched(p: Param) -> bool:
+    """Whether a parameter or its gradient has columns that do not follow each other."""
+    apart = p.buffer.pitch or (p.grad.pitch if p.grad is not None else None)
+    return apart is not None and extent(p.buffer)[1] > 1
+
+
+class CpuModule(Module):
+    """The names, kernels and per-thread arrays of one file. `local`: values within a block of columns."""
+
+    def __init__(self, plan: Plan, options: Options, render: Callable[[str, Mapping[str, object]], str]) -> None:
+        super().__init__(plan, options, render)
+        self.members = members(plan, tuple(_TAKEN.split()))
+        self.gradients = {p.grad: k for k, p in enumerate(plan.params) if p.grad is not None}
+        self.pitched = {p.grad for p in plan.params if p.grad is not None and is_pitched(p)}
+        self.cpu_chains: dict[tuple[object, ...], CpuChain] = {}
+        self.local: set[Buffer] = set()
+        self.worker: dict[object, WorkerArray] = {}
+        self.conv_sizes: dict[tuple[object, ...], int] = {}
+        self._worker_names = Names(("loss", "squares", "room"))
+
+    def kernel(self, spec: KernelSpec, instrs: Iterable[Instr] = ()) -> str:
+        """The name of the function `spec`, which is added where it is new."""
+        return super().kernel(spec, instrs).removeprefix("kernels.")
+
+    def write(self, name: str, statement: Mapping[str, object]) -> str:
+        """The text of a statement: the template `cpu/steps/<name>.j2` filled in."""
+        return self.paste(f"cpu/steps/{name}.j2", statement)
+
+    def at(self, buffer: Buffer, columns: Columns) -> str:
+        """How a function names an array, from the first of some columns on."""
+        if buffer.root in self.local:
+            return f"s.{self.worker[buffer.root].member}" + (f" + {buffer.first}" if buffer.first else "")
+        if buffer.kind == "mask":
+            return f"knet_at(mask, {columns.first})"
+        name = "gold" if buffer.kind == "gold" else self.ref(buffer)
+        if not buffer.type.batched or columns.first == "0":
+            return name
+        size = column_stride(buffer)
+        return f"{name} + {columns.first}" if size == 1 else f"{name} + {size} * {columns.first}"
+
+    def target(self, buffer: Buffer, columns: Columns) -> str:
+        """How a function names an array that it fills element by element: a gradient goes where the call says."""
+        return self.sink(buffer) if buffer in self.gradients else self.at(buffer, columns)
+
+    def sink(self, buffer: Buffer) -> str:
+        """Where a result that does not depend on the columns goes: a gradient goes where the call says."""
+        number = self.gradients.get(buffer)
+        if number is not None:
+            return f"m->sinks[{number}]"
+        return f"knet_to({self.ref(buffer)}{f', {buffer.pitch}' if buffer.pitch else ''})"
+
+    def is_pitched(self, gradient: Buffer) -> bool:
+        """Whether a gradient, where it stands or where it goes, has columns that do not follow each other."""
+        return gradient in self.pitched
+
+    def own_array(self, key: object, name: str, elements: int, comment: str) -> str:
+        """The name of an array that each thread has; one for a key, of the largest size that is asked for."""
+        found = self.worker.get(key)
+        member = found.member if found else name if key == name else self._worker_names.fresh(name)
+        self.worker[key] = WorkerArray(member, max(elements, found.elements if found else 0), comment)
+        return member

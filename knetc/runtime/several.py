@@ -1,0 +1,64 @@
+"""Training on many minibatches in one call, where the back end has such a call: cpu.
+
+Called by `train.train`; the numbers are those of forw, back and update, one minibatch after
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from knetc.runtime import check
+from knetc.runtime.onehot import OneHot
+from knetc.runtime.order import Call
+
+if TYPE_CHECKING:
+    from knetc.runtime.executable import Tensor
+    from knetc.runtime.model import Model
+
+Several: TypeAlias = Callable[[int, int, int], "list[float]"]
+"""Trains on the columns from the first to before the second, in minibatches of the third; gives their losses."""
+
+
+def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Several | None:
+    """What trains on many minibatches of (x, y) in one call; None where the back end or the model has no such call.
+
+    The numbers are those of forw, back and update. Raises as these, before anything is trained.
+    """
+    setting = check.setting(conditions, net._engine.lowered.conditions)
+    if net._engine.recurrent or len(net._labels) != 1 or net._engine.backend != "cpu":
+        return None
+    # A one-hot input is checked by its first column, so that its dense matrix is never made.
+    rows = x.indices.astype(np.int32) if isinstance(x, OneHot) else None
+    (array,), columns, program = net._inputs("train", (x if rows is None else x.columns(0, 1),))
+    net._engine.confirm(program)
+    type_ = net._engine.variants[setting][1]
+    if type_ is None or not isinstance(array, np.ndarray):
+        return None
+    whole: Any = array if rows is None else rows
+    columns = columns if rows is None else len(rows)
+    gold = check.rows_or_gold(y, type_.concrete(columns), net._dtype)
+    device = net._engine.device()
+
+    def train(start: int, stop: int, size: int) -> list[float]:
+        losses: list[float] = device.train(  # type: ignore[attr-defined]  # this back end's alone
+            setting, [whole[..., start:stop]], gold[..., start:stop], size, loss, net._options, gclip
+        )
+        last = start + (stop - start - 1) // size * size
+        _went_through(net, setting, array[..., last:stop] if rows is None else x.columns(last, stop).dense(net._dtype))
+        return losses
+
+    return train
+
+
+def _went_through(net: Model, setting: frozenset[str], last: Tensor) -> None:
+    """Takes note of minibatches that were trained in one call, of which `last` is the last one's input."""
+    variant, type_ = net._engine.variants[setting]
+    batch = int(last.shape[-1])
+    net._given = [last]
+    net._order.ran(Call(variant, type_.concrete(batch) if type_ else None, batch, (last.shape,)), push=False)
+    net._order.went_back(pop=False)
+    net._order.parameters_changed()

@@ -1,0 +1,14 @@
+// Build it with, for this processor:
+//   g++ -std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -shared -fPIC
+// and a CBLAS; without -fopenmp it runs on one thread.
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmath>
+#include <initializer_list>
+#include <new>
+#ifdef _OPENMP
+#include <omp.h>
+#endif

@@ -1,0 +1,352 @@
+"""Runs several builds of one random model through the same random calls, and compares all that can be seen of them.
+
+The first build is the definition. Values may differ by rounding alone; errors must be the same to the letter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import knetc
+from knetc import driver
+from knetc.errors import Source
+from knetc.ir.program import LOSSES as ALL_LOSSES
+from knetc.ir.types import N
+from knetc.options import Options
+
+from .programs import CONDITIONS, Made, random_model
+
+TOLERANCE = 1e-9
+LOSSES = ("quadloss", "softloss", None)
+Call = Callable[[knetc.Model], Any]
+
+
+class Difference(AssertionError):
+    """Two builds of a model differ."""
+
+
+class Overflow(Exception):
+    """A value is not finite, so that rounding decides what follows: nothing can be compared."""
+
+
+class Twins:
+    """Builds of one model, all called alike. `pick` decides what is called."""
+
+    def __init__(self, made: Made, builds: Sequence[knetc.Model], pick: random.Random) -> None:
+        self.made = made
+        self.builds = builds
+        self.pick = pick
+        self.rng = np.random.default_rng(pick.randrange(2**32))
+        self.batch = 1
+        known = builds[0]._engine.unsized.conditions
+        self.conditions = [c for c in (*CONDITIONS, "dropout") if c in known]
+
+    # --- comparing ----------------------------------------------------------------------------------------------------
+
+    def same(self, what: str, *calls: Call) -> Any:
+        """What a call gives on the first build, which the others' must equal; of the first of two, theirs the other."""
+        found = [_outcome(calls[min(k, len(calls) - 1)], net) for k, net in enumerate(self.builds)]
+        for k, other in enumerate(found[1:], 1):
+            _compare(f"{what}, build {k}", found[0], other)
+        return found[0]
+
+    def everything(self) -> None:
+        """All that can be read: parameters, gradients, state, and the variables that a build has kept."""
+        first = self.builds[0]
+        for name in first.params():
+            self.same(f"parameter {name}", lambda net, n=name: net.get(n))
+            self.same(f"gradient of {name}", lambda net, n=name: net.grad(n))
+        for name in first.state():
+            self.same(f"state {name}", lambda net, n=name: net.get(n))
+        variables = {n for v in first._engine.unsized.variants for n, _ in v.names}
+        for name in sorted(variables - first.params().keys()):
+            wanted = _outcome(lambda net, n=name: net.get(n), first)
+            for k, net in enumerate(self.builds[1:], 1):
+                found = _outcome(lambda net, n=name: net.get(n), net)
+                if not (isinstance(found, knetc.KnetError) and "does not keep" in str(found)):
+                    _compare(f"variable {name}, build {k}", wanted, found)
+
+    # --- what is given ------------------------------------------------------------------------------------------------
+
+    def inputs(self) -> list[np.ndarray]:
+        arrays = [np.asfortranarray(self.rng.standard_normal(s)) for s in self.made.shapes(self.batch)]
+        for k, whole in enumerate(self.made.whole):
+            if whole and self.pick.random() < 0.7:  # mostly the same at every step
+                arrays[k] = np.full(arrays[k].shape, 0.3, order="F")
+        return arrays
+
+    def setting(self) -> dict[str, bool]:
+        return {c: True for c in self.conditions if self.pick.random() < 0.5}
+
+    def gold(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A desired output whose columns sum to 1."""
+        gold = self.rng.random(shape) + 0.05
+        return np.asfortranarray(gold / gold.reshape(-1, shape[-1], order="F").sum(axis=0))
+
+    def target(self, value: Any, may_miss: bool = False) -> dict[str, Any]:
+        """The arguments of a backward call for a step that returned `value`."""
+        if not isinstance(value, np.ndarray) or (may_miss and self.pick.random() < 0.25):
+            return {}
+        loss = self.pick.choice(LOSSES)
+        mask = None
+        if loss and self.pick.random() < 0.4:
+            mask = np.asfortranarray(self.pick.choice([0.0, 1.0, 0.5]) * (self.rng.random(value.shape[-1]) < 0.6))
+        return {"ygold": self.gold(value.shape), "loss": loss, "mask": mask}
+
+    def getdx(self) -> Any:
+        count = len(self.made.inputs)
+        return self.pick.choice([False, False, True, self.pick.randrange(count), [self.pick.randrange(count)]])
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def run(self, rounds: int) -> None:
+        """So many rounds of calls, each of one kind."""
+        for _ in range(rounds):
+            self.pick.choice([self.single, self.sequence, self.sequence])()
+            self.everything()
+            if self.pick.random() < 0.6:
+                self.update()
+            kind = self.pick.randrange(4)
+            if kind == 0:
+                self.same("reset", lambda net: net.reset())
+                self.batch = self.pick.randint(1, 4)
+            elif kind == 1:
+                self.same("setseed", lambda net: net.setseed(5))
+            self.same("reset", lambda net: net.reset(keepstate=True))
+
+    def single(self) -> None:
+        """forw, and back from it more than once."""
+        inputs, setting = self.inputs(), self.setting()
+        value = self.same("forw", lambda net: net.forw(*inputs, **setting))
+        for _ in range(self.pick.randint(1, 2)):
+            target, getdx = self.target(value, may_miss=True), self.getdx()
+            self.same("back", lambda net, t=target, g=getdx: net.back(**t, getdx=g))
+
+    def update(self) -> None:
+        """update with other options; those that divide by a gradient's size only where that is no rounding error."""
+        options = self.pick.choice([{}, {"l1reg": 0.01}, {"l2reg": 0.1}, {"momentum": 0.5}, {"nesterov": 0.5}])
+        if self.pick.random() < 0.3 and self.gradients_are_clear():
+            options = self.pick.choice([{"adam": True}, {"adagrad": True}, {"rmsprop": True}])
+        off = dict.fromkeys(("adam", "adagrad", "rmsprop"), False) | dict.fromkeys(("l1reg", "l2reg"), 0.0)
+        options = off | {"momentum": 0.0, "nesterov": 0.0, "lr": 0.05} | options
+        self.same("setp", lambda net: net.setp(**options))
+        gclip = self.pick.choice([0, 0, 0.5])
+        self.same("update", lambda net: net.update(gclip=gclip))
+        for name in self.builds[0].params():
+            self.same(f"parameter {name} after an update", lambda net, n=name: net.get(n))
+
+    def gradients_are_clear(self) -> bool:
+        """Whether every element of a gradient is 0 or far from it."""
+        first = self.builds[0]
+        found = [_outcome(lambda net, n=n: net.grad(n), first) for n in first.params()]
+        sizes = [np.abs(g) for g in found if isinstance(g, np.ndarray)]
+        return all(bool(np.all((s == 0) | (s > 1e-6))) for s in sizes)
+
+    # --- sequences ----------------------------------------------------------------------------------------------------
+
+    def sequence(self) -> None:
+        """A sequence pushed in stretches of one setting each, and taken off in stretches that may be others."""
+        values: list[Any] = []
+        for _ in range(self.pick.randint(1, 2)):
+            values += self.push(self.pick.randint(1, 4))
+        if self.pick.random() < 0.1:
+            inputs = self.inputs()
+            self.same("an interruption", lambda net: net.forw(*inputs))
+        left = len(values)
+        if self.pick.random() < 0.1:
+            left -= 1
+        while left > 0:
+            count = self.pick.choice([left, self.pick.randint(1, left)])
+            self.pop(values[len(values) - count :])
+            del values[len(values) - count :]
+            left -= count
+
+    def push(self, count: int) -> list[Any]:
+        """The values of steps: of the first build one by one, of the others at once (or some by one)."""
+        steps, setting = [self.inputs() for _ in range(count)], self.setting()
+        given: Any = [tuple(s) if len(s) > 1 else s[0] for s in steps]
+        if len(self.made.inputs) == 1 and self.pick.random() < 0.3:
+            given = np.stack(given, axis=-1)
+
+        def one_by_one(net: knetc.Model) -> Any:
+            values = [net.sforw(*s, **setting) for s in steps]
+            return None if values[0] is None else values
+
+        def at_once(net: knetc.Model) -> Any:
+            found = net.forwseq(given, **setting)
+            return list(np.moveaxis(found, -1, 0)) if isinstance(found, np.ndarray) else found
+
+        single = count == 1 and self.pick.random() < 0.5
+        found = self.same(f"forwseq of {count}", one_by_one, one_by_one if single else at_once)
+        return found if isinstance(found, list) else [] if isinstance(found, Exception) else [None] * count
+
+    def pop(self, values: list[Any]) -> None:
+        """Backward calls for steps of these values."""
+        if self.pick.random() < 0.3:
+            for value in reversed(values):
+                target, getdx = self.target(value, may_miss=True), self.getdx()
+                self.same("sback", lambda net, t=target, g=getdx: net.sback(**t, getdx=g))
+            return
+        loss = self.pick.choice(LOSSES)
+        missing = self.pick.choice([0, 0, 0.3])
+        golds, masks = [], []
+        for value in values:
+            usable = isinstance(value, np.ndarray) and self.pick.random() >= missing
+            golds.append(self.gold(value.shape) if usable else None)
+            mask = self.rng.integers(0, 2, value.shape[-1]) * 0.5 if usable and loss else None
+            masks.append(mask if self.pick.random() < 0.7 else None)
+        given = masks if loss and self.pick.random() < 0.5 else None
+
+        def one_by_one(net: knetc.Model) -> None:
+            for y, m in zip(reversed(golds), reversed(given or [None] * len(golds)), strict=True):
+                net.sback(y, None if y is None else loss, mask=None if y is None else m)
+
+        self.same(f"backseq of {len(values)}", one_by_one, lambda net: net.backseq(golds, loss, given))
+
+
+def _outcome(call: Call, net: knetc.Model) -> Any:
+    """What a call gives, an error of the user's included."""
+    try:
+        return call(net)
+    except knetc.KnetInternalError:
+        raise
+    except knetc.KnetError as error:
+        return error
+
+
+def _compare(what: str, wanted: Any, found: Any) -> None:
+    """Raises Difference where two results are not the same but for rounding, Overflow where that cannot be said."""
+    if isinstance(wanted, knetc.KnetError) or isinstance(found, knetc.KnetError):
+        kind = type(wanted) is type(found)
+        if not kind:
+            raise Difference(f"{what}: {wanted!r} against {found!r}")
+        return
+    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple) and len(wanted) == len(found):
+        for k, (a, b) in enumerate(zip(wanted, found, strict=True)):
+            _compare(f"{what}[{k}]", a, b)
+        return
+    if wanted is None or found is None or not isinstance(wanted, np.ndarray):
+        if not (wanted is found or wanted == found):
+            raise Difference(f"{what}: {wanted!r} against {found!r}")
+        return
+    _compare_arrays(what, wanted, found)
+
+
+def _compare_arrays(what: str, wanted: np.ndarray, found: np.ndarray) -> None:
+    if wanted.shape != found.shape or wanted.dtype != found.dtype:
+        raise Difference(f"{what}: shape {wanted.shape} against {found.shape}")
+    if not np.isfinite(wanted).all() or np.abs(wanted).max(initial=0) > 1e6:
+        raise Overflow(what)
+    error = np.abs(wanted - found).max(initial=0)
+    scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+    if not error <= TOLERANCE * scale:
+        raise Difference(f"{what}: off by {error:.3g} at a size of {scale:.3g}\n{wanted}\n{found}")
+
+
+def builds(made: Made, levels: Sequence[tuple[str, int]], seed: int) -> list[knetc.Model]:
+    """The model on each back end and level."""
+    return [
+        knetc.compile(made.source, backend=backend, dtype="f64", seed=seed, optimise=level) for backend, level in levels
+    ]
+
+
+def check_model(pick: random.Random, levels: Sequence[tuple[str, int]], rounds: int = 2) -> tuple[str, Made]:
+    """Makes a model and compares its builds: `same`, `overflow`, or `refused`, and the model.
+
+    Raises what went wrong, with the model in a note.
+    """
+    made, seed = random_model(pick), pick.randrange(1000)
+    with attributed(made):
+        why = refused(made)
+        if why:
+            return why, made
+        nets = builds(made, levels, seed)
+        try:
+            Twins(made, nets, pick).run(rounds)
+        except Overflow:
+            return "overflow", made
+        assert "knet_model" in emitted(made, pick.choice([0, 1, 2, 2]))
+    return "same", made
+
+
+def refused(made: Made) -> str:
+    """Why the compiler may refuse a random model; empty where it does not. Raises what it may not refuse it for.
+
+    A variable that one side of an `if` writes may be read where nothing writes it; the size of a state may be open.
+    """
+    try:
+        driver.optimise(driver.lower(Source("random.knet", made.source), None, {}, []), _options(made, 0))
+    except knetc.KnetNameError as error:
+        if "is read here and never written" in str(error):
+            return "refused: never written"
+        raise
+    except knetc.KnetShapeError as error:
+        if "cannot be inferred" in str(error):
+            return "refused: a size is open"
+        raise
+    return ""
+
+
+def check_gradients(pick: random.Random) -> tuple[str, Made]:
+    """Compares the gradients of a model, of one call or a sequence, with central differences: `same` or `refused`.
+
+    Near a kink differences are no gradients, so a model is wrong only where it is so with several data.
+    """
+    made, seed = random_model(pick, 5), pick.randrange(1000)
+    with attributed(made):
+        why = refused(made)
+        if why:
+            return why, made
+        net = builds(made, [("numpy", 2)], seed)[0]
+        twins = Twins(made, [net], pick)
+        net.forw(*twins.inputs())
+        net.reset()
+        for name, dims in net.params().items():
+            net.set(name, 0.5 * twins.rng.standard_normal(dims))  # zeros are where relu has its kink
+        errors = []
+        for _ in range(4):
+            errors.append(_gradient_error(twins))
+            if errors[-1] <= 1e-4:
+                return "same", made
+        raise Difference(f"gradients are off by {errors}")
+
+
+def _gradient_error(twins: Twins) -> float:
+    """The error of one draw of data; 0 where the model returns nothing."""
+    net, setting = twins.builds[0], twins.setting()
+    twins.batch = twins.pick.randint(1, 3)
+    steps = [tuple(twins.inputs()) for _ in range(twins.pick.randint(1, 3))]
+    value = net.forw(*steps[0], **setting)
+    net.reset()
+    if value is None:
+        return 0.0
+    loss = twins.pick.choice(["quadloss", "softloss"]) if value.min() > 1e-3 else "quadloss"
+    golds = [twins.gold(value.shape) for _ in steps]
+    return net.gradcheck(steps, golds, loss, **setting)
+
+
+@contextmanager
+def attributed(made: Made) -> Iterator[None]:
+    """Notes on what goes wrong in it which model it was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"inputs {made.inputs}, whole {made.whole}\n{made.source}")
+        raise
+
+
+def emitted(made: Made, level: int) -> str:
+    """The CUDA of a model, with the backward passes of all losses."""
+    options = _options(made, level)
+    lowered = driver.lower(Source("random.knet", made.source), None, {}, [])
+    return driver.emit(driver.optimise(lowered, options), options)
+
+
+def _options(made: Made, level: int) -> Options:
+    dims = tuple(d if whole else (*d, N) for d, whole in zip(made.inputs, made.whole, strict=True))
+    return Options(inputs=dims, losses=ALL_LOSSES, dtype="f64", level=level)

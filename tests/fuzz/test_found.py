@@ -1,0 +1,111 @@
+"""Models on which builds once differed, each as small as it could be made; found by tools/fuzz.py.
+
+Each states what it shows. All are run as random models are: every level against the definition, whatever is called.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+import knetc
+
+from .compare import Twins, builds, emitted
+from .expressions import Dims
+from .programs import Made
+
+LEVELS = (("numpy", 0), ("numpy", 1), ("numpy", 2))
+
+FOUND: dict[str, tuple[str, tuple[Dims, ...]]] = {
+    # Both products of `wbf2` have the same right operand, so that their gradients are the same value twice in a block:
+    # its sum over the batch was one row of itself.
+    "one value twice in a block": (
+        """
+@knet function m(x)
+    s = tanh(x + wbf2(s, s; out=5, f=:tanh))
+end
+""",
+        ((5,),),
+    ),
+    # The three products with `v` in the GRU are parts of one product and of the block with the IRNN's: the gradients
+    # that flow into `v` were summed twice over, and the IRNN's was lost.
+    "a block in a larger block": (
+        """
+@knet function m(x)
+    v = par(dims=(2,0), init=Gaussian(0,1)) * x ./ (sigm(wdot(x; out=2)) + 0.5)
+    h = irnn(par(dims=(3,2), init=Gaussian(0,1)) * v; out=5)
+    g = v .* gru(par(dims=(3,0), init=Gaussian(0,1)) * v; out=2)
+    return h / 3
+end
+""",
+        ((3,),),
+    ),
+    # Nothing reads `unused`, so that none of its kernel's results had memory; the emitter found none to launch it for.
+    "a called definition's variable that nothing reads": (
+        """
+@knet function f(a)
+    unused = sigm(relu(soft(par(dims=(2,0)) * a)))
+    return wdot(tanh(a); out=3)
+end
+@knet function m(x)
+    return soft(f(x))
+end
+""",
+        ((3,),),
+    ),
+    # Where `one` is false nothing is computed and nothing saved: the state's gradient alone goes back through a
+    # sequence, which looked for its element type among the saved values.
+    "a variant that saves nothing": (
+        """
+@knet function m(x)
+    if one
+        return gru(x; out=2)
+    end
+end
+""",
+        ((3,),),
+    ),
+    # v's kernel was moved into the IRNN's, and with that past the product that reads v (at -O1).
+    "a kernel moved down twice": (
+        """
+@knet function m(x)
+    v = sigm(x) ./ x
+    h = irnn(x; out=3)
+    return sigm(wbf2(wdot(v; out=3), par(dims=(3,0)) * x - v; out=3, f=:tanh))
+end
+""",
+        ((3,),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_builds_do_not_differ_any_more(name: str) -> None:
+    source, inputs = FOUND[name]
+    made = Made(source, inputs, (False,) * len(inputs))
+    for level in range(3):
+        assert "knet_model" in emitted(made, level)
+    for seed in range(4):
+        Twins(made, builds(made, LEVELS, seed), random.Random(seed)).run(2)
+
+
+def test_a_state_that_no_call_has_written_is_zero() -> None:
+    """Where the setting that writes it has not come yet; the NumPy back end raised an error there."""
+    net = knetc.compile(
+        """
+@knet function m(x)
+    y = tanh(x + s)
+    if learn
+        s = y
+    end
+    return y
+end
+""",
+        backend="numpy",
+    )
+    net.forw(np.ones((3, 2), np.float32))
+    assert net.get("s").tolist() == [[0, 0]] * 3
+    value = net.forw(np.ones((3, 2), np.float32), learn=True)
+    assert net.get("s").tolist() == value.tolist()

@@ -1,0 +1,70 @@
+"""Random models and mutated sources: a few in every run, many in `make test-deep`, any number by tools/fuzz.py."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from .compare import check_gradients, check_model
+from .mutate import corpus, mutated, outcome
+
+LEVELS = (("numpy", 0), ("numpy", 2), ("numpy", 1))
+CHUNK = 10
+TEXTS = corpus()
+
+
+def compare_models(seeds: range) -> None:
+    found = Counter(check_model(random.Random(seed), LEVELS)[0] for seed in seeds)
+    assert found["same"] >= 0.8 * len(seeds), found
+
+
+def mutate_sources(seeds: range) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for seed in seeds:
+        pick = random.Random(seed)
+        text = pick.choice(TEXTS)
+        changed = mutated(text.text, pick.choice(TEXTS).text, pick)
+        found[outcome(changed, text.dims, pick)] += 1
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_level_computes_the_same(seed: int) -> None:
+    compare_models(range(seed, seed + 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_equal_central_differences(seed: int) -> None:
+    check_gradients(random.Random(seed))
+
+
+def test_a_mutated_source_gives_code_or_a_users_error() -> None:
+    found = mutate_sources(range(200))
+    assert found["code"] > 0 and found["KnetSyntaxError"] > 0
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("first", range(10_000, 10_500, CHUNK))
+def test_every_level_computes_the_same_deep(first: int) -> None:
+    compare_models(range(first, first + CHUNK))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("first", range(20_000, 20_100, CHUNK))
+def test_gradients_equal_central_differences_deep(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        check_gradients(random.Random(seed))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(30_000, 30_008))
+def test_emitted_code_computes_the_same(seed: int) -> None:
+    check_model(random.Random(seed), (("numpy", 0), ("cpu", 2)), rounds=1)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("first", range(0, 5000, 500))
+def test_mutated_sources_deep(first: int) -> None:
+    mutate_sources(range(first, first + 500))
