@@ -8,12 +8,15 @@ quadratic loss shown is half of the squared error.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
+from common import count, natural, output, positive, run
+from sequences import learn, train
 
 import knetc
+
+EVERY = 100
 
 
 def batch(rng: np.random.Generator, steps: int, size: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -28,49 +31,33 @@ def batch(rng: np.random.Generator, steps: int, size: int) -> tuple[list[np.ndar
     return xs, (numbers * marks).sum(axis=0, keepdims=True)
 
 
-def run(net: knetc.Model, xs: list[np.ndarray], y: np.ndarray) -> float:
-    """One training step over a sequence; the loss before it."""
-    net.reset()
-    for x in xs[:-1]:
-        net.sforw(x)
-    loss = knetc.quadloss(net.sforw(xs[-1], predict=True), y)
-    net.sback(y, knetc.quadloss)
-    for _ in xs[:-1]:
-        net.sback()
-    net.update(gclip=1.0)
-    return float(loss)
-
-
 def main() -> None:
     """Trains and prints the mean loss of every hundred sequences' batches."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--length", type=int, default=50)
-    p.add_argument("--hidden", type=int, default=100)
-    p.add_argument("--updates", type=int, default=3000)
-    p.add_argument("--lr", type=float, default=0.001)
-    p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--seed", type=int, default=1)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--length", type=natural, default=50)
+    p.add_argument("--hidden", type=natural, default=100)
+    p.add_argument("--updates", type=natural, default=3000)
+    p.add_argument("--lr", type=positive, default=0.001)
+    p.add_argument("--batch", type=natural, default=32)
+    p.add_argument("--seed", type=count, default=1)
     p.add_argument("--backend", default="auto")
-    p.add_argument("--record", type=Path, help="a .csv file for the curve")
+    p.add_argument("--record", type=output, metavar="FILE", help="a .csv file for the curve")
     args = p.parse_args()
+    if args.length < 2:
+        p.error("--length: two numbers are marked")
 
     rng = np.random.default_rng(args.seed)
     net = knetc.compile(
         Path(__file__).parent / "adding.knet", "adding", backend=args.backend, seed=args.seed, hidden=args.hidden
     )
     net.setp(adam=True, lr=args.lr)
-    rows: list[tuple[int, float]] = []
-    recent: list[float] = []
-    for i in range(1, args.updates + 1):
-        recent.append(run(net, *batch(rng, args.length, args.batch)))
-        if i % 100 == 0:
-            rows.append((i, float(np.mean(recent))))
-            print(f"updates {i}  quadratic loss {rows[-1][1]:.5f}", flush=True)
-            recent.clear()
-    if args.record:
-        with args.record.open("w", newline="") as f:
-            csv.writer(f, lineterminator="\n").writerows([("updates", "loss"), *((i, f"{x:.6g}") for i, x in rows)])
+
+    def step() -> float:
+        (*read, last), y = batch(rng, args.length, args.batch)
+        return learn(net, read, [last], [y], knetc.quadloss, "predict")
+
+    train(step, args.updates, EVERY, dict, args.record)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,10 +7,10 @@ the data is defined by race (docs/data.md): this is an exercise, and says nothin
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
+from common import run
 
 import knetc
 from knetc.data import housing, split
@@ -39,7 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except knetc.KnetError as error:
-        sys.exit(str(error))
+    run(main)

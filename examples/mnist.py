@@ -8,11 +8,10 @@ learned. With `--digits` the data are the few thousand digits that ship with the
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 import time
 from pathlib import Path
 
+from common import record, run, show
 from digits import digits
 
 import knetc
@@ -60,26 +59,16 @@ def main() -> None:
             "test_error": net.test(tst, knetc.zeroone),
             "seconds": seconds,
         }
-        print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
+        show(row)
         if rows and row["test_error"] > rows[-1]["test_error"] and args.decay != 1:
             rate *= args.decay
             net.setp(lr=rate)
         rows.append(row)
         if args.record:
-            _write(args.record, rows)
+            record(args.record, rows)
     if args.plots:
         draw(args.plots, rows, net, tst)
 
 
-def _write(path: Path, rows: list[dict[str, float]]) -> None:
-    with path.open("w", newline="") as f:
-        table = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except knetc.KnetError as error:
-        sys.exit(str(error))
+    run(main)

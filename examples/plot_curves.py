@@ -1,4 +1,4 @@
-"""Draws learning curves from the tables that `mnist.py --record` and `adding.py --record` write.
+"""Draws learning curves from the tables that the examples write with `--record`.
 
 `python examples/plot_curves.py softmax.csv mlp.csv lenet.csv -o curves.png`
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -15,9 +16,29 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
+class Kind(NamedTuple):
+    """What is drawn of a table: columns by what they are called, the first of which tells the kind.
+
+    `unit`: what a 1 stands for; `top`: where the axis ends in a table of epochs.
+    """
+
+    columns: dict[str, str]
+    label: str
+    unit: float = 1
+    top: float | None = None
+
+
+KINDS = (
+    Kind({"dev_loss": "held out", "train_loss": "training"}, "loss, nats a character"),
+    Kind({"copied": "the longest"}, "sequences copied, %", 100),
+    Kind({"test_error": "test", "train_error": "training"}, "wrong answers, %", 100, 12),
+    Kind({"loss": "training"}, "quadratic loss"),
+)
+
+
 def main() -> None:
-    """One panel of errors over epochs for all the tables, or of the loss over updates."""
-    p = argparse.ArgumentParser(description=__doc__)
+    """One panel for all the tables, which are of one kind."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("tables", nargs="+", type=Path)
     p.add_argument("-o", dest="output", type=Path, required=True)
     args = p.parse_args()
@@ -25,16 +46,20 @@ def main() -> None:
     for n, path in enumerate(args.tables):
         with path.open(newline="") as f:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(f)]
-        color = f"C{n}"
-        if "test_error" in rows[0]:
-            epochs = [r["epoch"] for r in rows]
-            axes.plot(epochs, [100 * r["test_error"] for r in rows], color=color, label=f"{path.stem}, test")
-            train = [100 * r["train_error"] for r in rows]
-            axes.plot(epochs, train, color=color, ls="--", lw=1, label=f"{path.stem}, training")
-            axes.set(xlabel="epoch", ylabel="wrong answers, %", ylim=(0, 12))
-        else:
-            axes.plot([r["updates"] for r in rows], [r["loss"] for r in rows], color=color, label=path.stem)
-            axes.set(xlabel="updates", ylabel="quadratic loss", ylim=(0, None))
+        kind = next(k for k in KINDS if next(iter(k.columns)) in rows[0])
+        x = "epoch" if "epoch" in rows[0] else "updates"
+        for (column, name), style in zip(kind.columns.items(), ("-", "--"), strict=False):
+            if column in rows[0]:
+                ys = [kind.unit * row[column] for row in rows]
+                axes.plot(
+                    [row[x] for row in rows],
+                    ys,
+                    style,
+                    lw=2 if style == "-" else 1,
+                    color=f"C{n}",
+                    label=f"{path.stem}, {name}",
+                )
+        axes.set(xlabel=x, ylabel=kind.label, ylim=(0, kind.top if x == "epoch" else None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(args.output, dpi=110)

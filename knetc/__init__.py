@@ -49,12 +49,14 @@ if TYPE_CHECKING:
         wnorm,
     )
     from knetc.runtime.batches import minibatch, seqbatch
+    from knetc.runtime.distribute import distribute
     from knetc.runtime.exchange import export_parameters, import_parameters
     from knetc.runtime.losses import quadloss, softloss, zeroone
     from knetc.runtime.model import Model
     from knetc.runtime.onehot import onehot
     from knetc.runtime.saving import load, save
     from knetc.runtime.source import compile
+    from knetc.runtime.train import stoppable
     from knetc.values import (
         CUDNN_CONVOLUTION,
         CUDNN_CROSS_CORRELATION,
@@ -89,12 +91,14 @@ _MODULES = {
     "knetc.errors": _ERRORS,
     "knetc.runtime.api": _FUNCTIONS,
     "knetc.runtime.batches": "minibatch seqbatch",
+    "knetc.runtime.distribute": "distribute",
     "knetc.runtime.exchange": "export_parameters import_parameters",
     "knetc.runtime.losses": "quadloss softloss zeroone",
     "knetc.runtime.model": "Model",
     "knetc.runtime.onehot": "onehot",
     "knetc.runtime.saving": "load save",
     "knetc.runtime.source": "compile",
+    "knetc.runtime.train": "stoppable",
     "knetc.values": _VALUES,
 }
 _SUBMODULES = ("data",)
@@ -131,6 +135,7 @@ __all__ = [
     "clean",
     "compile",
     "data",
+    "distribute",
     "export_parameters",
     "forw",
     "forwseq",
@@ -155,6 +160,7 @@ __all__ = [
     "sforw",
     "softloss",
     "state",
+    "stoppable",
     "summary",
     "test",
     "train",

@@ -258,7 +258,7 @@ class Writer:
         assert isinstance(cuda, Piece)
         self.module.features.update(("math", "reduce") if cuda.reach == "column" else ("math",))
         name = self.pieces.format(cuda.piece + variant)
-        return self.module.render(name, {**fields, "real": self.real}).split("\n")
+        return self.module.render(name, {**fields, "real": self.real}).rstrip("\n").split("\n")
 
     # --- windows ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from knetc.ops.fillers import resolve
 from knetc.values import Array, Bernoulli, Constant, Filler, Gaussian, Identity, Uniform, Value
 
 CLOCK = "m->clock"
-_COUNTER = ("const knet_clock* clock", "unsigned stream")
+_COUNTER = ("const knet_clock* clock", "unsigned stream", "unsigned column")
 
 
 def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
@@ -36,7 +36,8 @@ def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
     filler = resolved(init, instr, buffer)
     drawn: tuple[str, ...] = ()
     if isinstance(filler, _RANDOM):
-        drawn = (CLOCK, f"{stream(instr)}u")
+        # So many elements a column draw what those of the whole minibatch do; 0 where all columns share the array.
+        drawn = (CLOCK, f"{stream(instr)}u", f"{buffer.type.column if buffer.type.batched else 0}u")
         module.features.update(("random", "normal" if isinstance(filler, Gaussian) else "uniform"))
     return statement(
         "launch_each",

@@ -186,8 +186,8 @@ def set_clock(module: Module) -> str | None:
     """The kernel that sets what random draws are keyed by; None where nothing is drawn."""
     if "random" not in module.features:
         return None
-    signature = ("knet_clock* clock", "unsigned long long seed", "unsigned call")
-    return module.kernel(KernelSpec("set_clock", "set_clock", signature, "*clock = {seed, call}"))
+    signature = ("knet_clock* clock", "unsigned long long seed", "unsigned call", "unsigned first")
+    return module.kernel(KernelSpec("set_clock", "set_clock", signature, "*clock = {seed, call, first}"))
 
 
 def trained(module: Module) -> dict[str, Any]:

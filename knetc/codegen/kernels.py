@@ -117,7 +117,7 @@ def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) ->
     template, formula = _LOSS_KERNELS[step.instr.op]
     real = module.real
     signature = (out, *(f"const {real}* {name}" for name in ("p", "gold", "mask")), *counts)
-    # Under this bound a prediction counts as the bound (LANGUAGE.md §9): the type's epsilon.
+    # Under this bound a prediction counts as the bound (docs/operators.md): the type's epsilon.
     fields = (("real", real), ("epsilon", epsilon(module.dtype)))
     module.features.add("math")
     return KernelSpec(template, step.instr.op, signature, formula, fields)

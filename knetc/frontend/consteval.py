@@ -1,4 +1,4 @@
-"""The evaluator of compile-time expressions (LANGUAGE.md §4): AST and named values in, a `Value` out.
+"""The evaluator of compile-time expressions (docs/language.md): AST and named values in, a `Value` out.
 
 Used by `lower.py` for keywords, defaults, constants and dims. No text of a program ever reaches Python's `eval`: the
 evaluator knows the nodes of `ast.py` and the operations of `arith.py`, and nothing else.

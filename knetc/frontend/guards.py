@@ -1,7 +1,7 @@
 """Conditions of `if` as guards: what is known at compile time is decided here, the rest tests global conditions.
 
 Used by `inline.py`. A name that is neither a parameter nor a variable nor a constant of the file is a condition of the
-run, which `forw` sets (LANGUAGE.md §5).
+run, which `forw` sets ("Conditions" of docs/language.md).
 """
 
 from __future__ import annotations

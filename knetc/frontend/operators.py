@@ -1,4 +1,4 @@
-"""What Knet's operators mean for arrays: the table of LANGUAGE.md §4 as primitive operators.
+"""What Knet's operators mean for arrays: the table of "Expressions" in docs/language.md as primitive operators.
 
 Used by `lower.py`. Each function takes operands of which at least one is an array, and writes instructions through an
 `Emitter`.

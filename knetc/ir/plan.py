@@ -105,11 +105,30 @@ def flat(units: Iterable[Unit]) -> Iterator[Step]:
             yield unit
 
 
+class PhasePlan(Record):
+    """A list over a whole sequence (`ir.program.Phases`), by `ir.sequence_plan`.
+
+    `before` and `after` are about the columns of all steps, `loop` about those of one. `whole`: the arrays of the loop
+    that have the columns of all steps side by side; others have those of one step.
+    """
+
+    before: tuple[Unit, ...]
+    loop: tuple[Unit, ...]
+    after: tuple[Unit, ...]
+    whole: tuple[Buffer, ...]
+
+    @property
+    def lists(self) -> tuple[tuple[Unit, ...], ...]:
+        """The three lists in order."""
+        return (self.before, self.loop, self.after)
+
+
 class BackwardPlan(Record):
     """A backward program in order.
 
     `inputs`: where each input's gradient stands afterwards; `params`: the parameters that get a gradient.
-    `loss_value`: where the loss's value stands, None where the loss has none.
+    `loss_value`: where the loss's value stands, None where the loss has none. `phases`: the program over a whole
+    sequence, where it was asked for.
     """
 
     loss: str
@@ -117,6 +136,7 @@ class BackwardPlan(Record):
     inputs: tuple[tuple[int, Buffer], ...]
     params: tuple[str, ...]
     loss_value: Buffer | None
+    phases: PhasePlan | None = None
 
 
 class VariantPlan(Record):
@@ -124,7 +144,8 @@ class VariantPlan(Record):
 
     `result`: the model's value, None where it returns nothing; `names`: Knet variables that can be read afterwards.
     `frame`: the inputs and forward values that stand in a step's frame, which `sforw` pushes: those that a backward
-    pass reads (of some variant; one buffer serves a value in all of them).
+    pass reads (of some variant; one buffer serves a value in all of them). `phases`: the forward list over a whole
+    sequence, where it was asked for.
     """
 
     variant: Variant
@@ -134,6 +155,7 @@ class VariantPlan(Record):
     result: Buffer | None
     names: tuple[tuple[str, Buffer], ...]
     frame: tuple[Buffer, ...]
+    phases: PhasePlan | None = None
 
 
 class Param(Record):

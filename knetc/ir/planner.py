@@ -28,7 +28,7 @@ def make_plan(program: Program, options: Options) -> Plan:
     """The plan of a `training` program. KnetLimitation for a value that emitted code cannot hold."""
     if program.stage != "training":
         raise KnetInternalError(f"a plan is made of a training program, not of one at stage {program.stage}")
-    plan = _Planner(program, options).plan()
+    plan = Planner(program, options).plan()
     if not options.level or not options.arena:
         return plan
     arena = make_arena(plan)
@@ -36,8 +36,8 @@ def make_plan(program: Program, options: Options) -> Plan:
     return replace(plan, arena=arena)
 
 
-class _Planner:
-    """Buffers by (name, kind, type), in the order in which they are first met."""
+class Planner:
+    """Makes a plan. Buffers by (name, kind, type), in the order in which they are first met."""
 
     def __init__(self, program: Program, options: Options) -> None:
         self.program = program
@@ -54,7 +54,7 @@ class _Planner:
     def plan(self) -> Plan:
         """The whole plan."""
         known = {b.name: b for b in self.inputs} | self.params
-        variants = tuple(_VariantPlanner(self, v, known).plan() for v in self.program.variants)
+        variants = tuple(VariantPlanner(self, v, known).plan() for v in self.program.variants)
         for instr in self.program.update:
             self.grad(str(instr.attr("param")))  # zero where no backward pass reaches it
         return Plan(
@@ -130,10 +130,10 @@ def _rows_of(block: Buffer, parts: Iterable[tuple[str, Instr]]) -> list[Buffer]:
     return found
 
 
-class _ListPlanner:
+class ListPlanner:
     """Plans one list of instructions: `scope` has the buffer of each value so far."""
 
-    def __init__(self, planner: _Planner, scope: dict[str, Buffer], found: Views, registers: AbstractSet[str]) -> None:
+    def __init__(self, planner: Planner, scope: dict[str, Buffer], found: Views, registers: AbstractSet[str]) -> None:
         self.planner = planner
         self.scope = scope
         self.views = found
@@ -205,10 +205,10 @@ class _ListPlanner:
         return Step(Instr(to.name, "copy", instr.args[:1], type=to.type, span=instr.span), to, (source,), wanted)
 
 
-class _VariantPlanner(_ListPlanner):
+class VariantPlanner(ListPlanner):
     """Plans the forward list of a variant, and then its backward lists."""
 
-    def __init__(self, planner: _Planner, variant: Variant, known: Mapping[str, Buffer]) -> None:
+    def __init__(self, planner: Planner, variant: Variant, known: Mapping[str, Buffer]) -> None:
         outside = uses.named(variant) | uses.read_back(variant)
         if planner.options.level:
             # If nothing reads it, a variable of a definition that the model calls is for the interpreter alone.
@@ -233,7 +233,7 @@ class _VariantPlanner(_ListPlanner):
             variant=variant,
             label=min((tuple(sorted(s)) for s in variant.settings), key=lambda s: (len(s), s)),
             forward=forward,
-            backward=tuple(_BackwardPlanner(self.planner, b, variant, scope).plan() for b in variant.backward),
+            backward=tuple(BackwardPlanner(self.planner, b, variant, scope).plan() for b in variant.backward),
             result=scope[variant.result] if variant.result is not None else None,
             names=names,
             frame=(),
@@ -258,10 +258,10 @@ class _VariantPlanner(_ListPlanner):
         return self.computed(instr, self.place(instr))
 
 
-class _BackwardPlanner(_ListPlanner):
+class BackwardPlanner(ListPlanner):
     """Plans one backward list."""
 
-    def __init__(self, planner: _Planner, backward: Backward, variant: Variant, forward: Mapping[str, Buffer]) -> None:
+    def __init__(self, planner: Planner, backward: Backward, variant: Variant, forward: Mapping[str, Buffer]) -> None:
         registers = _registers(backward.body, {LOSS})
         dense = {i.args[0] for i in backward.body if i.op == "dinput"}
         super().__init__(planner, dict(forward), views(backward.body, backward.body, dense, registers), registers)

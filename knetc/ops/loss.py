@@ -1,4 +1,4 @@
-"""The losses and their gradients at the model's output p, against the desired output gold (LANGUAGE.md §9).
+"""The losses and their gradients at the model's output p, against the desired output gold (docs/operators.md).
 
 A column is one instance: everything but the last dimension. `mask` has one entry a column and multiplies the column's
 loss and gradient; the average stays over all columns. The loss is a scalar, summed in float64.

@@ -1,4 +1,4 @@
-"""The training options: how a parameter changes by its gradient (LANGUAGE.md §9, the manual's table 5).
+"""The training options: how a parameter changes by its gradient (docs/operators.md, the manual's table 5).
 
 Called by the executables that run on NumPy; the emitted code has a kernel of its own for the same formulas.
 """

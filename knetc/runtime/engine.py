@@ -24,6 +24,7 @@ from knetc.runtime.signature import result_type
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
+    from knetc.runtime.ranks import Ranks
 
 
 _MOST_ELEMENTS = 2**40
@@ -37,6 +38,7 @@ class Engine:
     the parameters that the user has set. `confirmed`: whether an input has shown that the inferred sizes hold.
     `draw_seed`: what random draws are keyed by since `set_seed`, None before. `described`: the back end and, where it
     was chosen here, why. `optimise`: how far the program is optimised, as `-O` of the command.
+    `ranks`: the processes among which the columns are split, None where this one has them all.
     """
 
     def __init__(self, lowered: Program, backend: str, dtype: str, seed: int, optimise: int = 2) -> None:
@@ -51,6 +53,7 @@ class Engine:
         self.written: set[str] = set()
         self.confirmed = False
         self.draw_seed: int | None = None
+        self.ranks: Ranks | None = None
         with contextlib.suppress(KnetShapeError):  # where sizes depend on the input, the first one says them
             self._use(self._infer((None,) * len(lowered.inputs)))
 
@@ -111,6 +114,10 @@ class Engine:
                 self.executable = backends.make(self.backend, program, options, self.seed)
             except MemoryError:
                 raise _too_large(program) from None
+            if self.ranks and self.ranks.size > 1:
+                from knetc.runtime.splitting import Split
+
+                self.executable = Split(self.executable, self.ranks)
             if self.draw_seed is not None:
                 self.executable.set_seed(self.draw_seed)
         return self.executable

@@ -26,7 +26,7 @@ Given: TypeAlias = "Tensor | DeviceArray"
 
 
 class TrainingOptions(Record):
-    """How `update` changes one parameter (LANGUAGE.md §9, the manual's table 5).
+    """How `update` changes one parameter (docs/operators.md, the manual's table 5).
 
     adagrad, rmsprop, adam, momentum and nesterov each keep a running average of their own, so they may be combined.
     """
@@ -77,7 +77,7 @@ class Executable(Protocol):
         """
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
-        """Changes every parameter that has a gradient in any variant, in the order of LANGUAGE.md §9.
+        """Changes every parameter that has a gradient in any variant, in the order of docs/operators.md.
 
         `options` has an entry for each of them. `gclip` and `gscale` are this call's: a gclip over 0 takes the place of
         the parameter's own, gscale multiplies the parameter's own. Gradients are left as they are. A parameter that

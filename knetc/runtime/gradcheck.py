@@ -31,7 +31,7 @@ def gradcheck(net: Model, /, x: Any, y: Any, loss: Loss | str, **conditions: boo
     """The worst relative error, over the parameters, of the gradient of `loss` against central differences.
 
     `x` and `y` are an input (a tuple where the model has several) and its desired output, or lists of time steps, run
-    from a zero state (None in `y`: no loss at that step). The error of a parameter is |analytic − numeric| over the
+    from a zero state (None in `y`: no loss at that step). The error of a parameter is `|analytic − numeric|` over the
     larger of the two, in L2 norms over its elements; of a large parameter elements evenly spaced are taken. Random
     draws are the same in every run. Raises as `forw` and `back`.
     """

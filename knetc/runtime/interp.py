@@ -254,6 +254,18 @@ class Interpreter:
         else:
             self._state[name] = array.copy(order="F")
 
+    def take_columns(self, first: int, whole: int) -> None:
+        """Whose columns the next calls are given (see `splitting.Splittable`)."""
+        self._clock.first, self._clock.whole = first, whole
+
+    def read_gradient(self, name: str, to: Tensor) -> None:
+        """Copies a parameter's gradient (see `splitting.Splittable`)."""
+        to[...] = self._grads[name]
+
+    def write_gradient(self, name: str, array: Tensor) -> None:
+        """Overwrites a parameter's gradient (see `splitting.Splittable`)."""
+        self._grads[name] = array
+
     def averages(self, parameter: str) -> dict[str, Tensor]:
         """Copies of a parameter's running averages (see `Executable.averages`)."""
         return {name: average.copy(order="F") for name, average in self._slots.get(parameter, {}).items()}

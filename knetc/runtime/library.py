@@ -58,6 +58,7 @@ SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "set_adam_steps": (_Address, _Text, ctypes.c_int),
     "calls": (_Address, ctypes.POINTER(ctypes.c_uint)),
     "set_calls": (_Address, ctypes.c_uint),
+    "set_columns": (_Address, ctypes.c_int),
     "save": (_Address, _Text),
     "load": (_Address, _Text),
     "synchronize": (_Address,),

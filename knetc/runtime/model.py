@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
     from knetc.runtime.listing import View
     from knetc.runtime.losses import Loss
+    from knetc.runtime.ranks import Ranks
 
 
 class Model(Variables):
@@ -282,7 +283,7 @@ class Model(Variables):
 
     @whole
     def update(self, gclip: float = 0, gscale: float = 1) -> None:
-        """Moves every parameter against its gradient by its training options (LANGUAGE.md §9).
+        """Moves every parameter against its gradient by its training options.
 
         `gclip` over 0 takes the place of the option of that name; `gscale` multiplies it. Raises KnetStateError where
         there are no gradients, KnetTypeError.
@@ -364,7 +365,7 @@ class Model(Variables):
 
     @property
     def backend(self) -> str:
-        """The back end that runs the model: `numpy`, `cpu` or `cuda`."""
+        """The back end that runs the model: `numpy`, `cpu`, `emulated` or `cuda`."""
         return self._engine.backend
 
     @property
@@ -378,9 +379,9 @@ class Model(Variables):
         return take(self._engine, self._options, self._state_batch)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, backend: str) -> Model:
+    def of(cls, snapshot: Snapshot, backend: str, ranks: Ranks | None = None) -> Model:
         """The model that a snapshot is of, on a back end. Raises as `knetc.runtime.snapshot.restore`."""
-        net = cls(restore(snapshot, backend))
+        net = cls(restore(snapshot, backend, ranks))
         net._options.update(snapshot.options)
         net._state_batch = snapshot.state_batch
         return net

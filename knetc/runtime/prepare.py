@@ -18,7 +18,7 @@ from knetc.ir.types import N
 from knetc.ir.uses import named, read_back, without_inputs
 from knetc.ops import registry
 from knetc.ops.base import AttrMap, Meaning
-from knetc.ops.fillers import fill
+from knetc.ops.fillers import fill, resolve
 from knetc.runtime.check import DTYPES
 from knetc.runtime.direct import MOST_STEPS, Shapes, function
 from knetc.runtime.executable import Tensor
@@ -39,10 +39,15 @@ FLOWING = frozenset({"state", "dstate"})
 
 @dataclass(slots=True)
 class Clock:
-    """What random draws are keyed by, besides the instruction: the seed and the number of the call."""
+    """What random draws are keyed by, besides the instruction: the seed and the number of the call.
+
+    `first`, `whole`: where the columns of a call begin in the minibatch, and how many that has; 0: no more than these.
+    """
 
     seed: int
     call: int = 0
+    first: int = 0
+    whole: int = 0
 
 
 @dataclass(slots=True)
@@ -55,20 +60,27 @@ class Context:
     clock: Clock
     steps: int = 1
     out: Tensor | None = None
+    batched: bool = False
 
     @classmethod
     def of(cls, instr: Instr, batch: int, dtype: np.dtype[Any], clock: Clock, steps: int = 1) -> Context:
         """The context of an instruction for `batch` columns, which are those of so many steps."""
-        return cls(dict(instr.attrs), instr.type.concrete(batch) if instr.type else (), dtype, clock, steps)
+        type_ = instr.type
+        dims, batched = (type_.concrete(batch), type_.batched) if type_ else ((), False)
+        return cls(dict(instr.attrs), dims, dtype, clock, steps, batched=batched)
 
     def draw(self, filler: Filler | Array, stream: int) -> Tensor:
         """An array of `dims` for this call; each step's columns for a call of its own."""
-        seed, first = self.clock.seed, self.clock.call
-        if self.steps == 1:
-            return fill(filler, self.dims, self.dtype, seed, stream, first)
-        dims = (*self.dims[:-1], self.dims[-1] // self.steps)
-        parts = [fill(filler, dims, self.dtype, seed, stream, first + t) for t in range(self.steps)]
-        return np.asfortranarray(np.concatenate(parts, axis=-1))
+        clock, dims = self.clock, self.dims
+        if self.steps > 1:
+            dims = (*dims[:-1], dims[-1] // self.steps)
+        column = 0
+        if self.batched and clock.whole:
+            column = clock.first
+            filler = resolve(filler, (*dims[:-1], clock.whole)) if isinstance(filler, Filler) else filler
+        calls = range(clock.call, clock.call + self.steps)
+        parts = [fill(filler, dims, self.dtype, clock.seed, stream, call, column) for call in calls]
+        return parts[0] if self.steps == 1 else np.asfortranarray(np.concatenate(parts, axis=-1))
 
 
 class Step(NamedTuple):

@@ -25,7 +25,7 @@ from knetc.errors import (
     Source,
 )
 from knetc.ir.types import N, PartialDims
-from knetc.runtime import backends, check, container, keywords
+from knetc.runtime import backends, check, container, keywords, process
 from knetc.runtime.container import Contents
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.model import Model
@@ -47,6 +47,7 @@ def save(path: str | os.PathLike[str], /, model: Model | None = None, **more: An
     The model's source, keywords, dtype, parameters, state, training options with their running averages and the state
     of its random numbers are saved; not the stack, the gradients and the values of the last call. `more`: dictionaries,
     lists, tuples, NumPy arrays, strings, numbers, booleans and None, by the names under which `load` gives them back.
+    Among several processes (`knetc.distribute`) all make the call, and rank 0 writes the file.
     Raises KnetTypeError for a value of another kind, KnetError where the file cannot be written.
     """
     _check_path(path)
@@ -65,7 +66,8 @@ def save(path: str | os.PathLike[str], /, model: Model | None = None, **more: An
     if encoder.arrays:
         contents.arrays[VALUES] = encoder.arrays
     contents.texts[HEAD] = json.dumps(head, allow_nan=False, separators=(",", ":"))
-    container.write(path, contents)
+    if process.speaks():
+        container.write(path, contents)
 
 
 def load(path: str | os.PathLike[str], name: str | None = None, *, backend: str = "auto") -> Any:
@@ -77,17 +79,30 @@ def load(path: str | os.PathLike[str], name: str | None = None, *, backend: str 
     """
     _check_path(path)
     backends.choose(backend)
-    contents = container.read(path)
-    try:
-        snapshot, values = _unpacked(contents)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise KnetError(f"{os.fspath(path)} is refused: {error}") from None
+    snapshot, values = _read(path)
     entries = [*(["model"] if snapshot else []), *values]
     if name is not None and name not in entries:
         raise KnetNameError(f"{os.fspath(path)} has no entry {name!r} (there are {check.listing(entries)})")
     if snapshot and name in (None, "model"):
         values = {"model": _model(snapshot, backend, path), **values}
     return values if name is None else values[name]
+
+
+def stored(path: str | os.PathLike[str]) -> Snapshot:
+    """The snapshot of the model that `save` has written. Raises KnetError as `load`."""
+    snapshot, _ = _read(path)
+    if snapshot is None:
+        raise KnetNameError(f"{os.fspath(path)} has no model")
+    return snapshot
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[Snapshot | None, dict[str, Any]]:
+    """The model's snapshot, if there is one, and the other values of a file."""
+    contents = container.read(path)
+    try:
+        return _unpacked(contents)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise KnetError(f"{os.fspath(path)} is refused: {error}") from None
 
 
 def _check_path(path: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training on many minibatches in one call, where the back end has such a call: cpu.
+"""Training on many minibatches in one call, where the back end has such a call: cpu, and any among several processes.
 
 Called by `train.train`; the numbers are those of forw, back and update, one minibatch after
 the other.
@@ -29,7 +29,7 @@ def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: 
     The numbers are those of forw, back and update. Raises as these, before anything is trained.
     """
     setting = check.setting(conditions, net._engine.lowered.conditions)
-    if net._engine.recurrent or len(net._labels) != 1 or net._engine.backend != "cpu":
+    if net._engine.recurrent or len(net._labels) != 1 or (net._engine.backend != "cpu" and net.ranks == 1):
         return None
     # A one-hot input is checked by its first column, so that its dense matrix is never made.
     rows = x.indices.astype(np.int32) if isinstance(x, OneHot) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from knetc.runtime.engine import Engine
 from knetc.runtime.executable import Tensor, TrainingOptions
 from knetc.runtime.prepare import Clock, Context, stream
 from knetc.values import Value
+
+if TYPE_CHECKING:
+    from knetc.runtime.ranks import Ranks
 
 PARAMETERS, CONSTANTS, STATE = "parameters", "constants", "state"
 AVERAGES = tuple(slot for slots in SLOTS.values() for slot in slots)
@@ -94,13 +97,13 @@ def _arrays(engine: Engine, program: Program) -> dict[str, dict[str, Tensor]]:
     return arrays
 
 
-def restore(snapshot: Snapshot, backend: str) -> Engine:
+def restore(snapshot: Snapshot, backend: str, ranks: Ranks | None = None) -> Engine:
     """An engine of a snapshot's model, with its arrays. Raises KnetError where it is no snapshot of what its source
-    says, before any memory is taken; KnetEnvironmentError for a back end that cannot run here.
+    says, before any memory is taken; KnetEnvironmentError for a back end that cannot run here. `ranks`: as in `Engine`.
     """
     lowered = driver.lower(snapshot.source, snapshot.name, snapshot.keywords)
     engine = Engine(lowered, backend, snapshot.dtype, snapshot.seed, snapshot.optimise)
-    engine.draw_seed = snapshot.draw_seed
+    engine.draw_seed, engine.ranks = snapshot.draw_seed, ranks
     _same_names("training options", snapshot.options, engine.unsized.params())
     if snapshot.inputs is None:
         _same_names("arrays", [name for arrays in snapshot.arrays.values() for name in arrays], ())

@@ -30,8 +30,8 @@ def compile(
     """A model of definition `model` (None: the file's last) with compile-time keywords `kwargs`.
 
     `source`: the path of a .knet or .jl file, or the text itself (a string with a newline or `@knet` in it, or a
-    `Source` with the name for messages), or None for a built-in operator. `backend`: numpy, cpu, cuda or auto;
-    `dtype`: f32 or f64; `seed` keys every random number. `optimise`: 0 to 2, as `-O` of the command; at 0 every
+    `Source` with the name for messages), or None for a built-in operator. `backend`: numpy, cpu, emulated, cuda or
+    auto; `dtype`: f32 or f64; `seed` keys every random number. `optimise`: 0 to 2, as `-O` of the command; at 0 every
     variable is computed as it was written and can be read. Strings among the keywords are symbols, lists and NumPy
     arrays array literals. Raises KnetError for a file that cannot be read, faults in the source, a keyword of a kind
     that Knet has no value for; KnetEnvironmentError for a back end that cannot run here.

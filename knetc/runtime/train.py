@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from knetc.errors import KnetShapeError, KnetTypeError
-from knetc.runtime import check
+from knetc.runtime import check, process
 from knetc.runtime.batches import Minibatches
 from knetc.runtime.losses import Loss, loss_function, loss_name
 from knetc.runtime.onehot import OneHot
@@ -38,38 +38,62 @@ def train(
     gclip: float = 0,
     seqlength: int | None = None,
     progress: bool = True,
+    keepstate: bool = False,
     **conditions: bool,
 ) -> list[float]:
     """Trains `net` on `data` for `epochs` passes; returns the loss before each update.
 
     `data`: pairs (x, y) as `minibatch` makes (x a tuple where the model has several inputs): forw, back and update for
     each. With `seqlength`, time steps as `seqbatch` makes: step t is the input and t+1 the desired output; every
-    `seqlength` steps of sforw are gone back through and followed by an update, and the loss is their mean. `gclip` as
-    in `update`; `conditions` hold in every forward call. `progress` shows a bar on standard error. Ctrl-C ends the run
-    after the update in hand; what there is by then is returned. Raises as those methods, KnetTypeError for data of
-    another form.
+    `seqlength` steps of sforw are gone back through and followed by an update, and the loss is their mean; every pass
+    begins with the state zero, but the first with that of the model where `keepstate` (for the rest of a pass that was
+    stopped). `gclip` as in `update`; `conditions` hold in every forward call. `progress` shows a bar on standard error.
+    Ctrl-C ends the run after the update in hand; what there is by then is returned. A loop over calls of `train` learns
+    of it from `stoppable`. Raises as those methods, KnetTypeError for data of another form.
     """
     name = loss_name(loss, gradient=True)
     epochs = check.natural("epochs", epochs, 0)
+    keepstate = check.flag("keepstate", keepstate)
     check.training_options({"gclip": gclip})
     if seqlength is not None:
         check.natural("seqlength", seqlength)
         _check_steps(data)
+    elif keepstate:
+        raise KnetTypeError("keepstate goes with seqlength: minibatches do not reset the state")
+    net.agree(
+        f"train {epochs} epochs from {name} of {_described(data)}, "
+        f"seqlength {seqlength}, gclip {gclip:g}, keepstate {keepstate}"
+    )
     losses: list[float] = []
-    with _stoppable() as stopped, _bar(_updates(data, seqlength, epochs), progress) as bar:
-        for _ in range(epochs):
-            steps = (
-                _sequence_epoch(net, data, name, gclip, seqlength, conditions)
-                if seqlength
-                else _minibatch_epoch(net, data, name, gclip, conditions)
-            )
-            for values in steps:
+    with stoppable() as stopped:
+        if net.all_stop(stopped.is_set()):
+            return losses
+        with _bar(_updates(data, seqlength, epochs), progress) as bar:
+            for values in _passes(net, data, name, gclip, seqlength, conditions, epochs, keepstate):
                 losses += values
                 bar.set_postfix(loss=f"{values[-1]:.4g}", refresh=False)
                 bar.update(len(values))
-                if stopped.is_set():
-                    return losses
+                if net.all_stop(stopped.is_set()):
+                    break
     return losses
+
+
+def _passes(
+    net: Model,
+    data: Any,
+    name: str,
+    gclip: float,
+    seqlength: int | None,
+    conditions: Mapping[str, Any],
+    epochs: int,
+    keepstate: bool,
+) -> Iterator[list[float]]:
+    """Every update of every pass, the losses before each."""
+    for epoch in range(epochs):
+        if seqlength:
+            yield from _sequence_epoch(net, data, name, gclip, seqlength, conditions, keepstate and epoch == 0)
+        else:
+            yield from _minibatch_epoch(net, data, name, gclip, conditions)
 
 
 def test(net: Model, /, data: Any, loss: Loss | str) -> float:
@@ -95,7 +119,7 @@ def _minibatch_epoch(
     """The losses of some minibatches after the other: of one, or of as many as the back end trains in one call."""
     at_once = several(net, data.x, data.y, loss, gclip, conditions) if isinstance(data, Minibatches) else None
     if at_once is not None:
-        yield from _in_calls(at_once, data)
+        yield from _in_calls(at_once, data, net.ranks)
         return
     function = loss_function(loss)
     for x, y in map(_pair, _iterable(data)):
@@ -105,21 +129,23 @@ def _minibatch_epoch(
         yield [value]
 
 
-def _in_calls(at_once: Several, data: Minibatches) -> Iterator[list[float]]:
+def _in_calls(at_once: Several, data: Minibatches, ranks: int) -> Iterator[list[float]]:
     """An epoch in calls of some tens of milliseconds, so that Ctrl-C and the progress bar are heeded."""
     at, many = 0, _FEWEST
     while at < len(data):
         start = time.perf_counter()
         yield at_once(at * data.size, min((at + many) * data.size, data.columns), data.size)
         at += many
+        if ranks > 1:
+            continue  # all processes stop after the same one
         many = max(_FEWEST, min(2 * many, int(many * _SECONDS / (time.perf_counter() - start + 1e-9))))
 
 
 def _sequence_epoch(
-    net: Model, data: Any, loss: str, gclip: float, seqlength: int, conditions: Mapping[str, Any]
+    net: Model, data: Any, loss: str, gclip: float, seqlength: int, conditions: Mapping[str, Any], keepstate: bool
 ) -> Iterator[list[float]]:
     function = loss_function(loss)
-    net.reset()
+    net.reset(keepstate=keepstate)
     for start in range(0, len(data) - 1, seqlength):
         wanted = data[start + 1 : start + 1 + seqlength]
         values = net.forwseq([_inputs(x) for x in data[start : start + len(wanted)]], **conditions) or [None]
@@ -171,6 +197,13 @@ def _inputs(x: Any) -> tuple[Any, ...]:
     return x if isinstance(x, tuple) and not isinstance(x, OneHot) else (x,)
 
 
+def _described(data: Any) -> str:
+    """What kind of data there are, and how many, for several processes to compare."""
+    if isinstance(data, Minibatches):
+        return f"{tuple(data.x.shape)} and {tuple(data.y.shape)} in minibatches of {data.size}"
+    return f"{len(data)} items" if hasattr(data, "__len__") else "items without a number"
+
+
 def _updates(data: Any, seqlength: int | None, epochs: int) -> int | None:
     """How many updates there will be; None where the data do not tell their number."""
     if not hasattr(data, "__len__"):
@@ -181,19 +214,28 @@ def _updates(data: Any, seqlength: int | None, epochs: int) -> int | None:
 def _bar(total: int | None, progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, disable=not progress, unit="update", dynamic_ncols=True)
+    return tqdm(total=total, disable=not (progress and process.speaks()), unit="update", dynamic_ncols=True)
+
+
+_under_way: threading.Event | None = None
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets in place of the interrupt; a second Ctrl-C interrupts at once.
+def stoppable() -> Iterator[threading.Event]:
+    """A block in which Ctrl-C only sets the event that it gives; a second Ctrl-C interrupts at once.
 
-    Python hands signals to its main thread only; elsewhere the event is never set.
+    For loops that train in several calls, test and save: `train` stops after the update in hand, and the loop looks at
+    `is_set()` where it can stop. A block within another, such as that of `train` itself, gives the same event. Python
+    hands signals to its main thread only; in another the event is never set.
     """
-    event = threading.Event()
+    global _under_way
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield threading.Event()
         return
+    if _under_way is not None:
+        yield _under_way
+        return
+    event = threading.Event()
     previous = signal.getsignal(signal.SIGINT)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -202,7 +244,9 @@ def _stoppable() -> Iterator[threading.Event]:
         event.set()
 
     signal.signal(signal.SIGINT, stop)
+    _under_way = event
     try:
         yield event
     finally:
+        _under_way = None
         signal.signal(signal.SIGINT, previous)

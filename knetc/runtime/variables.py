@@ -147,6 +147,27 @@ class Variables:
         self._engine.device("wnorm")
         return norm(self.get(name) for name in self._options)
 
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    @property
+    def ranks(self) -> int:
+        """How many processes train the model: 1, or those that `knetc.distribute` has found."""
+        return self._engine.ranks.size if self._engine.ranks else 1
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among them, from 0."""
+        return self._engine.ranks.rank if self._engine.ranks else 0
+
+    def agree(self, what: str) -> None:
+        """Raises KnetError on every process where not all of them are about to do this."""
+        if self._engine.ranks:
+            self._engine.ranks.any(what, False)
+
+    def all_stop(self, stop: bool) -> bool:
+        """Whether some process of those that train the model is to stop; all ask."""
+        return self._engine.ranks.any("go on training", stop) if self._engine.ranks else stop
+
     # --- training options and names -----------------------------------------------------------------------------------
 
     def setp(self, name: str | None = None, **options: Any) -> None:

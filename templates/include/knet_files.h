@@ -50,10 +50,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -91,12 +90,11 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }

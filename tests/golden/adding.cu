@@ -57,10 +57,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -249,10 +250,11 @@ __global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* d_tmp4
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
 __global__ void __launch_bounds__(256) adding_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -365,10 +367,10 @@ __global__ void __launch_bounds__(256) adding_accumulate_kernel(float* __restric
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) adding_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -382,6 +384,9 @@ __global__ void __launch_bounds__(256) adding_set_clock_kernel(knet_clock* __res
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -398,7 +403,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -502,6 +508,16 @@ int adding_set_adam_steps(adding_model* model, const char* parameter, int steps)
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int adding_calls(adding_model* model, unsigned* calls);
 int adding_set_calls(adding_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int adding_set_columns(adding_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   adding_backward and adding_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int adding_allreduce(adding_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int adding_save(adding_model* model, const char* path);
 int adding_load(adding_model* model, const char* path);
@@ -634,8 +650,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(sumto_sumN, adding_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(add_relu_back, adding_add_relu_back_kernel, (float* d_tmp4, const float* d_h_next, const float* d_h, \
     const float* h, int n)) \
-  K(fill_uniform, adding_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int height, int pitch, int n)) \
+  K(fill_uniform, adding_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
+    unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_identity, adding_fill_identity_kernel, (float* y, double scale, int height, int pitch, int n)) \
   K(fill_constant, adding_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, adding_update_kernel, (const adding_training* training, const double* squares)) \
@@ -644,7 +660,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, adding_set_training_kernel, (adding_training* to, adding_training t)) \
   K(count_adam, adding_count_adam_kernel, (adding_training* training, int n)) \
   K(accumulate, adding_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, adding_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, adding_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, \
+    unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -713,6 +730,7 @@ struct adding_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -999,11 +1017,9 @@ int forward(knet_model* m) {
   // h/h f32[100,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2,
-m->h_tmp1, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2, m->h_tmp1, 100));
   // h/tmp2 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100,
-m->h_tmp2, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100, m->h_tmp2, 100));
   // h/h f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // h/h f32[100,N], for the next call
@@ -1018,17 +1034,14 @@ int forward_predict(knet_model* m) {
   // h/h f32[100,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2,
-m->h_tmp1, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2, m->h_tmp1, 100));
   // h/tmp2 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100,
-m->h_tmp2, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev, 100, m->h_tmp2, 100));
   // h/h f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h, m->h_tmp1, m->h_tmp2, m->h_b));
   // adding.knet:8: return wb(h; out=1, winit=Glorot())
   // wb/tmp1 f32[1,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, 1, m->h_h, 100,
-m->wb_tmp1, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, 1, m->h_h, 100, m->wb_tmp1, 1));
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // h/h f32[100,N], for the next call
@@ -1051,12 +1064,10 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
   // d:h/w f32[100,2]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
-m->d_h_w, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
   if (want & 1) {
     // d:x f32[2,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
-m->d_x, 2));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
@@ -1081,12 +1092,10 @@ int backward_zero_predict(knet_model* m, const float*, unsigned long long want) 
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
   // d:h/w f32[100,2]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
-m->d_h_w, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
   if (want & 1) {
     // d:x f32[2,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
-m->d_x, 2));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
@@ -1109,11 +1118,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100,
-m->d_wb_w, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
   // d:h/h f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1,
-m->d_h_h, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1, m->d_h_h, 100));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->d_h_h, m->h_h));
@@ -1125,12 +1132,10 @@ m->d_h_h, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
   // d:h/w f32[100,2]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2,
-m->d_h_w, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
   if (want & 1) {
     // d:x f32[2,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100,
-m->d_x, 2));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
   }
   // d:h/h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
@@ -1140,7 +1145,7 @@ m->d_x, 2));
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -1148,13 +1153,13 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/w f32[100,2], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_w, m->clock, 0u, (-0.24253562503633297),
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_w, m->clock, 0u, 0u, (-0.24253562503633297),
       0.24253562503633297, 200, 0));
   // h/r f32[100,100], Identity(1.0)
   TRY(knet_launch_each(kernels.fill_identity, 10000, m->stream, m->h_r, 1.0, 100, 100));
   TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0, 100, 0));  // h/b f32[100], Constant(0.0)
   // wb/w f32[1,100], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 3u, (-0.24373333911071626),
+  TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 3u, 0u, (-0.24373333911071626),
       0.24373333911071626, 100, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
   (void)m;
@@ -1647,6 +1652,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -1699,10 +1710,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -1740,13 +1750,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -2140,6 +2149,30 @@ int adding_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int adding_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int adding_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int adding_save(knet_model* m, const char* path) {
   TRY(check_model(m));

@@ -85,7 +85,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -158,6 +159,13 @@ int charlm_sforward(charlm_model* model, unsigned conditions, const charlm_real*
    state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
 int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask,
                    unsigned long long input_grads, charlm_real* loss_value);
+/* As so many calls of charlm_sforward, with the columns of all steps side by side in each input and in output, the first
+   step's first. What the state does not stand between is computed for all steps at once, if the steps are over 1. */
+int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, int steps,
+    charlm_real* output);
+/* As charlm_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
+   the oldest step's first. Steps that ran in one charlm_forwseq are gone back through at once, if all of them are. */
+int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask, int steps);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int charlm_reset(charlm_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -184,6 +192,11 @@ int charlm_set_adam_steps(charlm_model* model, const char* parameter, int steps)
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int charlm_calls(charlm_model* model, unsigned* calls);
 int charlm_set_calls(charlm_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int charlm_set_columns(charlm_model* model, int first);
+/* Overwrites the gradient of a parameter, which a backward pass has computed: with the sum over several processes. */
+int charlm_set_gradient(charlm_model* model, const char* name, const charlm_real* array);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int charlm_save(charlm_model* model, const char* path);
 int charlm_load(charlm_model* model, const char* path);
@@ -550,7 +563,7 @@ static inline void knet_input_product_back(const int* ones, int m, int k, int n,
 // y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
 template <class T>
 static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
-  enum { BLOCK = 64 };
+  enum { BLOCK = 512 };
   for (int from = rows.from; from < rows.to; from += BLOCK) {
     const int n = rows.to - from < BLOCK ? rows.to - from : (int)BLOCK;
     T sum[BLOCK] = {};
@@ -859,6 +872,18 @@ void fused_return_64xN(float* __restrict output, float* __restrict forget, float
   }
 }
 
+// y = mul(a, b)
+//   charlm.knet:7: c = drop(b; pdrop=pdrop)
+void mul(float* __restrict y, const float* __restrict a, const float* __restrict b, knet_range rows, int columns) {
+  if (rows.whole(64)) rows.to *= columns, columns = 1;  // the columns as one run of memory
+  for (int c = 0; c < columns; c++) {
+#pragma omp simd
+    for (int i = rows.from; i < rows.to; i++) {
+      y[64 * c + i] = a[64 * c + i] * b[64 * c + i];
+    }
+  }
+}
+
 // 14 operations, element by element
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
@@ -922,9 +947,13 @@ const knet_worker_array worker_arrays[] = {
 // What a forward call leaves for its backward pass, with room for `room` columns: the values that backward passes read;
 // and the inputs, which stand where the caller has them, or, of a step of a sequence, in copies. `below` is the step
 // before on the stack, or the next one that waits to be used again.
+// Steps that were computed at once have one frame, with the columns of all `steps` side by side, the first step's first;
+// `left` of them have still to be gone back through.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  int steps, left;
+  int* ones[INPUTS + 1];  // of an input that is one-hot at every step, the row of the 1 in each column
   const float* inputs[INPUTS + 1];
   float* copies[INPUTS + 1];
   float* values[12];
@@ -938,11 +967,14 @@ struct charlm_model {
   knet_worker* workers = nullptr;  // one for each
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int capacity = 0;            // the columns that the values have room for
+  int steps = 1;               // the steps that are computed at once
+  int whole_capacity = 0;      // the columns that those values have room for that hold all steps
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
   bool later = false;                   // whether a later step of the sequence hands gradients to the state
@@ -1019,6 +1051,7 @@ using knet_place = float* knet_model::*;
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
+  bool whole = false;  // whether it has the columns of all steps that are computed at once
 };
 const knet_buffer buffers[] = {
     {&knet_model::b_input_a_block, 8192, 0},
@@ -1030,28 +1063,28 @@ const knet_buffer buffers[] = {
     {&knet_model::b_newmem_c, 64, 0},
     {&knet_model::wbf_w, 4160, 0},
     {&knet_model::wbf_b, 65, 0},
-    {&knet_model::b_input_tmp1_block, 0, 256},
+    {&knet_model::b_input_tmp1_block, 0, 256, true},
     {&knet_model::b_input_tmp2_block, 0, 256},
     {&knet_model::b_cell, 0, 64},
-    {&knet_model::wbf_tmp1, 0, 65},
+    {&knet_model::wbf_tmp1, 0, 65, true},
     {&knet_model::db_h, 0, 64},
     {&knet_model::d_b_h_state, 0, 64},
     {&knet_model::db_cell, 0, 64},
     {&knet_model::d_b_cell_state, 0, 64},
     {&knet_model::d_b_cell_prev, 0, 64},
-    {&knet_model::d_b_input_tmp4_block, 0, 256},
+    {&knet_model::d_b_input_tmp4_block, 0, 256, true},
     {&knet_model::d_b_h_prev, 0, 64},
-    {&knet_model::d_a, 0, 32},
+    {&knet_model::d_a, 0, 32, true},
     {&knet_model::d_b_input_c_block, 256, 0},
     {&knet_model::d_b_input_b_block, 16384, 0},
     {&knet_model::d_b_input_a_block, 8192, 0},
     {&knet_model::d_a_w, 2080, 0},
     {&knet_model::d_x, 0, 65},
-    {&knet_model::d_wbf_tmp2, 0, 65},
+    {&knet_model::d_wbf_tmp2, 0, 65, true},
     {&knet_model::d_wbf_b, 65, 0},
     {&knet_model::d_wbf_w, 4160, 0},
-    {&knet_model::d_b_h, 0, 64},
-    {&knet_model::d_c_return, 0, 64},
+    {&knet_model::d_b_h, 0, 64, true},
+    {&knet_model::d_c_return, 0, 64, true},
     {nullptr, 0, 256},  // the end, and the elements a column of the largest array
 };
 
@@ -1232,8 +1265,8 @@ const float* knet_at(const float* mask, int c) { return mask ? mask + c : nullpt
 
 // ------------------------------------------------------------------------------------------------ the steps ----
 // A state's gradient from the step after: zero at the last step, and outside a sequence.
-void take_state_gradient(const knet_model* m, float* to, const float* from, int size, knet_range rows, int n) {
-  if (m->unwinding && m->later)
+void take_state_gradient(bool later, float* to, const float* from, int size, knet_range rows, int n) {
+  if (later)
     knet_copy(to, from, size, rows, n);
   else
     knet_zero(to, size, rows, n);
@@ -1241,6 +1274,17 @@ void take_state_gradient(const knet_model* m, float* to, const float* from, int 
 // A state's gradient for the step before.
 void hand_state_gradient(const knet_model* m, float* to, const float* from, int size, knet_range rows, int n) {
   if (m->unwinding) knet_copy(to, from, size, rows, n);
+}
+
+// For each step of a sequence that has some of the n columns from c on: fill(from, first, count, call) is about `count`
+// columns from `from` on, which within the step are those from `first` on; `call` is the number of the step's call.
+template <class Fill>
+void knet_each_step(const knet_model* m, int c, int n, const Fill& fill) {
+  for (int from = c, count = 0; from < c + n; from += count) {
+    const int first = from % m->batch, rest = m->batch - first;
+    count = c + n - from < rest ? c + n - from : rest;
+    fill(from, first, count, m->call + from / m->batch);
+  }
 }
 
 // The forward pass where no condition holds.
@@ -1283,15 +1327,77 @@ void forward(knet_model* m, const knet_team& t) {
   (void)m, (void)t;
 }
 
+// Forward where no condition holds, before the loop over time.
+void before_forward(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product(m->rows[0], 32, n, 65, m->a_w, 32, m->x, c, m->a + 32 * c, 32, t.rows(32));  // a f32[32,N]
+  t.wait_narrow();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // b/input/tmp1@block f32[256,N]
+  knet_product_rows(false, false, 256, n, 32, m->b_input_a_block, 256, m->a + 32 * c, 32,
+      knet_to(m->b_input_tmp1_block + 256 * c, 256), t.rows(256));
+  (void)m, (void)t;
+}
+
+// Forward where no condition holds, at each step of a sequence.
+void loop_forward(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
+  // b/cell, as the call before left it
+  knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  // b/input/tmp2@block f32[256,N]
+  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * (at + c), 64,
+      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
+  t.wait_narrow();
+  // b/h f32[64,N]
+  fused_h_64xN(m->b_output + 64 * (at + c), m->b_forget + 64 * (at + c), m->b_input + 64 * (at + c),
+      m->b_newmem + 64 * (at + c), m->b_cell + 64 * c, m->b_tmp3 + 64 * (at + c), m->b_h + 64 * (at + c),
+      m->b_input_tmp1_block + 128 + 256 * (at + c), m->b_input_tmp2_block + 128 + 256 * c, m->b_output_c,
+      m->b_input_tmp1_block + 64 + 256 * (at + c), m->b_input_tmp2_block + 64 + 256 * c, m->b_forget_c,
+      m->b_input_tmp1_block + 256 * (at + c), m->b_input_tmp2_block + 256 * c, m->b_input_c,
+      m->b_input_tmp1_block + 192 + 256 * (at + c), m->b_input_tmp2_block + 192 + 256 * c, m->b_newmem_c,
+      m->b_cell_prev + 64 * (at + c), t.rows(64), n);
+  knet_copy(m->b_h_state + 64 * c, m->b_h + 64 * (at + c), 64, t.rows(64), n);  // b/h for the next call
+  knet_copy(m->b_cell_state + 64 * c, m->b_cell + 64 * c, 64, t.rows(64), n);  // b/cell for the next call
+  (void)m, (void)t;
+}
+
+// Forward where no condition holds, after the loop.
+void after_forward(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // wbf/tmp1 f32[65,N]
+  knet_product_rows(false, false, 65, n, 64, m->wbf_w, 65, m->b_h + 64 * c, 64, knet_to(m->wbf_tmp1 + 65 * c, 65),
+      t.rows(65));
+  t.wait_narrow();
+  add_soft(m->return_ + 65 * c, m->wbf_tmp1 + 65 * c, m->wbf_b, t.rows(1), n);  // return f32[65,N]
+  (void)m, (void)t;
+}
+
 // The backward pass from no gradient of the output where no condition holds.
 void backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, unsigned long long want) {
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
@@ -1353,6 +1459,88 @@ void backward_zero(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
+// Back from no gradient of the output where no condition holds, before the loop over time.
+void before_backward_zero(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  (void)m, (void)t;
+}
+
+// Back from no gradient of the output where no condition holds, at each step of a sequence.
+void loop_backward_zero(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+      m->d_b_h_state + 64 * c, 64, t.rows(64), n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+      m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/input/tmp4 f32[64,N]
+  fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->b_output + 64 * (at + c),
+      m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c), m->b_cell_prev + 64 * (at + c),
+      m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+  t.wait_narrow();
+  // d:b/h@prev f32[64,N]
+  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
+      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  // d:b/h for the step before
+  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
+  // d:b/cell for the step before
+  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  (void)m, (void)t;
+}
+
+// Back from no gradient of the output where no condition holds, after the loop.
+void after_backward_zero(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:a f32[32,N]
+  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
+      knet_to(m->d_a + 32 * c, 32), t.rows(32));
+  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
+  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
+  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
+  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
+  // d:b/input/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
+      t.part(64));
+  // d:b/forget/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
+      t.part(64));
+  // d:b/output/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
+      t.part(64));
+  // d:b/newmem/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
+      t.part(64));
+  // d:b/input/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
+  // d:b/forget/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
+  // d:b/output/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
+      t.part(64));
+  // d:b/newmem/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
+      t.part(64));
+  if (!m->sinks[13].add) knet_zero(m->sinks[13].to, 4160, t.part(4160), 1);  // d:wbf/w, not reached
+  if (!m->sinks[14].add) knet_zero(m->sinks[14].to, 65, t.part(65), 1);  // d:wbf/b, not reached
+  t.wait();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
+  (void)m, (void)t;
+}
+
 // The backward pass from softloss where no condition holds.
 void backward_softloss(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long want) {
@@ -1366,9 +1554,11 @@ void backward_softloss(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   t.wait_narrow();
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
@@ -1437,6 +1627,105 @@ void backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
+// Back from softloss where no condition holds, before the loop over time.
+void before_backward_softloss(knet_model* m, const knet_team& t,
+    const knet_real* gold, const knet_real* mask, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // @loss f32[]
+  if (m->wants_loss) w.loss = softloss(m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c), t.rows(1), n);
+  // d:wbf/tmp2 f32[65,N]
+  softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
+      (float)(1.0 / m->batch), t.rows(65), n);
+  t.wait_narrow();
+  // d:b/h f32[64,N]
+  knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
+      64), t.rows(64));
+  t.wait_wide();
+  knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
+  // d:wbf/w f32[65,64]
+  knet_product_rows(false, true, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->sinks[13], t.part(65));
+  (void)m, (void)t;
+}
+
+// Back from softloss where no condition holds, at each step of a sequence.
+void loop_backward_softloss(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+      m->d_b_h_state + 64 * c, 64, t.rows(64), n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+      m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/input/tmp4 f32[64,N]
+  fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->d_b_h + 64 * (at + c),
+      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c),
+      m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+  t.wait_narrow();
+  // d:b/h@prev f32[64,N]
+  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
+      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  // d:b/h for the step before
+  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
+  // d:b/cell for the step before
+  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  (void)m, (void)t;
+}
+
+// Back from softloss where no condition holds, after the loop.
+void after_backward_softloss(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:a f32[32,N]
+  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
+      knet_to(m->d_a + 32 * c, 32), t.rows(32));
+  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
+  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
+  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
+  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
+  // d:b/input/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
+      t.part(64));
+  // d:b/forget/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
+      t.part(64));
+  // d:b/output/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
+      t.part(64));
+  // d:b/newmem/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
+      t.part(64));
+  // d:b/input/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
+  // d:b/forget/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
+  // d:b/output/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
+      t.part(64));
+  // d:b/newmem/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
+      t.part(64));
+  t.wait();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
+  (void)m, (void)t;
+}
+
 // Forward and back from softloss where no condition holds: the gradients go where m->sinks says.
 void train_softloss(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long) {
@@ -1483,9 +1772,11 @@ void train_softloss(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   t.wait_narrow();
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
@@ -1567,7 +1858,8 @@ void forward_dropout(knet_model* m, const knet_team& t) {
       knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N]
-  knet_fill_bernoulli(m->c_tmp1 + 64 * c, 64 * c, t.rows(1).size() * 64 * n, m->seed, m->call, 13u, 0.8, 1.25);
+  knet_fill_bernoulli(m->c_tmp1 + 64 * c, 64 * (m->columns_before + c), t.rows(1).size() * 64 * n, m->seed,
+      m->call, 13u, 0.8, 1.25);
   t.wait_narrow();
   // charlm.knet:6: b = lstm(a; out=hidden)
   // c/return f32[64,N]
@@ -1591,15 +1883,85 @@ void forward_dropout(knet_model* m, const knet_team& t) {
   (void)m, (void)t;
 }
 
+// Forward where dropout, before the loop over time.
+void before_forward_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product(m->rows[0], 32, n, 65, m->a_w, 32, m->x, c, m->a + 32 * c, 32, t.rows(32));  // a f32[32,N]
+  t.wait_narrow();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // b/input/tmp1@block f32[256,N]
+  knet_product_rows(false, false, 256, n, 32, m->b_input_a_block, 256, m->a + 32 * c, 32,
+      knet_to(m->b_input_tmp1_block + 256 * c, 256), t.rows(256));
+  // charlm.knet:7: c = drop(b; pdrop=pdrop)
+  // c/tmp1 f32[64,N]
+  knet_each_step(m, c, n, [=](int from, int first, int count,
+      unsigned call) { knet_fill_bernoulli(m->c_tmp1 + 64 * from, 64 * (m->columns_before + first),
+      t.rows(1).size() * 64 * count, m->seed, call, 13u, 0.8, 1.25); });
+  (void)m, (void)t;
+}
+
+// Forward where dropout, at each step of a sequence.
+void loop_forward_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
+  // b/cell, as the call before left it
+  knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  // b/input/tmp2@block f32[256,N]
+  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * (at + c), 64,
+      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
+  t.wait_narrow();
+  // b/h f32[64,N]
+  fused_h_64xN(m->b_output + 64 * (at + c), m->b_forget + 64 * (at + c), m->b_input + 64 * (at + c),
+      m->b_newmem + 64 * (at + c), m->b_cell + 64 * c, m->b_tmp3 + 64 * (at + c), m->b_h + 64 * (at + c),
+      m->b_input_tmp1_block + 128 + 256 * (at + c), m->b_input_tmp2_block + 128 + 256 * c, m->b_output_c,
+      m->b_input_tmp1_block + 64 + 256 * (at + c), m->b_input_tmp2_block + 64 + 256 * c, m->b_forget_c,
+      m->b_input_tmp1_block + 256 * (at + c), m->b_input_tmp2_block + 256 * c, m->b_input_c,
+      m->b_input_tmp1_block + 192 + 256 * (at + c), m->b_input_tmp2_block + 192 + 256 * c, m->b_newmem_c,
+      m->b_cell_prev + 64 * (at + c), t.rows(64), n);
+  knet_copy(m->b_h_state + 64 * c, m->b_h + 64 * (at + c), 64, t.rows(64), n);  // b/h for the next call
+  knet_copy(m->b_cell_state + 64 * c, m->b_cell + 64 * c, 64, t.rows(64), n);  // b/cell for the next call
+  (void)m, (void)t;
+}
+
+// Forward where dropout, after the loop.
+void after_forward_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:7: c = drop(b; pdrop=pdrop)
+  mul(m->c_return + 64 * c, m->b_h + 64 * c, m->c_tmp1 + 64 * c, t.rows(64), n);  // c/return f32[64,N]
+  t.wait_narrow();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // wbf/tmp1 f32[65,N]
+  knet_product_rows(false, false, 65, n, 64, m->wbf_w, 65, m->c_return + 64 * c, 64, knet_to(m->wbf_tmp1 + 65 * c,
+      65), t.rows(65));
+  t.wait_narrow();
+  add_soft(m->return_ + 65 * c, m->wbf_tmp1 + 65 * c, m->wbf_b, t.rows(1), n);  // return f32[65,N]
+  (void)m, (void)t;
+}
+
 // The backward pass from no gradient of the output where dropout.
 void backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, unsigned long long want) {
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
@@ -1661,6 +2023,88 @@ void backward_zero_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
+// Back from no gradient of the output where dropout, before the loop over time.
+void before_backward_zero_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  (void)m, (void)t;
+}
+
+// Back from no gradient of the output where dropout, at each step of a sequence.
+void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+      m->d_b_h_state + 64 * c, 64, t.rows(64), n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+      m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/input/tmp4 f32[64,N]
+  fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->b_output + 64 * (at + c),
+      m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c), m->b_cell_prev + 64 * (at + c),
+      m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+  t.wait_narrow();
+  // d:b/h@prev f32[64,N]
+  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
+      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  // d:b/h for the step before
+  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
+  // d:b/cell for the step before
+  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  (void)m, (void)t;
+}
+
+// Back from no gradient of the output where dropout, after the loop.
+void after_backward_zero_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:a f32[32,N]
+  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
+      knet_to(m->d_a + 32 * c, 32), t.rows(32));
+  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
+  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
+  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
+  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
+  // d:b/input/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
+      t.part(64));
+  // d:b/forget/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
+      t.part(64));
+  // d:b/output/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
+      t.part(64));
+  // d:b/newmem/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
+      t.part(64));
+  // d:b/input/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
+  // d:b/forget/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
+  // d:b/output/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
+      t.part(64));
+  // d:b/newmem/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
+      t.part(64));
+  if (!m->sinks[13].add) knet_zero(m->sinks[13].to, 4160, t.part(4160), 1);  // d:wbf/w, not reached
+  if (!m->sinks[14].add) knet_zero(m->sinks[14].to, 65, t.part(65), 1);  // d:wbf/b, not reached
+  t.wait();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
+  (void)m, (void)t;
+}
+
 // The backward pass from softloss where dropout.
 void backward_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long want) {
@@ -1674,9 +2118,11 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   t.wait_narrow();
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
@@ -1746,6 +2192,108 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
+// Back from softloss where dropout, before the loop over time.
+void before_backward_softloss_dropout(knet_model* m, const knet_team& t,
+    const knet_real* gold, const knet_real* mask, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // @loss f32[]
+  if (m->wants_loss) w.loss = softloss(m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c), t.rows(1), n);
+  // d:wbf/tmp2 f32[65,N]
+  softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
+      (float)(1.0 / m->batch), t.rows(65), n);
+  t.wait_narrow();
+  // d:c/return f32[64,N]
+  knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
+      knet_to(m->d_c_return + 64 * c, 64), t.rows(64));
+  // charlm.knet:7: c = drop(b; pdrop=pdrop)
+  mul(m->d_b_h + 64 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, t.rows(64), n);  // d:b/h f32[64,N]
+  t.wait_wide();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
+  // d:wbf/w f32[65,64]
+  knet_product_rows(false, true, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->sinks[13], t.part(65));
+  (void)m, (void)t;
+}
+
+// Back from softloss where dropout, at each step of a sequence.
+void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int step) {
+  const int N = m->batch;
+  const int at = N * step;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+      m->d_b_h_state + 64 * c, 64, t.rows(64), n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+      m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/input/tmp4 f32[64,N]
+  fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->d_b_h + 64 * (at + c),
+      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c),
+      m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+  t.wait_narrow();
+  // d:b/h@prev f32[64,N]
+  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
+      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  // d:b/h for the step before
+  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
+  // d:b/cell for the step before
+  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
+  t.wait_narrow();
+  (void)m, (void)t;
+}
+
+// Back from softloss where dropout, after the loop.
+void after_backward_softloss_dropout(knet_model* m, const knet_team& t,
+    const knet_real*, const knet_real*, int) {
+  const int N = m->batch * m->steps;
+  const int c = t.columns(N).from;
+  const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:a f32[32,N]
+  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
+      knet_to(m->d_a + 32 * c, 32), t.rows(32));
+  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
+  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
+  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
+  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
+  // d:b/input/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
+      t.part(64));
+  // d:b/forget/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
+      t.part(64));
+  // d:b/output/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
+      t.part(64));
+  // d:b/newmem/b f32[64,64]
+  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
+      t.part(64));
+  // d:b/input/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
+  // d:b/forget/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
+  // d:b/output/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
+      t.part(64));
+  // d:b/newmem/a f32[64,32]
+  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
+      t.part(64));
+  t.wait();
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
+  (void)m, (void)t;
+}
+
 // Forward and back from softloss where dropout: the gradients go where m->sinks says.
 void train_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long) {
@@ -1769,7 +2317,8 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
       knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N]
-  knet_fill_bernoulli(m->c_tmp1 + 64 * c, 64 * c, t.rows(1).size() * 64 * n, m->seed, m->call, 13u, 0.8, 1.25);
+  knet_fill_bernoulli(m->c_tmp1 + 64 * c, 64 * (m->columns_before + c), t.rows(1).size() * 64 * n, m->seed,
+      m->call, 13u, 0.8, 1.25);
   t.wait_narrow();
   // charlm.knet:6: b = lstm(a; out=hidden)
   // c/return f32[64,N]
@@ -1797,9 +2346,11 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
-  take_state_gradient(m, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);  // d:b/h from the step after
+  // d:b/h from the step after
+  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
+  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+      n);
   t.wait_narrow();
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
@@ -1910,6 +2461,15 @@ void initialize(knet_model* m, const knet_team& t) {
 struct knet_work {
   double column, fixed;
 };
+// What runs a whole sequence: before the loop over time and after it on all columns, and in it on those of one step;
+// the operations of all three and of the loop alone; whether threads wait for one another in the loop, even where each
+// has columns of its own.
+using knet_phase = void(knet_model*, const knet_team&, const float*, const float*, int);
+struct knet_sequence {
+  knet_phase *before, *loop, *after;
+  knet_work work, step;
+  bool waits;
+};
 using knet_forward = void(knet_model*, const knet_team&);
 using knet_backward = void(knet_model*, const knet_team&, const float*, const float*, unsigned long long);
 struct knet_functions {
@@ -1918,12 +2478,23 @@ struct knet_functions {
   knet_backward* backward[4];
   knet_work backward_work[4];
   knet_backward* train[4];
+  knet_sequence forward_steps, backward_steps[4];
 };
 const knet_functions variants[] = {
     {forward, {66506, 0}, {backward_zero, nullptr, nullptr, backward_softloss}, {{112256, 0}, {0, 0}, {0, 0}, {130194, 0}},
-     {nullptr, nullptr, nullptr, train_softloss}},
+     {nullptr, nullptr, nullptr, train_softloss},
+     {before_forward, loop_forward, after_forward, {66506, 0}, {36992, 0}, false},
+     {{before_backward_zero, loop_backward_zero, after_backward_zero, {108096, 0}, {36352, 0}, false},
+      {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
+      {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
+      {before_backward_softloss, loop_backward_softloss, after_backward_softloss, {126034, 0}, {36480, 0}, false}}},
     {forward_dropout, {67146, 0}, {backward_zero_dropout, nullptr, nullptr, backward_softloss_dropout}, {{112256, 0}, {0, 0}, {0, 0}, {130322, 0}},
-     {nullptr, nullptr, nullptr, train_softloss_dropout}},
+     {nullptr, nullptr, nullptr, train_softloss_dropout},
+     {before_forward_dropout, loop_forward_dropout, after_forward_dropout, {67146, 0}, {36992, 0}, false},
+     {{before_backward_zero_dropout, loop_backward_zero_dropout, after_backward_zero_dropout, {108096, 0}, {36352, 0}, false},
+      {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
+      {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
+      {before_backward_softloss_dropout, loop_backward_softloss_dropout, after_backward_softloss_dropout, {126162, 0}, {36480, 0}, false}}},
 };
 
 // ------------------------------------------------------------------------------------------------ the calls ----
@@ -1985,6 +2556,7 @@ void free_frame(knet_model* m, knet_frame* f) {
   if (m->last == f) m->last = nullptr;
   for (float*& copy : f->copies) release(&copy);
   for (float*& value : f->values) release(&value);
+  for (int*& ones : f->ones) delete[] ones;
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list) {
@@ -1993,29 +2565,50 @@ void free_frames(knet_model* m, knet_frame** list) {
     free_frame(m, f);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// A new frame for a forward function, with room for so many columns.
+int make_frame(knet_model* m, int variant, int room, knet_frame** frame) {
+  knet_frame* const f = new (std::nothrow) knet_frame();
+  if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
+  f->variant = variant;
+  f->room = room;
+  int code = 0;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
+    code = allocate(value++, b->fixed + b->column * room);
+  if (code) {
+    free_frame(m, f);
+    return code;
+  }
+  *frame = f;
+  return 0;
+}
+// Of the frames that wait, the place of one for a forward function over so many steps, or of the end. Those of several
+// steps that are too small are freed: the next ones will be larger too.
+knet_frame** find_frame(knet_model* m, int variant, int batch, int steps) {
   knet_frame** place = &m->spare;
-  while (*place && (*place)->variant != variant) place = &(*place)->below;
-  knet_frame* f = *place;
-  if (f) {
-    *place = f->below;
-  } else {
-    f = new (std::nothrow) knet_frame();
-    if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
-    f->variant = variant;
-    f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
-    if (code) {
+  while (knet_frame* f = *place) {
+    if (steps > 1 && f->steps > 1 && f->room < batch * steps) {
+      *place = f->below;
       free_frame(m, f);
-      return code;
+    } else if (f->variant == variant && (f->steps > 1) == (steps > 1)) {
+      return place;
+    } else {
+      place = &f->below;
     }
   }
+  return place;
+}
+// A frame for a call of a forward function over so many steps: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, int steps, knet_frame** frame) {
+  knet_frame** const place = find_frame(m, variant, batch, steps);
+  knet_frame* f = *place;
+  if (f)
+    *place = f->below;
+  else
+    TRY(make_frame(m, variant, steps > 1 ? batch * steps : m->capacity, &f));
   f->below = nullptr;
   f->batch = batch;
+  f->steps = f->left = steps;
   *frame = f;
   return 0;
 }
@@ -2030,15 +2623,18 @@ int copy_inputs(knet_frame* f) {
   for (int i = 0; i < INPUTS; i++) {
     if (!reads_input[f->variant][i]) continue;
     if (!f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
-    memcpy(f->copies[i], f->inputs[i], elements(inputs[i], f->batch) * sizeof(float));
+    memcpy(f->copies[i], f->inputs[i], elements(inputs[i], f->batch * f->steps) * sizeof(float));
     f->inputs[i] = f->copies[i];
   }
   return 0;
 }
-void use_frame(knet_model* m, const knet_frame* f) {
+// Makes a frame the one in use, from one of its steps on.
+void use_frame(knet_model* m, const knet_frame* f, int step = 0) {
+  const int c = f->batch * step;
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++;
-  for (int i = 0; i < INPUTS; i++) m->*inputs[i].place = const_cast<float*>(f->inputs[i]);
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++ + b->column * c;
+  for (int i = 0; i < INPUTS; i++)
+    m->*inputs[i].place = const_cast<float*>(f->inputs[i] ? f->inputs[i] + from_column(inputs[i], c) : nullptr);
   m->variant = f->variant;
   m->batch = f->batch;
 }
@@ -2057,27 +2653,36 @@ void release_columns(knet_model* m) {
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place));
   release(&m->desired);
-  m->capacity = 0;
+  m->capacity = m->whole_capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
 }
-// Makes room for `batch` columns; on failure the model has no room for values at all, but its parameters, state and
-// stack.
-int reserve(knet_model* m, int batch) {
-  const int end = sizeof buffers / sizeof *buffers - 1;
-  // Elements are counted in int.
-  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+// Makes room for so many columns in the values that have those of all steps, or in the others; where it fails, none have.
+int make_room(knet_model* m, bool whole, int columns, int* capacity) {
+  int code = 0;
+  *capacity = 0;
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->column && b->whole == whole) release(&(m->*b->place));
+  for (const knet_buffer* b = buffers; b->place && !code; b++)
+    if (b->column && b->whole == whole) code = allocate(&(m->*b->place), columns * b->column);
+  if (!code) *capacity = columns;
+  return code;
+}
+// Whether arrays of so many columns have more elements than are counted: in int.
+bool is_too_large(double columns) {
+  return columns * (double)buffers[sizeof buffers / sizeof *buffers - 1].column > 2130706432.0;
+}
+// Makes room for `batch` columns, of so many steps at once; on failure the model has no room for values, but its
+// parameters, state and stack.
+int reserve(knet_model* m, int batch, int steps = 1) {
+  if (is_too_large((double)batch * steps))
     return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
                      batch);
-  if (batch <= m->capacity) return 0;
-  release_columns(m);
-  for (const knet_buffer* b = buffers; b->place; b++) {
-    if (!b->column || !allocate(&(m->*b->place), batch * b->column)) continue;
+  if (batch > m->capacity) {
     release_columns(m);
-    return KNET_MEMORY;
+    TRY(make_room(m, false, batch, &m->capacity));
   }
-  m->capacity = batch;
-  return 0;
+  return batch * steps > m->whole_capacity ? make_room(m, true, batch * steps, &m->whole_capacity) : 0;
 }
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
@@ -2128,12 +2733,12 @@ int check_step(const knet_model* m, unsigned conditions, const knet_real* const*
   return 0;
 }
 // What comes before a forward function: room, and a frame for what it leaves; `keep`: with copies of the inputs.
-int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int batch, bool keep, knet_frame** frame) {
-  TRY(reserve(m, batch));
+int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int batch, bool keep, knet_frame** frame, int steps = 1) {
+  TRY(reserve(m, batch, steps));
   m->last = nullptr;
   forget_record(m);
   forget_input_gradients(m);
-  TRY(take_frame(m, variant, batch, frame));
+  TRY(take_frame(m, variant, batch, steps, frame));
   for (int i = 0; i < INPUTS; i++) (*frame)->inputs[i] = arrays ? arrays[i] : nullptr;
   int code = keep ? copy_inputs(*frame) : 0;
   if (!code) code = begin_state(m, batch);
@@ -2148,6 +2753,11 @@ int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int b
 }
 
 // ---- forward
+void push_frame(knet_model* m, knet_frame* f) {
+  if (!m->stack) m->later = false;
+  f->below = m->stack;
+  m->stack = f;
+}
 // A forward call; with `push`, a step of a sequence.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push) {
@@ -2160,13 +2770,10 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   if (const knet_array* value = output ? find(values[variant], "return") : nullptr)
     copy_array(*value, data_of(m, *value), output, batch, true);
   m->last = f;
-  if (!push) {
+  if (push)
+    push_frame(m, f);
+  else
     m->record = f;
-    return 0;
-  }
-  if (!m->stack) m->later = false;
-  f->below = m->stack;
-  m->stack = f;
   return 0;
 }
 
@@ -2177,6 +2784,28 @@ double loss_of(const knet_model* m, int threads, double columns) {
   for (int t = 0; t < threads; t++) sum += m->workers[t].loss;
   return sum / columns;
 }
+// Takes the newest steps of the sequence off the stack, which are of that frame.
+void pop_steps(knet_model* m, knet_frame* f, int steps) {
+  m->later = true;
+  f->left -= steps;
+  if (f->left) return;
+  m->stack = f->below;
+  give_frame(m, f);
+}
+// Lets the gradients of parameters go to their arrays; `add`: to what is there.
+void keep_gradients(knet_model* m, bool add) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) m->sinks[i] = {data_of(m, gradients[i]), 1, add, gradients[i].pitch};
+}
+// Whether a backward pass can start from a loss, against `gold`.
+int check_loss(int loss, const knet_real* gold) {
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  return loss == KNET_ZERO || gold ? 0 : knet_fail(KNET_ARGUMENT, "gold is NULL");
+}
+int check_way_back(const knet_frame* f, int loss) {
+  if (variants[f->variant].backward[loss]) return 0;
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+}
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
@@ -2186,18 +2815,15 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
     return knet_fail(KNET_ORDER,
                      pop ? "the stack is empty: each sbackward goes back through one sforward"
                          : "backward comes after forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_loss(loss, gold));
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  TRY(check_way_back(f, loss));
   const knet_functions& run = variants[f->variant];
-  if (!run.backward[loss])
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
-  use_frame(m, f);
+  use_frame(m, f, f->left - 1);
   forget_input_gradients(m);
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) m->sinks[i] = {data_of(m, gradients[i]), 1, pop && m->gradients, gradients[i].pitch};
+  keep_gradients(m, pop && m->gradients);
   m->unwinding = pop;
   m->wants_loss = loss_value;
   const int threads = threads_for(m, run.backward_work[loss], f->batch);
@@ -2206,11 +2832,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   m->gradients = true;
   m->input_batch = f->batch;
   if (loss_value) *loss_value = (float)loss_of(m, threads, f->batch);
-  if (pop) {
-    m->stack = f->below;
-    give_frame(m, f);
-    m->later = true;
-  }
+  if (pop) pop_steps(m, f, 1);
   return 0;
 }
 
@@ -2441,6 +3063,135 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
 }
 
 
+// ---- sequences
+// Whether each of so many columns is 1 in one row and 0 in the others; those rows.
+bool find_ones(const float* x, int rows, int columns, int* ones) {
+  for (int c = 0; c < columns; c++, x += rows) {
+    int count = 0, sum = 0;
+    for (int r = 0; r < rows; r++) {
+      count += x[r] != 0;
+      sum += x[r] != 0 ? r : 0;
+    }
+    if (count != 1 || x[sum] != 1) return false;
+    ones[c] = sum;
+  }
+  return true;
+}
+// Where an input is one-hot, products with it pick columns. Nothing is lost where there is no memory for that.
+void find_ones(knet_frame* f) {
+  for (int i = 0; i < INPUTS; i++) {
+    delete[] f->ones[i];
+    f->ones[i] = nullptr;
+    if (!batched(inputs[i]) || inputs[i].count != 2) continue;
+    int* const ones = new (std::nothrow) int[f->batch * f->steps];
+    if (ones && find_ones(f->inputs[i], inputs[i].dims[0], f->batch * f->steps, ones))
+      f->ones[i] = ones;
+    else
+      delete[] ones;
+  }
+}
+// How many threads run a sequence: one, where a step is too little work for threads that wait for one another in the
+// loop, and the loop is most of all.
+int threads_for(const knet_model* m, const knet_sequence& run) {
+  const int threads = threads_for(m, run.work, m->batch * m->steps);
+  const bool waits = run.waits || m->batch < threads;
+  return waits && 2 * run.step.column > run.work.column ? threads_for(m, run.step, m->batch) : threads;
+}
+// Runs the parts of a sequence, forward from the first step or back from the last one.
+void run_sequence(knet_model* m, const knet_sequence& run, const float* gold, const float* mask, bool back) {
+  knet_parallel(threads_for(m, run), m->batch * m->steps, [=](const knet_team& all) {
+    const knet_team team = {all.index, all.size, m->batch >= all.size};
+    run.before(m, all, gold, mask, 0);
+    all.wait();
+    for (int k = 0; k < m->steps; k++) run.loop(m, team, gold, mask, back ? m->steps - 1 - k : k);
+    all.wait();
+    run.after(m, all, gold, mask, 0);
+  });
+}
+// So many steps forward at once, by the forward function `variant`.
+int steps_forward(knet_model* m, int variant, const float* const* arrays, int batch, int steps, float* output) {
+  knet_frame* f = nullptr;
+  TRY(begin_step(m, variant, arrays, batch, true, &f, steps));
+  m->steps = steps;
+  find_ones(f);
+  for (int i = 0; i < INPUTS; i++) m->rows[i] = f->ones[i];
+  run_sequence(m, variants[variant].forward_steps, nullptr, nullptr, false);
+  for (const int*& rows : m->rows) rows = nullptr;
+  m->call += steps - 1;
+  if (const knet_array* value = output ? find(values[variant], "return") : nullptr)
+    copy_array(*value, data_of(m, *value), output, batch * steps, true);
+  m->last = f;
+  push_frame(m, f);
+  return 0;
+}
+// Back at once through all steps of a frame, the newest one; there is room.
+void steps_backward(knet_model* m, knet_frame* f, int loss, const float* gold, const float* mask) {
+  use_frame(m, f);
+  forget_input_gradients(m);
+  keep_gradients(m, m->gradients);
+  m->steps = f->steps;
+  m->unwinding = true;
+  m->wants_loss = false;
+  for (int i = 0; i < INPUTS; i++) m->rows[i] = f->ones[i];
+  run_sequence(m, variants[f->variant].backward_steps[loss], gold, mask, true);
+  for (const int*& rows : m->rows) rows = nullptr;
+  m->gradients = true;
+  pop_steps(m, f, f->steps);
+}
+// A sequence forward: at once where the forward function has the parts for that, else step by step.
+int sequence_forward(knet_model* m, unsigned conditions, const float* const* arrays, int batch, int steps,
+                     float* output) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, nullptr, batch, &variant));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  if (steps > 1 && variants[variant].forward_steps.loop && !is_too_large((double)batch * steps))
+    return steps_forward(m, variant, arrays, batch, steps, output);
+  const knet_array* const value = find(values[variant], "return");
+  for (int t = 0; t < steps; t++) {
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
+    float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
+    if (const int code = step_forward(m, conditions, given, batch, to, true)) {
+      m->call -= t;
+      while (t-- > 0) pop_steps(m, m->stack, 1);
+      return code;
+    }
+  }
+  return 0;
+}
+// Back through the newest steps: those at once that were computed at once, where the backward function has the parts.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+  TRY(check_model(m));
+  TRY(check_loss(loss, gold));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  int left = steps, columns = 0;
+  for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
+    TRY(check_way_back(f, loss));
+    TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
+    const int of_frame = f->left < left ? f->left : left;
+    columns += f->batch * of_frame;
+    left -= of_frame;
+  }
+  if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  for (left = steps; left > 0;) {
+    knet_frame* const f = m->stack;
+    const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
+                       variants[f->variant].backward_steps[loss].loop;
+    const int now = whole ? f->steps : 1;
+    columns -= f->batch * now;
+    left -= now;
+    const knet_array* const value = find(values[f->variant], "return");
+    const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
+    const float* const weights = mask ? mask + columns : nullptr;
+    if (whole) {
+      steps_backward(m, f, loss, wanted, weights);
+      continue;
+    }
+    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true));
+  }
+  return 0;
+}
+
 }  // namespace
 
 namespace {
@@ -2508,7 +3259,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last);
+  if (kind == KNET_VALUE) use_frame(m, m->last, m->last->steps - 1);
   *batch = m->batch;
   *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
@@ -2528,6 +3279,11 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to memory of the caller's (`out`), or from there.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  copy_array(a, data_of(m, a), plain, 1, out);
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -2580,7 +3336,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    copy_array(a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true);
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
   knet_file_put(f, knet_file_sum(f, f->at));
@@ -2620,7 +3376,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) copy_array(a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false);
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -2678,6 +3434,13 @@ int charlm_backward(knet_model* m, int loss, const knet_real* gold, const knet_r
 int charlm_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
+}
+int charlm_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int steps,
+    knet_real* output) {
+  return sequence_forward(m, conditions, arrays, batch, steps, output);
+}
+int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
+  return sequence_backward(m, loss, gold, mask, steps);
 }
 
 int charlm_update(knet_model* m, double gclip, double gscale) {
@@ -2850,6 +3613,23 @@ int charlm_calls(knet_model* m, unsigned* calls) {
 int charlm_set_calls(knet_model* m, unsigned calls) {
   TRY(check_model(m));
   m->call = calls;
+  return 0;
+}
+
+int charlm_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+int charlm_set_gradient(knet_model* m, const char* name, const knet_real* array) {
+  const knet_array* a = nullptr;
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, KNET_GRAD, name, &a, &data, &batch));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  copy_array(*a, data, const_cast<float*>(array), batch, false);
   return 0;
 }
 

@@ -69,10 +69,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -222,11 +223,12 @@ __global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* y_2, const 
 // y = scale with probability p, else 0
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 __global__ void __launch_bounds__(256) charlm_fill_bernoulli_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double p, double scale, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const size_t at = i % height + (size_t)(i / height) * pitch;
-    y[at] = knet_uniform(knet_random_word(now.seed, i, now.call, stream)) < p ? (float)scale : 0;
+    y[at] = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream)) < p ? (float)scale : 0;
   }
 }
 
@@ -417,10 +419,11 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float*
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
 __global__ void __launch_bounds__(256) charlm_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -523,10 +526,10 @@ __global__ void __launch_bounds__(256) charlm_accumulate_kernel(float* __restric
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) charlm_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -540,6 +543,9 @@ __global__ void __launch_bounds__(256) charlm_set_clock_kernel(knet_clock* __res
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -556,7 +562,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -660,6 +667,16 @@ int charlm_set_adam_steps(charlm_model* model, const char* parameter, int steps)
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int charlm_calls(charlm_model* model, unsigned* calls);
 int charlm_set_calls(charlm_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int charlm_set_columns(charlm_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   charlm_backward and charlm_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int charlm_allreduce(charlm_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int charlm_save(charlm_model* model, const char* path);
 int charlm_load(charlm_model* model, const char* path);
@@ -785,8 +802,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     const float* input_tmp2, const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, \
     const float* newmem_c, const float* cell_prev, int n)) \
   K(add_soft, charlm_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
-  K(fill_bernoulli, charlm_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, double p, \
-    double scale, int height, int pitch, int n)) \
+  K(fill_bernoulli, charlm_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
+    unsigned column, double p, double scale, int height, int pitch, int n)) \
   K(fused_return_64xN, charlm_fused_return_64xN_kernel, (float* output, float* forget, float* input, \
     float* newmem, float* cell, float* tmp3, float* h, float* return_, const float* output_tmp1, \
     const float* output_tmp2, const float* output_c, const float* forget_tmp1, const float* forget_tmp2, \
@@ -812,8 +829,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_return, const float* tmp1, \
     const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget, \
     const float* cell_prev, const float* newmem, const float* input, int n)) \
-  K(fill_uniform, charlm_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int height, int pitch, int n)) \
+  K(fill_uniform, charlm_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
+    unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_constant, charlm_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, charlm_update_kernel, (const charlm_training* training, const double* squares)) \
   K(square_sum, charlm_square_sum_kernel, (double* partials, const charlm_training* training)) \
@@ -821,7 +838,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, charlm_set_training_kernel, (charlm_training* to, charlm_training t)) \
   K(count_adam, charlm_count_adam_kernel, (charlm_training* training, int n)) \
   K(accumulate, charlm_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, charlm_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, charlm_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, \
+    unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -890,6 +908,7 @@ struct charlm_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -1360,8 +1379,7 @@ int forward(knet_model* m) {
   TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65,
-m->a, 32));  // a f32[32,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65, m->a, 32));  // a f32[32,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/input/tmp1@block f32[256,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 32, m->b_input_a_block, 256, m->a, 32,
@@ -1377,8 +1395,7 @@ m->a, 32));  // a f32[32,N]
       m->b_cell_prev));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->b_h, 64,
-m->wbf_tmp1, 65));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->b_h, 64, m->wbf_tmp1, 65));
   TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
@@ -1398,8 +1415,7 @@ int forward_dropout(knet_model* m) {
   TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
       m->stream));
   // charlm.knet:5: a = wdot(x; out=embedding)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65,
-m->a, 32));  // a f32[32,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 32, N, 65, m->a_w, 32, m->x, 65, m->a, 32));  // a f32[32,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/input/tmp1@block f32[256,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 32, m->b_input_a_block, 256, m->a, 32,
@@ -1409,8 +1425,8 @@ m->a, 32));  // a f32[32,N]
       m->b_input_tmp2_block, 256));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   // c/tmp1 f32[64,N], Bernoulli(0.8, 1.25)
-  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 0.8, 1.25, 64 * N,
-      0));
+  TRY(knet_launch_each(kernels.fill_bernoulli, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 64u, 0.8, 1.25,
+      64 * N, 0));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // c/return f32[64,N]
   TRY(knet_launch_each(kernels.fused_return_64xN, 64 * N, m->stream, m->b_output, m->b_forget, m->b_input,
@@ -1420,8 +1436,7 @@ m->a, 32));  // a f32[32,N]
       m->b_input_tmp2_block + 192, m->b_newmem_c, m->b_cell_prev, m->c_tmp1));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // wbf/tmp1 f32[65,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->c_return, 64,
-m->wbf_tmp1, 65));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 65, N, 64, m->wbf_w, 65, m->c_return, 64, m->wbf_tmp1, 65));
   TRY(knet_launch(kernels.add_soft, N, 96, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 65));  // return f32[65,N]
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h f32[64,N], for the next call
@@ -1461,11 +1476,9 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
       m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
   // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
-m->d_a_w, 32));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
-m->d_x, 65));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1495,11 +1508,9 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
   // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64,
-m->d_wbf_w, 65));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
   // d:b/h f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65,
-m->d_b_h, 64));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
@@ -1523,11 +1534,9 @@ m->d_b_h, 64));
       m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
   // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
-m->d_a_w, 32));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
-m->d_x, 65));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1568,11 +1577,9 @@ int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) 
       m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
   // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
-m->d_a_w, 32));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
-m->d_x, 65));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1631,11 +1638,9 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
       m->d_b_input_a_block, 256));
   // charlm.knet:5: a = wdot(x; out=embedding)
   // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65,
-m->d_a_w, 32));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32,
-m->d_x, 65));  // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1648,7 +1653,7 @@ m->d_x, 65));  // d:x f32[65,N]
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -1656,42 +1661,42 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a/w f32[32,65], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2080, m->stream, m->a_w, m->clock, 0u, (-0.30618621784789724),
+  TRY(knet_launch_each(kernels.fill_uniform, 2080, m->stream, m->a_w, m->clock, 0u, 0u, (-0.30618621784789724),
       0.30618621784789724, 2080, 0));
   // b/input/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block, m->clock, 1u,
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block, m->clock, 1u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/input/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block, m->clock, 2u,
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block, m->clock, 2u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/input/c f32[64], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_input_c, 0.0, 64, 0));
   // b/forget/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 64, m->clock, 4u,
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 64, m->clock, 4u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/forget/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 64, m->clock, 5u,
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 64, m->clock, 5u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/forget/c f32[64], Constant(1.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_forget_c, 1.0, 64, 0));
   // b/output/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 128, m->clock, 7u,
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 128, m->clock, 7u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/output/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 128, m->clock, 8u,
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 128, m->clock, 8u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/output/c f32[64], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_output_c, 0.0, 64, 0));
   // b/newmem/a f32[64,32], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 192, m->clock, 10u,
+  TRY(knet_launch_each(kernels.fill_uniform, 2048, m->stream, m->b_input_a_block + 192, m->clock, 10u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/newmem/b f32[64,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 192, m->clock, 11u,
+  TRY(knet_launch_each(kernels.fill_uniform, 4096, m->stream, m->b_input_b_block + 192, m->clock, 11u, 0u,
       (-0.21650635094610965), 0.21650635094610965, 64, 256));
   // b/newmem/c f32[64], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 64, m->stream, m->b_newmem_c, 0.0, 64, 0));
   // wbf/w f32[65,64], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->clock, 14u, (-0.21483446221182986),
+  TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->clock, 14u, 0u, (-0.21483446221182986),
       0.21483446221182986, 4160, 0));
   TRY(knet_launch_each(kernels.fill_constant, 65, m->stream, m->wbf_b, 0.0, 65, 0));  // wbf/b f32[65], Constant(0.0)
   (void)m;
@@ -2185,6 +2190,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -2237,10 +2248,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -2278,13 +2288,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -2679,6 +2688,30 @@ int charlm_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int charlm_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int charlm_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int charlm_save(knet_model* m, const char* path) {
   TRY(check_model(m));

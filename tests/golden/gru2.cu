@@ -72,10 +72,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -351,10 +352,11 @@ __global__ void __launch_bounds__(256) gru2_sumto_5xsumN_kernel(float* __restric
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 //   gru2.knet:10: return wb(h; out=out)
 __global__ void __launch_bounds__(256) gru2_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -456,10 +458,10 @@ __global__ void __launch_bounds__(256) gru2_accumulate_kernel(float* __restrict_
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) gru2_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -473,6 +475,9 @@ __global__ void __launch_bounds__(256) gru2_set_clock_kernel(knet_clock* __restr
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -489,7 +494,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -593,6 +599,16 @@ int gru2_set_adam_steps(gru2_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int gru2_calls(gru2_model* model, unsigned* calls);
 int gru2_set_calls(gru2_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int gru2_set_columns(gru2_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   gru2_backward and gru2_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int gru2_allreduce(gru2_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int gru2_save(gru2_model* model, const char* path);
 int gru2_load(gru2_model* model, const char* path);
@@ -740,8 +756,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(quadloss_back, gru2_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
   K(sumto_5xsumN, gru2_sumto_5xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(fill_uniform, gru2_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int height, int pitch, int n)) \
+  K(fill_uniform, gru2_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
+    double low, double high, int height, int pitch, int n)) \
   K(fill_constant, gru2_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, gru2_update_kernel, (const gru2_training* training, const double* squares)) \
   K(square_sum, gru2_square_sum_kernel, (double* partials, const gru2_training* training)) \
@@ -749,7 +765,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, gru2_set_training_kernel, (gru2_training* to, gru2_training t)) \
   K(count_adam, gru2_count_adam_kernel, (gru2_training* training, int n)) \
   K(accumulate, gru2_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, gru2_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, gru2_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -818,6 +834,7 @@ struct gru2_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -1477,8 +1494,7 @@ int forward_predict(knet_model* m) {
       m->h_2_gru_h_prev));
   // gru2.knet:10: return wb(h; out=out)
   // wb/tmp1 f32[5,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, 5, m->h_2_gru_h, 20,
-m->wb_tmp1, 5));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, 5, m->h_2_gru_h, 20, m->wb_tmp1, 5));
   TRY(knet_launch_each(kernels.add_5xN, 5 * N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[5,N]
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // h/1/gru/h f32[20,N], for the next call
@@ -1670,11 +1686,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[5]
   // d:wb/w f32[5,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, 5, m->h_2_gru_h, 20,
-m->d_wb_w, 5));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
   // d:h/2/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5,
-m->d_h_2_gru_h, 20));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
@@ -1750,7 +1764,7 @@ m->d_h_2_gru_h, 20));
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -1758,55 +1772,55 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/1/gru/reset/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block, m->clock, 0u,
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block, m->clock, 0u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/reset/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block, m->clock, 1u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block, m->clock, 1u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/1/gru/reset/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_reset_c, 0.0, 20, 0));
   // h/1/gru/update/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 20, m->clock, 3u,
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 20, m->clock, 3u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/update/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block + 20, m->clock, 4u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_reset_b_block + 20, m->clock, 4u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/1/gru/update/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_update_c, 0.0, 20, 0));
   // h/1/gru/newmem/a f32[20,10], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 40, m->clock, 6u,
+  TRY(knet_launch_each(kernels.fill_uniform, 200, m->stream, m->h_1_gru_reset_a_block + 40, m->clock, 6u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/1/gru/newmem/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_newmem_b, m->clock, 7u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_1_gru_newmem_b, m->clock, 7u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 400, 0));
   // h/1/gru/newmem/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_1_gru_newmem_c, 0.0, 20, 0));
   // h/2/gru/reset/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block, m->clock, 9u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block, m->clock, 9u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/reset/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block, m->clock, 10u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block, m->clock, 10u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/2/gru/reset/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_reset_c, 0.0, 20, 0));
   // h/2/gru/update/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 20, m->clock, 12u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 20, m->clock, 12u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/update/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block + 20, m->clock, 13u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_b_block + 20, m->clock, 13u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 40));
   // h/2/gru/update/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_update_c, 0.0, 20, 0));
   // h/2/gru/newmem/a f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 40, m->clock, 15u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_reset_a_block + 40, m->clock, 15u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 20, 60));
   // h/2/gru/newmem/b f32[20,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_newmem_b, m->clock, 16u,
+  TRY(knet_launch_each(kernels.fill_uniform, 400, m->stream, m->h_2_gru_newmem_b, m->clock, 16u, 0u,
       (-0.3872983346207417), 0.3872983346207417, 400, 0));
   // h/2/gru/newmem/c f32[20], Constant(0.0)
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->h_2_gru_newmem_c, 0.0, 20, 0));
   // wb/w f32[5,20], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 18u, (-0.7745966692414834),
+  TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 18u, 0u, (-0.7745966692414834),
       0.7745966692414834, 100, 0));
   TRY(knet_launch_each(kernels.fill_constant, 5, m->stream, m->wb_b, 0.0, 5, 0));  // wb/b f32[5], Constant(0.0)
   (void)m;
@@ -2299,6 +2313,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -2351,10 +2371,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -2392,13 +2411,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -2792,6 +2810,30 @@ int gru2_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int gru2_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int gru2_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int gru2_save(knet_model* m, const char* path) {
   TRY(check_model(m));

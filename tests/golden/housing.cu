@@ -37,10 +37,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -230,10 +231,11 @@ __global__ void __launch_bounds__(256) linreg_sumto_sumN_kernel(float* __restric
 // y = normal with mean and standard deviation std
 //   housing.knet:4: w = par(dims=(1,13), init=Gaussian(0,0.1))
 __global__ void __launch_bounds__(256) linreg_fill_normal_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double mean, double std, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double z = knet_normal(knet_random_word(now.seed, i, now.call, stream));
+    const double z = knet_normal(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(z, std), mean);
   }
@@ -335,10 +337,10 @@ __global__ void __launch_bounds__(256) linreg_accumulate_kernel(float* __restric
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) linreg_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -352,6 +354,9 @@ __global__ void __launch_bounds__(256) linreg_set_clock_kernel(knet_clock* __res
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -368,7 +373,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -468,6 +474,16 @@ int linreg_set_adam_steps(linreg_model* model, const char* parameter, int steps)
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int linreg_calls(linreg_model* model, unsigned* calls);
 int linreg_set_calls(linreg_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int linreg_set_columns(linreg_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   linreg_backward and linreg_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int linreg_allreduce(linreg_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int linreg_save(linreg_model* model, const char* path);
 int linreg_load(linreg_model* model, const char* path);
@@ -594,8 +610,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(quadloss_back, linreg_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
   K(sumto_sumN, linreg_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
-  K(fill_normal, linreg_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
-    double std, int height, int pitch, int n)) \
+  K(fill_normal, linreg_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
+    double mean, double std, int height, int pitch, int n)) \
   K(fill_constant, linreg_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, linreg_update_kernel, (const linreg_training* training, const double* squares)) \
   K(square_sum, linreg_square_sum_kernel, (double* partials, const linreg_training* training)) \
@@ -603,7 +619,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, linreg_set_training_kernel, (linreg_training* to, linreg_training t)) \
   K(count_adam, linreg_count_adam_kernel, (linreg_training* training, int n)) \
   K(accumulate, linreg_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, linreg_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, linreg_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, \
+    unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -672,6 +689,7 @@ struct linreg_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -834,8 +852,7 @@ template <class T> void release(T** place, int* code) {
 int forward(knet_model* m) {
   const int N = m->batch;
   // housing.knet:6: return w * x .+ b
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 13, m->w, 1, m->x, 13,
-m->tmp1, 1));  // tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 13, m->w, 1, m->x, 13, m->tmp1, 1));  // tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->tmp1, m->b));  // return f32[1,N]
   return 0;
 }
@@ -850,11 +867,9 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13,
-m->d_w, 1));  // d:w f32[1,13]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13, m->d_w, 1));  // d:w f32[1,13]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1,
-m->d_x, 13));  // d:x f32[13,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1, m->d_x, 13));  // d:x f32[13,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
@@ -862,7 +877,7 @@ m->d_x, 13));  // d:x f32[13,N]
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -870,7 +885,7 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // w f32[1,13], Gaussian(0.0, 0.1)
-  TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->clock, 0u, 0.0, 0.1, 13, 0));
+  TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->clock, 0u, 0u, 0.0, 0.1, 13, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->b, 0.0, 1, 0));  // b f32[1,1], Constant(0.0)
   (void)m;
   return 0;
@@ -1321,6 +1336,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -1373,10 +1394,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -1414,13 +1434,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -1806,6 +1825,30 @@ int linreg_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int linreg_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int linreg_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int linreg_save(knet_model* m, const char* path) {
   TRY(check_model(m));

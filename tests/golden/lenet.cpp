@@ -83,7 +83,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -152,6 +153,13 @@ int lenet_sforward(lenet_model* model, unsigned conditions, const lenet_real* co
    state's gradient flows to the step before. KNET_ZERO where no gradient comes from the output of that step. */
 int lenet_sbackward(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask,
                    unsigned long long input_grads, lenet_real* loss_value);
+/* As so many calls of lenet_sforward, with the columns of all steps side by side in each input and in output, the first
+   step's first. What the state does not stand between is computed for all steps at once, if the steps are over 1. */
+int lenet_forwseq(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, int steps,
+    lenet_real* output);
+/* As lenet_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
+   the oldest step's first. Steps that ran in one lenet_forwseq are gone back through at once, if all of them are. */
+int lenet_backseq(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask, int steps);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int lenet_reset(lenet_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -178,6 +186,11 @@ int lenet_set_adam_steps(lenet_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int lenet_calls(lenet_model* model, unsigned* calls);
 int lenet_set_calls(lenet_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int lenet_set_columns(lenet_model* model, int first);
+/* Overwrites the gradient of a parameter, which a backward pass has computed: with the sum over several processes. */
+int lenet_set_gradient(lenet_model* model, const char* name, const lenet_real* array);
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int lenet_save(lenet_model* model, const char* path);
 int lenet_load(lenet_model* model, const char* path);
@@ -522,7 +535,7 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
 // y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
 template <class T>
 static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
-  enum { BLOCK = 64 };
+  enum { BLOCK = 512 };
   for (int from = rows.from; from < rows.to; from += BLOCK) {
     const int n = rows.to - from < BLOCK ? rows.to - from : (int)BLOCK;
     T sum[BLOCK] = {};
@@ -950,7 +963,6 @@ void fused_y_24x24_to_12x12(float* __restrict y_3, float* __restrict y_4, const 
           first = e > top ? 3 : first;
           top = knet_max(top, e);
           first = top != top ? -1 : first;
-
           y_3[2880 * c + 144 * j + 12 * y1 + y0] = first;
           y_4[2880 * c + 144 * j + 12 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
@@ -977,7 +989,6 @@ void fused_y_8x8_to_4x4(float* __restrict y_3, float* __restrict y_4, const floa
           first = e > top ? 3 : first;
           top = knet_max(top, e);
           first = top != top ? -1 : first;
-
           y_3[800 * c + 16 * j + 4 * y1 + y0] = first;
           y_4[800 * c + 16 * j + 4 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
@@ -1223,6 +1234,7 @@ struct lenet_model {
   knet_worker* workers = nullptr;  // one for each
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
@@ -1751,27 +1763,37 @@ void free_frames(knet_model* m, knet_frame** list) {
     free_frame(m, f);
   }
 }
-// A frame for a call of a forward function: one that waits, or a new one.
-int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+// A new frame for a forward function, with room for so many columns.
+int make_frame(knet_model* m, int variant, int room, knet_frame** frame) {
+  knet_frame* const f = new (std::nothrow) knet_frame();
+  if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
+  f->variant = variant;
+  f->room = room;
+  int code = 0;
+  float** value = f->values;
+  for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
+    code = allocate(value++, b->fixed + b->column * room);
+  if (code) {
+    free_frame(m, f);
+    return code;
+  }
+  *frame = f;
+  return 0;
+}
+// Of the frames that wait, the place of one for a forward function, or of the end.
+knet_frame** find_frame(knet_model* m, int variant) {
   knet_frame** place = &m->spare;
   while (*place && (*place)->variant != variant) place = &(*place)->below;
+  return place;
+}
+// A frame for a call of a forward function: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, knet_frame** frame) {
+  knet_frame** const place = find_frame(m, variant);
   knet_frame* f = *place;
-  if (f) {
+  if (f)
     *place = f->below;
-  } else {
-    f = new (std::nothrow) knet_frame();
-    if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
-    f->variant = variant;
-    f->room = m->capacity;
-    int code = 0;
-    float** value = f->values;
-    for (const knet_buffer* b = frames[variant]; b->place && !code; b++)
-      code = allocate(value++, b->fixed + b->column * m->capacity);
-    if (code) {
-      free_frame(m, f);
-      return code;
-    }
-  }
+  else
+    TRY(make_frame(m, variant, m->capacity, &f));
   f->below = nullptr;
   f->batch = batch;
   *frame = f;
@@ -1877,6 +1899,10 @@ int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int b
 }
 
 // ---- forward
+void push_frame(knet_model* m, knet_frame* f) {
+  f->below = m->stack;
+  m->stack = f;
+}
 // A forward call; with `push`, a step of a sequence.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push) {
@@ -1889,12 +1915,10 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   if (const knet_array* value = output ? find(values[variant], "return") : nullptr)
     copy_array(*value, data_of(m, *value), output, batch, true);
   m->last = f;
-  if (!push) {
+  if (push)
+    push_frame(m, f);
+  else
     m->record = f;
-    return 0;
-  }
-  f->below = m->stack;
-  m->stack = f;
   return 0;
 }
 
@@ -1905,6 +1929,26 @@ double loss_of(const knet_model* m, int threads, double columns) {
   for (int t = 0; t < threads; t++) sum += m->workers[t].loss;
   return sum / columns;
 }
+// Takes the newest steps of the sequence off the stack, which are of that frame.
+void pop_steps(knet_model* m, knet_frame* f, int steps) {
+  (void)steps;
+  m->stack = f->below;
+  give_frame(m, f);
+}
+// Lets the gradients of parameters go to their arrays; `add`: to what is there.
+void keep_gradients(knet_model* m, bool add) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) m->sinks[i] = {data_of(m, gradients[i]), 1, add, gradients[i].pitch};
+}
+// Whether a backward pass can start from a loss, against `gold`.
+int check_loss(int loss, const knet_real* gold) {
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  return loss == KNET_ZERO || gold ? 0 : knet_fail(KNET_ARGUMENT, "gold is NULL");
+}
+int check_way_back(const knet_frame* f, int loss) {
+  if (variants[f->variant].backward[loss]) return 0;
+  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+}
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
@@ -1914,18 +1958,15 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
     return knet_fail(KNET_ORDER,
                      pop ? "the stack is empty: each sbackward goes back through one sforward"
                          : "backward comes after forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_loss(loss, gold));
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
+  TRY(check_way_back(f, loss));
   const knet_functions& run = variants[f->variant];
-  if (!run.backward[loss])
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   TRY(reserve(m, f->batch));
   use_frame(m, f);
   forget_input_gradients(m);
-  for (int i = 0; i < PARAMETERS; i++)
-    if (gradients[i].place) m->sinks[i] = {data_of(m, gradients[i]), 1, pop && m->gradients, gradients[i].pitch};
+  keep_gradients(m, pop && m->gradients);
   m->wants_loss = loss_value;
   const int threads = threads_for(m, run.backward_work[loss], f->batch);
   for (int t = 0; t < threads; t++) m->workers[t].loss = 0;
@@ -1933,10 +1974,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   m->gradients = true;
   m->input_batch = f->batch;
   if (loss_value) *loss_value = (float)loss_of(m, threads, f->batch);
-  if (pop) {
-    m->stack = f->below;
-    give_frame(m, f);
-  }
+  if (pop) pop_steps(m, f, 1);
   return 0;
 }
 
@@ -2166,6 +2204,53 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
 }
 
 
+// ---- sequences
+// A sequence forward: at once where the forward function has the parts for that, else step by step.
+int sequence_forward(knet_model* m, unsigned conditions, const float* const* arrays, int batch, int steps,
+                     float* output) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, nullptr, batch, &variant));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  const knet_array* const value = find(values[variant], "return");
+  for (int t = 0; t < steps; t++) {
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
+    float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
+    if (const int code = step_forward(m, conditions, given, batch, to, true)) {
+      m->call -= t;
+      while (t-- > 0) pop_steps(m, m->stack, 1);
+      return code;
+    }
+  }
+  return 0;
+}
+// Back through the newest steps: those at once that were computed at once, where the backward function has the parts.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+  TRY(check_model(m));
+  TRY(check_loss(loss, gold));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  int left = steps, columns = 0;
+  for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
+    TRY(check_way_back(f, loss));
+    TRY(reserve(m, f->batch));  // so that nothing fails between two steps
+    const int of_frame = 1;
+    columns += f->batch * of_frame;
+    left -= of_frame;
+  }
+  if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  for (left = steps; left > 0;) {
+    knet_frame* const f = m->stack;
+    const int now = 1;
+    columns -= f->batch * now;
+    left -= now;
+    const knet_array* const value = find(values[f->variant], "return");
+    const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
+    const float* const weights = mask ? mask + columns : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true));
+  }
+  return 0;
+}
+
 }  // namespace
 
 namespace {
@@ -2249,6 +2334,11 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to memory of the caller's (`out`), or from there.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  copy_array(a, data_of(m, a), plain, 1, out);
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -2301,7 +2391,7 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    copy_array(a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true);
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
   knet_file_put(f, knet_file_sum(f, f->at));
@@ -2341,7 +2431,7 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) copy_array(a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false);
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
@@ -2399,6 +2489,13 @@ int lenet_backward(knet_model* m, int loss, const knet_real* gold, const knet_re
 int lenet_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                    unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
+}
+int lenet_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int steps,
+    knet_real* output) {
+  return sequence_forward(m, conditions, arrays, batch, steps, output);
+}
+int lenet_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
+  return sequence_backward(m, loss, gold, mask, steps);
 }
 
 int lenet_update(knet_model* m, double gclip, double gscale) {
@@ -2565,6 +2662,23 @@ int lenet_calls(knet_model* m, unsigned* calls) {
 int lenet_set_calls(knet_model* m, unsigned calls) {
   TRY(check_model(m));
   m->call = calls;
+  return 0;
+}
+
+int lenet_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+int lenet_set_gradient(knet_model* m, const char* name, const knet_real* array) {
+  const knet_array* a = nullptr;
+  float* data = nullptr;
+  int batch = 0;
+  TRY(find_array(m, KNET_GRAD, name, &a, &data, &batch));
+  if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  copy_array(*a, data, const_cast<float*>(array), batch, false);
   return 0;
 }
 

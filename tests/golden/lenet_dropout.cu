@@ -69,10 +69,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -180,7 +181,6 @@ __global__ void __launch_bounds__(256) lenet_dropout_fused_y_24x24_to_12x12_kern
         top = knet_max(top, element);
       }
     if (top != top) first = -1;
-    
     y_3[i] = first;
     y_4[i] = top < 0.0f ? 0.0f : top;
   }
@@ -204,7 +204,6 @@ __global__ void __launch_bounds__(256) lenet_dropout_fused_y_8x8_to_4x4_kernel(f
         top = knet_max(top, element);
       }
     if (top != top) first = -1;
-    
     y_3[i] = first;
     y_4[i] = top < 0.0f ? 0.0f : top;
   }
@@ -246,11 +245,12 @@ __global__ void __launch_bounds__(256) lenet_dropout_add_soft_kernel(float* y_2,
 // y = scale with probability p, else 0
 //   lenet_dropout.knet:7: bdrop = drop(b; pdrop=pdrop)
 __global__ void __launch_bounds__(256) lenet_dropout_fill_bernoulli_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double p, double scale, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double p, double scale, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const size_t at = i % height + (size_t)(i / height) * pitch;
-    y[at] = knet_uniform(knet_random_word(now.seed, i, now.call, stream)) < p ? (float)scale : 0;
+    y[at] = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream)) < p ? (float)scale : 0;
   }
 }
 
@@ -410,10 +410,11 @@ __global__ void __launch_bounds__(256) lenet_dropout_mul_relu_back_kernel(float*
 //   lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
 //   lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 __global__ void __launch_bounds__(256) lenet_dropout_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -519,10 +520,10 @@ __global__ void __launch_bounds__(256) lenet_dropout_accumulate_kernel(float* __
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) lenet_dropout_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -536,6 +537,9 @@ __global__ void __launch_bounds__(256) lenet_dropout_set_clock_kernel(knet_clock
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 #include <cudnn.h>
 
@@ -553,7 +557,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -657,6 +662,16 @@ int lenet_dropout_set_adam_steps(lenet_dropout_model* model, const char* paramet
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int lenet_dropout_calls(lenet_dropout_model* model, unsigned* calls);
 int lenet_dropout_set_calls(lenet_dropout_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int lenet_dropout_set_columns(lenet_dropout_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   lenet_dropout_backward and lenet_dropout_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int lenet_dropout_allreduce(lenet_dropout_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int lenet_dropout_save(lenet_dropout_model* model, const char* path);
 int lenet_dropout_load(lenet_dropout_model* model, const char* path);
@@ -932,7 +947,7 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(add_relu_500xN, lenet_dropout_add_relu_500xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_soft, lenet_dropout_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, lenet_dropout_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
-    double p, double scale, int height, int pitch, int n)) \
+    unsigned column, double p, double scale, int height, int pitch, int n)) \
   K(mul, lenet_dropout_mul_kernel, (float* y, const float* a, const float* b, int n)) \
   K(softloss, lenet_dropout_softloss_kernel, (double* partials, const float* p, const float* gold, \
     const float* mask, int rows, int n)) \
@@ -951,7 +966,7 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(mul_relu_back, lenet_dropout_mul_relu_back_kernel, (float* d_y_2, const float* d_return, const float* tmp1, \
     const float* x_2, int n)) \
   K(fill_uniform, lenet_dropout_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
-    double low, double high, int height, int pitch, int n)) \
+    unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_constant, lenet_dropout_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, lenet_dropout_update_kernel, (const lenet_dropout_training* training, const double* squares)) \
   K(square_sum, lenet_dropout_square_sum_kernel, (double* partials, const lenet_dropout_training* training)) \
@@ -959,7 +974,8 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(set_training, lenet_dropout_set_training_kernel, (lenet_dropout_training* to, lenet_dropout_training t)) \
   K(count_adam, lenet_dropout_count_adam_kernel, (lenet_dropout_training* training, int n)) \
   K(accumulate, lenet_dropout_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, lenet_dropout_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, lenet_dropout_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, \
+    unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -1042,6 +1058,7 @@ struct lenet_dropout_model {
   bool search = false, deterministic = true;  // how the algorithms of convolutions are chosen
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -1456,13 +1473,11 @@ int forward(knet_model* m) {
   TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
   // c/tmp1 f32[500,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, 500, m->b, 800,
-m->c_tmp1, 500));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, 500, m->b, 800, m->c_tmp1, 500));
   TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   // wbf/tmp1 f32[10,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, 10, m->c, 500,
-m->wbf_tmp1, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, 10, m->c, 500, m->wbf_tmp1, 10));
   TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
   return 0;
 }
@@ -1480,8 +1495,8 @@ int forward_dropout(knet_model* m) {
   TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
   // lenet_dropout.knet:7: bdrop = drop(b; pdrop=pdrop)
   // bdrop/tmp1 f32[4,4,50,N], Bernoulli(0.5, 2.0)
-  TRY(knet_launch_each(kernels.fill_bernoulli, 800 * N, m->stream, m->bdrop_tmp1, m->clock, 4u, 0.5, 2.0, 800 * N,
-      0));
+  TRY(knet_launch_each(kernels.fill_bernoulli, 800 * N, m->stream, m->bdrop_tmp1, m->clock, 4u, 800u, 0.5, 2.0,
+      800 * N, 0));
   // bdrop/return f32[4,4,50,N]
   TRY(knet_launch_each(kernels.mul, 800 * N, m->stream, m->bdrop_return, m->b, m->bdrop_tmp1));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
@@ -1491,8 +1506,7 @@ int forward_dropout(knet_model* m) {
   TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   // wbf/tmp1 f32[10,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, 10, m->c, 500,
-m->wbf_tmp1, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, 10, m->c, 500, m->wbf_tmp1, 10));
   TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
   return 0;
 }
@@ -1510,20 +1524,16 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
       N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
   // d:wbf/w f32[10,500]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, 10, m->c, 500,
-m->d_wbf_w, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
   // d:c f32[500,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10,
-m->d_c, 500));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
   TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2, N));  // d:c/b f32[500]
   // d:c/w f32[500,800]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, 500, m->b, 800,
-m->d_c_w, 500));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, 500, m->b, 800, m->d_c_w, 500));
   // d:b f32[4,4,50,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500,
-m->d_b, 800));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500, m->d_b, 800));
   // lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 800 * N, m->stream, m->d_b_pool, m->d_b, m->b));  // d:b@pool f32[4,4,50,N]
   // d:b/tmp1 f32[8,8,50,N]
@@ -1561,11 +1571,9 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
       N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
   // d:wbf/w f32[10,500]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, 10, m->c, 500,
-m->d_wbf_w, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
   // d:c f32[500,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10,
-m->d_c, 500));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
   TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2, N));  // d:c/b f32[500]
@@ -1604,7 +1612,7 @@ m->d_c, 500));
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -1612,19 +1620,19 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a/w f32[5,5,1,20], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->clock, 0u, (-0.10690449676496976),
+  TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->clock, 0u, 0u, (-0.10690449676496976),
       0.10690449676496976, 500, 0));
   TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0, 20, 0));  // a/b f32[1,1,20,1], Constant(0.0)
   // b/w f32[5,5,20,50], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->clock, 2u, (-0.05855400437691199),
+  TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->clock, 2u, 0u, (-0.05855400437691199),
       0.05855400437691199, 25000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0, 50, 0));  // b/b f32[1,1,50,1], Constant(0.0)
   // c/w f32[500,800], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->clock, 5u, (-0.06793662204867575),
+  TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->clock, 5u, 0u, (-0.06793662204867575),
       0.06793662204867575, 400000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 500, m->stream, m->c_b, 0.0, 500, 0));  // c/b f32[500], Constant(0.0)
   // wbf/w f32[10,500], GlorotUniform()
-  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->clock, 7u, (-0.10846522890932808),
+  TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->clock, 7u, 0u, (-0.10846522890932808),
       0.10846522890932808, 5000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0, 10, 0));  // wbf/b f32[10], Constant(0.0)
   (void)m;
@@ -2098,6 +2106,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -2150,10 +2164,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -2191,13 +2204,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -2591,6 +2603,30 @@ int lenet_dropout_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int lenet_dropout_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int lenet_dropout_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int lenet_dropout_save(knet_model* m, const char* path) {
   TRY(check_model(m));

@@ -45,10 +45,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -284,10 +285,11 @@ __global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restri
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
 __global__ void __launch_bounds__(256) mlp_fill_normal_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double mean, double std, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double mean, double std, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double z = knet_normal(knet_random_word(now.seed, i, now.call, stream));
+    const double z = knet_normal(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(z, std), mean);
   }
@@ -389,10 +391,10 @@ __global__ void __launch_bounds__(256) mlp_accumulate_kernel(float* __restrict__
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) mlp_set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
-    unsigned call) {
-  *clock = {seed, call};
+    unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -406,6 +408,9 @@ __global__ void __launch_bounds__(256) mlp_set_clock_kernel(knet_clock* __restri
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -422,7 +427,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -522,6 +528,16 @@ int mlp_set_adam_steps(mlp_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int mlp_calls(mlp_model* model, unsigned* calls);
 int mlp_set_calls(mlp_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int mlp_set_columns(mlp_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   mlp_backward and mlp_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int mlp_allreduce(mlp_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int mlp_save(mlp_model* model, const char* path);
 int mlp_load(mlp_model* model, const char* path);
@@ -651,8 +667,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(sumto_10xsumN, mlp_sumto_10xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(sumto_100xsumN, mlp_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, double mean, \
-    double std, int height, int pitch, int n)) \
+  K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
+    double mean, double std, int height, int pitch, int n)) \
   K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, mlp_update_kernel, (const mlp_training* training, const double* squares)) \
   K(square_sum, mlp_square_sum_kernel, (double* partials, const mlp_training* training)) \
@@ -660,7 +676,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, mlp_set_training_kernel, (mlp_training* to, mlp_training t)) \
   K(count_adam, mlp_count_adam_kernel, (mlp_training* training, int n)) \
   K(accumulate, mlp_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, mlp_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, mlp_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -729,6 +745,7 @@ struct mlp_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -920,13 +937,11 @@ int forward(knet_model* m) {
   const int N = m->batch;
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
   // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784, m->h_w, 100, m->x, 784,
-m->h_tmp1, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784, m->h_w, 100, m->x, 784, m->h_tmp1, 100));
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h, m->h_tmp1, m->h_b));  // h f32[100,N]
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
   // wbf/tmp1 f32[10,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, 10, m->h, 100,
-m->wbf_tmp1, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, 10, m->h, 100, m->wbf_tmp1, 10));
   TRY(knet_launch(kernels.add_soft, N, 32, 0, m->stream, m->return_, m->wbf_tmp1, m->wbf_b, 10));  // return f32[10,N]
   return 0;
 }
@@ -944,21 +959,17 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
       N));
   TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
   // d:wbf/w f32[10,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, 10, m->h, 100,
-m->d_wbf_w, 10));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, 10, m->h, 100, m->d_wbf_w, 10));
   // d:h f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10,
-m->d_h, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_h, 100));
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp2, m->d_h, m->h));  // d:h/tmp2 f32[100,N]
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2, N));  // d:h/b f32[100]
   // d:h/w f32[100,784]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N, m->d_h_tmp2, 100, m->x, 784,
-m->d_h_w, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N, m->d_h_tmp2, 100, m->x, 784, m->d_h_w, 100));
   if (want & 1) {
     // d:x f32[784,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, 100, m->d_h_tmp2, 100,
-m->d_x, 784));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, 100, m->d_h_tmp2, 100, m->d_x, 784));
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
@@ -966,7 +977,7 @@ m->d_x, 784));
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -974,10 +985,10 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // h/w f32[100,784], Gaussian(0.0, 0.05)
-  TRY(knet_launch_each(kernels.fill_normal, 78400, m->stream, m->h_w, m->clock, 0u, 0.0, 0.05, 78400, 0));
+  TRY(knet_launch_each(kernels.fill_normal, 78400, m->stream, m->h_w, m->clock, 0u, 0u, 0.0, 0.05, 78400, 0));
   TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->h_b, 0.0, 100, 0));  // h/b f32[100], Constant(0.0)
   // wbf/w f32[10,100], Gaussian(0.0, 0.05)
-  TRY(knet_launch_each(kernels.fill_normal, 1000, m->stream, m->wbf_w, m->clock, 2u, 0.0, 0.05, 1000, 0));
+  TRY(knet_launch_each(kernels.fill_normal, 1000, m->stream, m->wbf_w, m->clock, 2u, 0u, 0.0, 0.05, 1000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0, 10, 0));  // wbf/b f32[10], Constant(0.0)
   (void)m;
   return 0;
@@ -1428,6 +1439,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -1480,10 +1497,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -1521,13 +1537,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -1913,6 +1928,30 @@ int mlp_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int mlp_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int mlp_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int mlp_save(knet_model* m, const char* path) {
   TRY(check_model(m));

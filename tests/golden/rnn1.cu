@@ -50,10 +50,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -217,10 +218,11 @@ __global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(f
 //   rnn1.knet:5: a = par(init=Xavier(), dims=(hsize, xsize))
 //   rnn1.knet:6: b = par(init=Xavier(), dims=(hsize, hsize))
 __global__ void __launch_bounds__(256) rnn1_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -321,10 +323,10 @@ __global__ void __launch_bounds__(256) rnn1_accumulate_kernel(float* __restrict_
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) rnn1_set_clock_kernel(knet_clock* __restrict__ clock,
-    unsigned long long seed, unsigned call) {
-  *clock = {seed, call};
+    unsigned long long seed, unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -338,6 +340,9 @@ __global__ void __launch_bounds__(256) rnn1_set_clock_kernel(knet_clock* __restr
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -354,7 +359,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -454,6 +460,16 @@ int rnn1_set_adam_steps(rnn1_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int rnn1_calls(rnn1_model* model, unsigned* calls);
 int rnn1_set_calls(rnn1_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int rnn1_set_columns(rnn1_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   rnn1_backward and rnn1_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int rnn1_allreduce(rnn1_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int rnn1_save(rnn1_model* model, const char* path);
 int rnn1_load(rnn1_model* model, const char* path);
@@ -582,8 +598,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x_2, \
     const float* x_3, const float* d_x, const float* mask, int columns, int n)) \
-  K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int height, int pitch, int n)) \
+  K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
+    double low, double high, int height, int pitch, int n)) \
   K(fill_constant, rnn1_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, rnn1_update_kernel, (const rnn1_training* training, const double* squares)) \
   K(square_sum, rnn1_square_sum_kernel, (double* partials, const rnn1_training* training)) \
@@ -591,7 +607,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, rnn1_set_training_kernel, (rnn1_training* to, rnn1_training t)) \
   K(count_adam, rnn1_count_adam_kernel, (rnn1_training* training, int n)) \
   K(accumulate, rnn1_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, rnn1_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, rnn1_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -660,6 +676,7 @@ struct rnn1_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -887,11 +904,9 @@ int forward(knet_model* m) {
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   // h f32[100,N], as the call before left it
   TRY(cudaMemcpyAsync(m->h_prev, m->h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 3, m->a, 100, m->x, 3,
-m->tmp1, 100));  // tmp1 f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 3, m->a, 100, m->x, 3, m->tmp1, 100));  // tmp1 f32[100,N]
   // tmp2 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->h_prev, 100,
-m->tmp2, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->h_prev, 100, m->tmp2, 100));
   // rnn1.knet:9: h = relu(d)
   // h f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->d, m->h, m->tmp1, m->tmp2, m->c));
@@ -909,16 +924,12 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   // d:b f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100,
-m->d_b, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
   // d:h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100,
-m->d_h_prev, 100));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3,
-m->d_a, 100));  // d:a f32[100,3]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 3, N, 100, m->a, 100, m->d_d, 100,
-m->d_x, 3));  // d:x f32[3,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 3, N, 100, m->a, 100, m->d_d, 100, m->d_x, 3));  // d:x f32[3,N]
   }
   // d:h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
@@ -941,16 +952,12 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   // d:b f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100,
-m->d_b, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
   // d:h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100,
-m->d_h_prev, 100));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3,
-m->d_a, 100));  // d:a f32[100,3]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 3, N, 100, m->a, 100, m->d_d, 100,
-m->d_x, 3));  // d:x f32[3,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 3, N, 100, m->a, 100, m->d_d, 100, m->d_x, 3));  // d:x f32[3,N]
   }
   // d:h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
@@ -960,7 +967,7 @@ m->d_x, 3));  // d:x f32[3,N]
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -968,10 +975,10 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a f32[100,3], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 300, m->stream, m->a, m->clock, 0u, (-0.17320508075688773),
+  TRY(knet_launch_each(kernels.fill_uniform, 300, m->stream, m->a, m->clock, 0u, 0u, (-0.17320508075688773),
       0.17320508075688773, 300, 0));
   // b f32[100,100], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 10000, m->stream, m->b, m->clock, 1u, (-0.17320508075688773),
+  TRY(knet_launch_each(kernels.fill_uniform, 10000, m->stream, m->b, m->clock, 1u, 0u, (-0.17320508075688773),
       0.17320508075688773, 10000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->c, 0.0, 100, 0));  // c f32[100,1], Constant(0.0)
   (void)m;
@@ -1462,6 +1469,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -1514,10 +1527,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -1555,13 +1567,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -1955,6 +1966,30 @@ int rnn1_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int rnn1_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int rnn1_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int rnn1_save(knet_model* m, const char* path) {
   TRY(check_model(m));

@@ -61,10 +61,11 @@
 #define KNET_EMULATED 1
 #endif
 
-// What random draws are keyed by besides the array: the model's seed and the number of the call.
+// What random draws are keyed by besides the array: the model's seed, the number of the call, and where its columns
+// begin in the minibatch.
 struct knet_clock {
   unsigned long long seed;
-  unsigned call;
+  unsigned call, first;
 };
 
 // What the update of one parameter depends on; an average that its options do not keep is NULL. It stands on the
@@ -276,10 +277,11 @@ __global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float*
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:11: return wb(b; out=1)
 __global__ void __launch_bounds__(256) two_fill_uniform_kernel(float* __restrict__ y,
-    const knet_clock* __restrict__ clock, unsigned stream, double low, double high, int height, int pitch, int n) {
+    const knet_clock* __restrict__ clock, unsigned stream, unsigned column, double low, double high, int height,
+    int pitch, int n) {
   const knet_clock now = *clock;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const double u = knet_uniform(knet_random_word(now.seed, i, now.call, stream));
+    const double u = knet_uniform(knet_random_word(now.seed, i + column * now.first, now.call, stream));
     const size_t at = i % height + (size_t)(i / height) * pitch;
     y[at] = (float)__dadd_rn(__dmul_rn(u, __dsub_rn(high, low)), low);
   }
@@ -382,10 +384,10 @@ __global__ void __launch_bounds__(256) two_accumulate_kernel(float* __restrict__
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum[i] += dw[i];
 }
 
-// *clock = {seed, call}
+// *clock = {seed, call, first}
 __global__ void __launch_bounds__(256) two_set_clock_kernel(knet_clock* __restrict__ clock, unsigned long long seed,
-    unsigned call) {
-  *clock = {seed, call};
+    unsigned call, unsigned first) {
+  *clock = {seed, call, first};
 }
 
 }  // extern "C"
@@ -399,6 +401,9 @@ __global__ void __launch_bounds__(256) two_set_clock_kernel(knet_clock* __restri
 #include <string.h>
 #include <new>
 #include <utility>
+#ifdef KNET_NCCL
+#include <nccl.h>
+#endif
 #include <cublas_v2.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -415,7 +420,8 @@ enum {
   KNET_MEMORY = 3,   /* no memory left, on the device or the host */
   KNET_CUDA = 4,
   KNET_CUBLAS = 5,
-  KNET_CUDNN = 6
+  KNET_CUDNN = 6,
+  KNET_NCCL_FAILED = 7
 };
 enum { KNET_NO_CONDITION = 0 }; /* all conditions are false */
 /* Kinds of arrays. */
@@ -519,6 +525,16 @@ int two_set_adam_steps(two_model* model, const char* parameter, int steps);
 /* The number of the last forward call, by which random draws are keyed besides the seed; the next call has the next. */
 int two_calls(two_model* model, unsigned* calls);
 int two_set_calls(two_model* model, unsigned calls);
+/* From here on the columns of a call are those from column `first` on of a larger minibatch, and random draws are what
+   they draw there. */
+int two_set_columns(two_model* model, int first);
+#ifdef KNET_NCCL
+/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
+   two_backward and two_update.
+   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
+   Built with -DKNET_NCCL, linked with -lnccl. */
+int two_allreduce(two_model* model, void* communicator);
+#endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int two_save(two_model* model, const char* path);
 int two_load(two_model* model, const char* path);
@@ -652,8 +668,8 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(sumto_8xsumN, two_sumto_8xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(mul_sigm_back_tanh_back, two_mul_sigm_back_tanh_back_kernel, (float* d_tmp2, float* d_tmp2_2, \
     const float* d_x, const float* return_, const float* x_2, int n)) \
-  K(fill_uniform, two_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, double low, \
-    double high, int height, int pitch, int n)) \
+  K(fill_uniform, two_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
+    double low, double high, int height, int pitch, int n)) \
   K(fill_constant, two_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
   K(update, two_update_kernel, (const two_training* training, const double* squares)) \
   K(square_sum, two_square_sum_kernel, (double* partials, const two_training* training)) \
@@ -661,7 +677,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(set_training, two_set_training_kernel, (two_training* to, two_training t)) \
   K(count_adam, two_count_adam_kernel, (two_training* training, int n)) \
   K(accumulate, two_accumulate_kernel, (float* sum, const float* dw, int n)) \
-  K(set_clock, two_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call))
+  K(set_clock, two_set_clock_kernel, (knet_clock* clock, unsigned long long seed, unsigned call, unsigned first))
 
 struct knet_kernels {
   KNET_KERNELS(KNET_MEMBER)
@@ -730,6 +746,7 @@ struct two_model {
   char* blas_workspace = nullptr;
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
+  int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
   knet_clock* clock = nullptr;  // the same on the device
   // The frames: of the last forward call; of the one that a backward pass outside a sequence goes back through; of the
   // steps of a sequence, the newest first; and those that wait to be used again.
@@ -1000,12 +1017,10 @@ template <class T> void release(T** place, int* code) {
 int forward(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4,
-m->a_tmp1, 8));  // a/tmp1 f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4, m->a_tmp1, 8));  // a/tmp1 f32[8,N]
   TRY(knet_launch_each(kernels.add_tanh_8xN, 8 * N, m->stream, m->a, m->a_tmp1, m->a_b));  // a f32[8,N]
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->a, 8,
-m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->a, 8, m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   return 0;
 }
@@ -1014,19 +1029,16 @@ m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
 int forward_second(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4,
-m->a_tmp1, 8));  // a/tmp1 f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 4, m->a_w, 8, m->x, 4, m->a_tmp1, 8));  // a/tmp1 f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
   // wbf/tmp1 f32[8,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, 8, m->z, 6,
-m->wbf_tmp1, 8));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 8, N, 6, m->wbf_w, 8, m->z, 6, m->wbf_tmp1, 8));
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   // b f32[8,N]
   TRY(knet_launch_each(kernels.fused_y_8xN, 8 * N, m->stream, m->a, m->wbf_return, m->b, m->a_tmp1, m->a_b,
       m->wbf_tmp1, m->wbf_b));
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->b, 8,
-m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 8, m->wb_w, 1, m->b, 8, m->wb_tmp1, 1));  // wb/tmp1 f32[1,N]
   TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
   return 0;
 }
@@ -1042,18 +1054,14 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->a, 8,
-m->d_wb_w, 1));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1,
-m->d_a, 8));  // d:a f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->a, 8, m->d_wb_w, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1, m->d_a, 8));  // d:a f32[8,N]
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_launch_each(kernels.tanh_back, 8 * N, m->stream, m->d_a_tmp2, m->d_a, m->a));  // d:a/tmp2 f32[8,N]
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4,
-m->d_a_w, 8));  // d:a/w f32[8,4]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));  // d:a/w f32[8,4]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8,
-m->d_x, 4));  // d:x f32[4,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8, m->d_x, 4));  // d:x f32[4,N]
   }
   // two.knet:4: @knet function two(x, z)
   if (want & 2) {
@@ -1077,10 +1085,8 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->b, 8,
-m->d_wb_w, 1));
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1,
-m->d_b, 8));  // d:b f32[8,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->b, 8, m->d_wb_w, 1));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 8, N, 1, m->wb_w, 1, m->d_return, 1, m->d_b, 8));  // d:b f32[8,N]
   // two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   // d:a/tmp2 f32[8,N]
@@ -1088,20 +1094,16 @@ m->d_b, 8));  // d:b f32[8,N]
       m->wbf_return, m->a));
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[8]
   // d:wbf/w f32[8,6]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, 8, m->z, 6,
-m->d_wbf_w, 8));
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N, m->d_wbf_tmp2, 8, m->z, 6, m->d_wbf_w, 8));
   if (want & 2) {
     // d:z f32[6,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, 8, m->d_wbf_tmp2, 8,
-m->d_z, 6));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, 8, m->d_wbf_tmp2, 8, m->d_z, 6));
   }
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, N));  // d:a/b f32[8]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4,
-m->d_a_w, 8));  // d:a/w f32[8,4]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));  // d:a/w f32[8,4]
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8,
-m->d_x, 4));  // d:x f32[4,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8, m->d_x, 4));  // d:x f32[4,N]
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
   if (want & 2) m->input_gradients[1] = m->d_z;
@@ -1110,7 +1112,7 @@ m->d_x, 4));  // d:x f32[4,N]
 
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
-  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call));
+  TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
   return 0;
 }
 
@@ -1118,15 +1120,15 @@ int set_clock(knet_model* m) {
 int initialize(knet_model* m) {
   TRY(set_clock(m));
   // a/w f32[8,4], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->clock, 0u, (-0.6123724356957945),
+  TRY(knet_launch_each(kernels.fill_uniform, 32, m->stream, m->a_w, m->clock, 0u, 0u, (-0.6123724356957945),
       0.6123724356957945, 32, 0));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->a_b, 0.0, 8, 0));  // a/b f32[8], Constant(0.0)
   // wbf/w f32[8,6], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->clock, 2u, (-0.6123724356957945),
+  TRY(knet_launch_each(kernels.fill_uniform, 48, m->stream, m->wbf_w, m->clock, 2u, 0u, (-0.6123724356957945),
       0.6123724356957945, 48, 0));
   TRY(knet_launch_each(kernels.fill_constant, 8, m->stream, m->wbf_b, 0.0, 8, 0));  // wbf/b f32[8], Constant(0.0)
   // wb/w f32[1,8], Xavier()
-  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, (-1.7320508075688772),
+  TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, 0u, (-1.7320508075688772),
       1.7320508075688772, 8, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
   (void)m;
@@ -1580,6 +1582,12 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   return 0;
 }
 
+// Copies a parameter to host memory (`out`), or from there, and waits.
+int copy_parameter(knet_model* m, const knet_array& a, float* plain, bool out) {
+  TRY(copy_array(m, a, data_of(m, a), plain, 1, out));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // A file of parameters: the text knetpar1, the size of an element, the number of parameters; for each the length of its
 // name, the name, the number of its dimensions, the dimensions, its elements; at the end the CRC-32 of what stands
 // before. Numbers are unsigned 64-bit, in the machine's order.
@@ -1632,10 +1640,9 @@ inline int knet_file_fill(knet_model* m, knet_file* f) {
     knet_file_put(f, a.count);
     for (int k = 0; k < a.count; k++) knet_file_put(f, a.dims[k]);
     const size_t size = elements(a, 1) * sizeof(knet_real);
-    TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, true));
+    TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), true));
     f->at += size;
   }
-  TRY(cudaStreamSynchronize(m->stream));
   knet_file_put(f, knet_file_sum(f, f->at));
   return 0;
 }
@@ -1673,13 +1680,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
       fits = knet_file_has(f, strlen(a.name)) && knet_file_has(f, a.name, strlen(a.name)) && knet_file_has(f, a.count);
       for (int k = 0; k < a.count && fits; k++) fits = knet_file_has(f, a.dims[k]);
       const size_t size = elements(a, 1) * sizeof(knet_real);
-      if (fits && copying) TRY(copy_array(m, a, data_of(m, a), (knet_real*)(f->data + f->at), 1, false));
+      if (fits && copying) TRY(copy_parameter(m, a, (knet_real*)(f->data + f->at), false));
       f->at += size;
     }
     fits = fits && f->at == body && knet_file_has(f, knet_file_sum(f, body));
     if (!fits) return knet_fail(KNET_ARGUMENT, "%s does not hold this model's parameters, or is damaged", path);
   }
-  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 
@@ -2065,6 +2071,30 @@ int two_set_calls(knet_model* m, unsigned calls) {
   m->call = calls;
   return 0;
 }
+
+int two_set_columns(knet_model* m, int first) {
+  TRY(check_model(m));
+  if (first < 0) return knet_fail(KNET_ARGUMENT, "a first column %d", first);
+  m->columns_before = first;
+  return 0;
+}
+
+#ifdef KNET_NCCL
+int two_allreduce(knet_model* m, void* communicator) {
+  TRY(check_model(m));
+  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
+  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
+  const ncclComm_t comm = (ncclComm_t)communicator;
+  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
+  ncclResult_t status = ncclGroupStart();
+  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
+    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!status) status = ended;
+  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  return 0;
+}
+#endif
 
 int two_save(knet_model* m, const char* path) {
   TRY(check_model(m));

@@ -162,6 +162,46 @@ assert np.array_equal(net.forw(small), before)
 """
 
 
+LIMITED_SEQUENCE = """
+import resource
+import numpy as np
+import knetc
+source = "@knet function f(x)\\n h = drop(lstm(x; out=64); pdrop=0.2)\\n return wbf(h; out=10, f=:soft)\\nend"
+nets = [knetc.compile(source, backend="cpu", seed=2) for _ in range(2)]
+rng = np.random.default_rng(0)
+xs = [rng.normal(size=(20, 200)).astype(np.float32) for _ in range(500)]
+ys = [np.eye(10, dtype=np.float32)[:, rng.integers(0, 10, 200)] for _ in xs]
+for net in nets:
+    net.forwseq(xs[:2], dropout=True)
+    net.backseq(ys[:2], "softloss")
+with open("/proc/self/statm") as f:
+    used = int(f.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), -1))
+try:
+    nets[0].forwseq(xs, dropout=True)
+    raise SystemExit("there was memory for it")
+except knetc.KnetMemoryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+for net in nets:
+    net.forwseq(xs[:3], dropout=True)
+    net.forwseq(xs, dropout=True)
+    net.backseq(ys + ys[:3], "softloss")
+for name in nets[0].params():
+    assert np.array_equal(nets[0].grad(name), nets[1].grad(name)), name
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the limit of a process's memory is set as under Linux"
+)
+def test_memory_that_runs_out_in_a_sequence() -> None:
+    """The state, the stack, the number of the call and the gradients are as they were."""
+    done = subprocess.run([sys.executable, "-c", LIMITED_SEQUENCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory: no memory for" in done.stdout
+
+
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the limit of a process's memory is set as under Linux"
 )

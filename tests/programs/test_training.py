@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -296,6 +298,47 @@ def test_ctrl_c_stops_after_a_whole_step(backend: str) -> None:
         np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
 
 
+def test_ctrl_c_stops_a_loop_of_runs_once(backend: str) -> None:
+    """In a block of `stoppable` it interrupts nothing: `train` stops after an update, and later calls do nothing."""
+    x, y = _blobs()
+    nets = [knetc.compile(DROPOUT, backend=backend, seed=5) for _ in range(2)]
+    data = list(knetc.minibatch(x, y, 10))
+
+    def interrupted() -> Iterator[Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from data
+
+    handler = signal.getsignal(signal.SIGINT)
+    with knetc.stoppable() as stopped:
+        assert len(nets[0].train(data, "softloss", progress=False)) == len(data) and not stopped.is_set()
+        with knetc.stoppable() as inner:
+            assert inner is stopped
+        assert len(nets[0].train(interrupted(), "softloss", progress=False)) == 1 and stopped.is_set()
+        assert nets[0].train(data, "softloss", progress=False) == []
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+    assert signal.getsignal(signal.SIGINT) is handler
+    nets[1].train([*data, data[0]], "softloss", progress=False)
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+    assert len(nets[0].train(data, "softloss", progress=False)) == len(data)
+
+
+def test_ctrl_c_is_left_alone_in_other_threads() -> None:
+    found: list[bool] = []
+
+    def block() -> None:
+        with knetc.stoppable() as stopped:
+            found.append(signal.getsignal(signal.SIGINT) is handler and not stopped.is_set())
+
+    handler = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
 def test_progress_goes_to_standard_error(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     x, y = _blobs()
     net = knetc.compile(DROPOUT, backend=backend, seed=5)
@@ -339,6 +382,26 @@ def test_train_on_time_steps_is_the_manuals_loop(backend: str) -> None:
     net.reset()
     each = [knetc.softloss(net.forw(data[t]), data[t + 1]) for t in range(steps)]
     assert tested == pytest.approx(np.mean(each), rel=1e-12)
+
+
+def test_a_stopped_pass_goes_on_with_keepstate(backend: str) -> None:
+    rows = {c: i for i, c in enumerate(sorted(set(TEXT)))}
+    data = knetc.seqbatch(TEXT, rows, 4)
+    keywords: dict[str, Any] = {"embedding": 5, "hidden": 8, "pdrop": 0.2, "nchar": len(rows)}
+    nets = [knetc.compile(manual.CHARLM, "charlm", backend=backend, seed=1, **keywords) for _ in range(2)]
+    options: dict[str, Any] = {"seqlength": 7, "progress": False, "dropout": True}
+    losses = nets[0].train(data, "softloss", epochs=2, **options)
+    parts = nets[1].train(data[:15], "softloss", **options)
+    parts += nets[1].train(data[14:], "softloss", keepstate=True, **options)
+    parts += nets[1].train(data, "softloss", **options)
+    assert parts == losses
+    for name in nets[0].params():
+        np.testing.assert_array_equal(nets[0].get(name), nets[1].get(name))
+    x, y = _blobs()
+    with pytest.raises(knetc.KnetTypeError, match="keepstate goes with seqlength"):
+        nets[0].train(knetc.minibatch(x, y, 10), "softloss", keepstate=True)
+    with pytest.raises(knetc.KnetTypeError, match="option keepstate is True or False"):
+        nets[0].train(data, "softloss", keepstate=1, **options)  # type: ignore[arg-type]
 
 
 def test_a_character_model_learns_its_text(backend: str) -> None:

@@ -89,10 +89,32 @@ class Place(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """How a statement names the columns that it is about: the first, and how many."""
+    """How a statement names the columns that it is about: the first, and how many.
+
+    `part`: of a function over a whole sequence, whether it is about the columns of `all` steps, or of one `step`; then
+    `whole` are the arrays that have the columns of all steps, where those of the step begin at `at`.
+    """
 
     first: str
     number: str
+    part: str = ""
+    whole: frozenset[Buffer] = frozenset()
+
+    def of(self, buffer: Buffer) -> str:
+        """The first of the columns in that array."""
+        if buffer.root not in self.whole:
+            return self.first
+        return "at" if self.first == "0" else f"at + {self.first}"
+
+    @property
+    def every(self) -> Columns:
+        """All columns that the function is about."""
+        return self._replace(first="0", number="N")
+
+    @property
+    def batch(self) -> str:
+        """How many columns a step has."""
+        return "m->batch" if self.part == "all" else "N"
 
 
 @dataclass(frozen=True, eq=False)

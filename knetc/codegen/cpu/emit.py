@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from knetc.codegen.cpu.functions import Function, functions, initial
+from knetc.codegen.cpu.functions import functions, initial
 from knetc.codegen.cpu.gradients import separated
+from knetc.codegen.cpu.lines import Function
 from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.emit import chosen, include, interface_context, literal_table, render
 from knetc.codegen.functions import WIDTH, wrapped
@@ -20,8 +22,8 @@ from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
 from knetc.ir.plan import MOST_ELEMENTS, Buffer, Plan
-from knetc.ir.planner import make_plan
 from knetc.ir.program import LOSSES, Program
+from knetc.ir.sequence_plan import make_sequence_plan
 from knetc.options import Options
 from knetc.record import replace
 
@@ -43,7 +45,7 @@ def emit_header(program: Program, options: Options) -> str:
 
 def _plan(program: Program, options: Options) -> Plan:
     """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache."""
-    return make_plan(program, replace(options, arena=False))
+    return make_sequence_plan(program, replace(options, arena=False))
 
 
 # What is pasted for a feature, in the order in which the pieces build on each other.
@@ -78,6 +80,7 @@ def _context(module: CpuModule) -> dict[str, Any]:
     features |= {other for name in features for other in _NEEDS.get(name, ())}
     outside = _outside(module)
     framed = plan.framed
+    whole = _of_all_steps(found) - framed
     dense = [_read_as_arrays(found, k) for k in range(len(plan.variants))]
     frames = [
         {
@@ -99,7 +102,7 @@ def _context(module: CpuModule) -> dict[str, Any]:
         "worker": list(module.worker.values()),
         "members": member_groups(module, leave_out=module.local | (outside & {b for b in plan.buffers if _given(b)})),
         "buffers": [
-            buffer_row(module, b)
+            buffer_row(module, b) | {"whole": b in whole}
             for b in plan.buffers
             if b not in framed | outside and not (b.kind == "state" and b.type.batched)
         ],
@@ -114,6 +117,9 @@ def _context(module: CpuModule) -> dict[str, Any]:
         "functions": [_function(f) for f in found],
         "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
         "initial": start,
+        "sequences": any(f.phase for f in found),
+        "one_hot": any(f.phase for f in found) and "rows" in features,
+        "draws_ahead": any("knet_each_step" in line for f in found for line in f.lines),
         "trains": any(f.kind == "train" for f in found),
         "variant_of": variant_of(plan),
         "mask": any(b.kind == "mask" for b in plan.buffers),
@@ -130,6 +136,16 @@ def _read_as_arrays(found: Sequence[Function], k: int) -> set[Buffer | str]:
     return {access.root for a in actions for access in a.wide}
 
 
+def _of_all_steps(found: Sequence[Function]) -> set[Buffer | str]:
+    """The values that need room for the columns of all steps of a sequence."""
+    touched: set[Buffer | str] = set()
+    for f in found:
+        if f.phase:
+            roots = {access.root for a in f.actions() for access in a.wide}
+            touched |= roots & f.whole if f.phase == "loop" else roots
+    return {b for b in touched if isinstance(b, Buffer) and b.kind == "value" and b.type.batched}
+
+
 def _given(b: Buffer) -> bool:
     return b.kind in ("mask", "loss", "gold")
 
@@ -143,21 +159,22 @@ def _outside(module: CpuModule) -> frozenset[Buffer]:
 
 def _function(f: Function) -> dict[str, Any]:
     text = "\n".join(f.lines)
-    gold, mask, want = (f" {name}" if re.search(rf"\b{name}\b", text) else "" for name in ("gold", "mask", "want"))
+    used = {name: f" {name}" if re.search(rf"\b{name}\b", text) else "" for name in ("gold", "mask", "want", "step")}
+    last = f"int{used['step']}" if f.phase else f"unsigned long long{used['want']}"
     return {
         "name": f.name,
         "comment": f.comment,
         "head": f"void {f.name}(knet_model* m, const knet_team& t",
         "parameters": ""
-        if f.kind == "forward"
-        else f",\n    const knet_real*{gold}, const knet_real*{mask}, unsigned long long{want}",
+        if f.kind == "forward" and not f.phase
+        else f",\n    const knet_real*{used['gold']}, const knet_real*{used['mask']}, {last}",
         "lines": f.lines,
     }
 
 
 def _variant(found: Sequence[Function], k: int) -> dict[str, Any]:
     """The row of a variant in the table of functions."""
-    of = [f for f in found if f.variant == k]
+    of = [f for f in found if f.variant == k and not f.phase]
     forward = next(f for f in of if f.kind == "forward")
     named = {(f.kind, f.loss): f for f in of}
     backward = [named.get(("backward", n)) for n in range(len(LOSSES))]
@@ -167,7 +184,20 @@ def _variant(found: Sequence[Function], k: int) -> dict[str, Any]:
         "backward": [f.name if f else "nullptr" for f in backward],
         "backward_work": [_work(f) for f in backward],
         "train": [f.name if f else "nullptr" for f in (named.get(("train", n)) for n in range(len(LOSSES)))],
+        "sequences": [_sequence(found, k, "forward", 0), *(_sequence(found, k, "backward", n) for n in range(4))],
     }
+
+
+def _sequence(found: Sequence[Function], k: int, kind: str, loss: int) -> str:
+    """The functions that run a sequence of variant k, as a C value."""
+    of = [f for f in found if (f.variant, f.kind, f.loss) == (k, kind, loss) and f.phase]
+    if not of:
+        return "{nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false}"
+    work = Work(sum(f.work.column for f in of), sum(f.work.fixed for f in of))
+    loop = next(f for f in of if f.phase == "loop")
+    waits = any(line.lstrip().startswith(("t.wait()", "t.wait_wide()")) for line in loop.lines)
+    names = ", ".join(f.name for f in of)
+    return f"{{{names}, {{{work.column}, {work.fixed}}}, {_work(loop)}, {'true' if waits else 'false'}}}"
 
 
 def _work(f: Function | None) -> str:

@@ -8,65 +8,37 @@ barriers where `codegen.cpu.access` finds that one thread reads what another wri
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
-from knetc.codegen.cpu.access import MODES, Access, Action, Columns, Epoch, Mode, blocks, ordered, share
+from knetc.codegen.cpu.access import Access, Action, Columns, blocks, ordered, share
 from knetc.codegen.cpu.fill import fill_call
+from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.steps import lower_unit, moved
-from knetc.codegen.cpu.work import Work, work
-from knetc.codegen.describe import unit_places
-from knetc.codegen.functions import START, bits, laid_out, when
+from knetc.codegen.cpu.work import work
+from knetc.codegen.functions import START, laid_out, when
 from knetc.codegen.index import extent
 from knetc.codegen.names import spell
-from knetc.ir.plan import BackwardPlan, Buffer, Step, Unit, VariantPlan
+from knetc.errors import KnetLimitation
+from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Step, Unit, VariantPlan
 from knetc.ir.program import LOSSES, Instr
 from knetc.record import replace
 from knetc.values import Array
 
 TRAINED = ("quadloss", "softloss")  # the losses that a step of training can start from
-OUTSIDE, INSIDE = Columns("c", "n"), Columns("b", "k")
-# Between them, the arrays of a block should stay in a processor's second cache.
-_BLOCK_BYTES = 1 << 19
-_MOST_COLUMNS = 8
-
-
-@dataclass
-class Function:
-    """One function. `groups`: its statements in order, those that are marked run block by block.
-
-    `inputs`: where the gradients of inputs stand in the end. `kind`: forward, backward or train; `variant`, `loss`:
-    their numbers.
-    """
-
-    name: str
-    comment: str
-    kind: str
-    variant: int
-    loss: int
-    groups: list[tuple[bool, list[Action]]]
-    inputs: tuple[tuple[int, Buffer], ...] = ()
-    work: Work = field(default_factory=lambda: Work(0, 0))
-    lines: list[str] = field(default_factory=list)
-
-    def actions(self) -> Iterator[Action]:
-        """Every statement in order."""
-        for _, group in self.groups:
-            yield from group
 
 
 def functions(module: CpuModule) -> list[Function]:
     """All functions with their lines."""
     found: list[Function] = []
     for k, v in enumerate(module.plan.variants):
-        found.append(_forward(module, k, v))
-        found += [_backward(module, k, v, b) for b in v.backward]
+        found += [_forward(module, k, v), *_sequence(module, k, v, None)]
+        for b in v.backward:
+            found += [_backward(module, k, v, b), *_sequence(module, k, v, b)]
         found += [_train(module, k, v, b) for b in v.backward if b.loss in TRAINED]
     _make_local(module, found)
     for function in found:
-        function.lines = list(_lines(module, function))
+        function.lines = list(lines(module, function))
     return found
 
 
@@ -96,6 +68,35 @@ def _train(module: CpuModule, k: int, v: VariantPlan, b: BackwardPlan) -> Functi
     comment = f"Forward and back from {START[b.loss]}{when(v, module.plan)}: the gradients go where m->sinks says."
     groups = blocks(ordered(actions))
     return Function(_name(f"train_{b.loss}", v), comment, "train", k, LOSSES.index(b.loss), groups, work=work(units))
+
+
+_PHASES = {"before": "before the loop over time", "loop": "at each step of a sequence", "after": "after the loop"}
+
+
+def _sequence(module: CpuModule, k: int, v: VariantPlan, b: BackwardPlan | None) -> list[Function]:
+    """What runs a whole sequence forward, or back from a loss; nothing where that goes step by step."""
+    phases = b.phases if b else v.phases
+    try:
+        return [] if phases is None else list(_phases(module, k, v, b, phases))
+    except KnetLimitation:  # of kernels that are fused otherwise than those of a step
+        return []
+
+
+def _phases(module: CpuModule, k: int, v: VariantPlan, b: BackwardPlan | None, phases: PhasePlan) -> Iterator[Function]:
+    """The functions before the loop over time, in it, and after it."""
+    kind, start = ("backward", f"_{b.loss}") if b else ("forward", "")
+    what = f"Back from {START[b.loss]}" if b else "Forward"
+    loss = LOSSES.index(b.loss) if b else 0
+    for phase, units in zip(_PHASES, phases.lists, strict=True):
+        actions = _actions(module, units)
+        if b and phase == "after":
+            actions += _unreached(module, b)
+        comment = f"{what}{when(v, module.plan)}, {_PHASES[phase]}."
+        groups = blocks(ordered(actions))
+        function = Function(_name(f"{phase}_{kind}{start}", v), comment, kind, k, loss, groups, work=work(units))
+        function.phase = phase
+        function.whole = frozenset(phases.whole if phase == "loop" else ())
+        yield function
 
 
 def _actions(module: CpuModule, units: Iterable[Unit]) -> list[Action]:
@@ -156,6 +157,7 @@ def _make_local(module: CpuModule, found: Sequence[Function]) -> None:
     """Gives values that only one block of columns needs an array of the thread's own."""
     outside = {b.root for v in module.plan.variants for b in (*v.frame, v.result) if b is not None}
     outside |= {b.root for f in found for _, b in f.inputs} | set(_named(module))
+    outside |= _handed_on(found)
     homes: dict[Buffer, set[tuple[int, int]]] = {}
     for k, f in enumerate(found):
         for j, (together, group) in enumerate(f.groups):
@@ -172,6 +174,17 @@ def _make_local(module: CpuModule, found: Sequence[Function]) -> None:
                 _give_memory(module, group)
 
 
+def _handed_on(found: Iterable[Function]) -> set[Buffer]:
+    """The values that go from one part of a sequence to another."""
+    phases: dict[tuple[Buffer, int, str, int], set[str]] = {}
+    for f in found:
+        for a in f.actions() if f.phase else ():
+            for root in (access.root for access in a.wide):
+                if isinstance(root, Buffer):
+                    phases.setdefault((root, f.variant, f.kind, f.loss), set()).add(f.phase)
+    return {root for (root, *_), names in phases.items() if len(names) > 1}
+
+
 def _once(places: Iterable[tuple[int, int]]) -> bool:
     """Whether there is one place a function."""
     functions = [k for k, _ in places]
@@ -180,7 +193,7 @@ def _once(places: Iterable[tuple[int, int]]) -> bool:
 
 def _give_memory(module: CpuModule, group: Sequence[Action]) -> None:
     columns = block_columns(module, group)
-    for b in _arrays(group):
+    for b in arrays(group):
         if b in module.local:
             module.own_array(b, module.members[b], columns * b.type.column, f"{b.name} {b.type}, of a block")
 
@@ -189,92 +202,6 @@ def _named(module: CpuModule) -> Iterator[Buffer]:
     """The values of variables, which can be read after a call."""
     for v in module.plan.variants:
         yield from (b.root for _, b in v.names)
-
-
-def _arrays(group: Sequence[Action]) -> dict[Buffer, None]:
-    """The batched arrays of a group."""
-    accesses = (a.root for action in group for a in action.wide)
-    return dict.fromkeys(b for b in accesses if isinstance(b, Buffer) and b.type.batched)
-
-
-def block_columns(module: CpuModule, group: Sequence[Action]) -> int:
-    """How many columns a block has."""
-    size = 4 if module.dtype == "f32" else 8
-    column = sum(b.type.column for b in _arrays(group)) * size
-    return max(1, min(_MOST_COLUMNS, _BLOCK_BYTES // max(1, column)))
-
-
-# --- lines ------------------------------------------------------------------------------------------------------------
-
-
-def _lines(module: CpuModule, function: Function) -> Iterator[str]:
-    body = list(_body(module, function))
-    body += [f"if (want & {bits({i})}) m->input_gradients[{i}] = {module.ref(b)};" for i, b in function.inputs]
-    yield from _locals(body)
-    yield from body
-
-
-_LOCALS = (
-    ("N", "const int N = m->batch;", ()),
-    ("c", "const int c = t.columns(N).from;", ("N",)),
-    ("n", "const int n = t.columns(N).size();", ("N",)),
-    ("w", "knet_worker& w = m->workers[t.index];", ()),
-    ("s", "knet_worker& s = m->workers[t.wide ? t.index : 0];", ()),
-)
-
-
-def _locals(lines: Sequence[str]) -> Iterator[str]:
-    """The declarations of what the lines use."""
-    text = "\n".join(line.split("  //")[0] for line in lines if not line.lstrip().startswith("//"))
-    used = {name for name, _, _ in _LOCALS if re.search(rf"(?<![\w>.]){name}\b", text)}
-    used |= {other for name, _, others in _LOCALS if name in used for other in others}
-    yield from (declaration for name, declaration, _ in _LOCALS if name in used)
-
-
-def _body(module: CpuModule, function: Function) -> Iterator[str]:
-    epochs: dict[Mode, Epoch] = {mode: Epoch() for mode in MODES}
-    shown: list[str] = []
-    for together, group in function.groups:
-        indent, columns = "", OUTSIDE
-        lines: list[str] = []
-        if together:
-            indent, columns = "  ", INSIDE
-            size = block_columns(module, group)
-            lines += [f"for (int b = c; b < c + n; b += {size}) {{", f"  const int k = min({size}, c + n - b);"]
-        for action in group:
-            lines += [f"{indent}{line}" for line in _wait(action, epochs)]
-            places = unit_places(action.unit) if action.unit else []
-            lines += [f"{indent}// {line}" for line in places if line not in shown]
-            shown = places or shown
-            lines += _guarded(action, action.text(columns), indent)
-        if together:
-            lines += ["  t.wait_narrow();", "}"]
-            epochs["narrow"] = Epoch()
-        yield from lines
-
-
-def _wait(action: Action, epochs: dict[Mode, Epoch]) -> Iterator[str]:
-    """The barrier before a statement, where there is one."""
-    waits = []
-    for mode in MODES:
-        accesses = action.accesses(mode)
-        if epochs[mode].conflicts(accesses):
-            waits.append(mode)
-            epochs[mode] = Epoch()
-        epochs[mode].add(accesses)
-    if waits:
-        yield f"t.wait{'' if len(waits) == len(MODES) else '_' + waits[0]}();"
-
-
-def _guarded(action: Action, text: str, indent: str) -> Iterator[str]:
-    """The statement, under an if where only gradients of inputs need it."""
-    wanted = action.unit.wanted if action.unit else None
-    if wanted is None:
-        yield from laid_out(text, action.value, indent)
-    else:
-        yield f"{indent}if (want & {bits(wanted)}) {{"
-        yield from laid_out(text, action.value, indent + "  ")
-        yield f"{indent}}}"
 
 
 def initial(module: CpuModule) -> Iterator[str]:

@@ -9,10 +9,11 @@ gradient; and what another step reads, or whose step can only write arrays, is c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from knetc.codegen.cpu.module import is_pitched
 from knetc.codegen.index import extent
-from knetc.ir.plan import Buffer, Kernel, Param, Plan, Step, Unit, flat
+from knetc.ir.plan import BackwardPlan, Buffer, Kernel, Param, Plan, Step, Unit, flat
 from knetc.ir.program import Instr
 from knetc.ops.base import Elementwise, registry
 from knetc.record import replace
@@ -21,11 +22,9 @@ from knetc.record import replace
 def separated(plan: Plan) -> Plan:
     """The plan with a step for each gradient, and a copy after each step that must not write one itself."""
     apart = _Apart(plan.params)
-    variants = tuple(
-        replace(v, backward=tuple(replace(b, steps=tuple(apart.steps(b.steps))) for b in v.backward))
-        for v in plan.variants
-    )
-    made = (s.out.root for v in variants for b in v.backward for s in flat(b.steps) if s.out.kind != "register")
+    variants = tuple(replace(v, backward=tuple(map(apart.backward, v.backward))) for v in plan.variants)
+    lists = (units for v in variants for b in v.backward for units in (b.steps, *(b.phases.lists if b.phases else ())))
+    made = (s.out.root for units in lists for s in flat(units) if s.out.kind != "register")
     return replace(plan, variants=variants, buffers=tuple(dict.fromkeys((*plan.buffers, *made))))
 
 
@@ -37,11 +36,22 @@ class _Apart:
             if p.grad is not None:
                 self.blocks.setdefault(p.grad.root, []).append(p.grad)
 
-    def steps(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """The units of a list, taken apart."""
-        units = list(units)
-        read = {a.root for s in flat(units) for a in s.args if a.kind == "grad"}
+    def backward(self, b: BackwardPlan) -> BackwardPlan:
+        """A backward program, its lists taken apart."""
+        (steps,) = self.lists([b.steps])
+        if b.phases is None:
+            return replace(b, steps=steps)
+        before, loop, after = self.lists(b.phases.lists)
+        return replace(b, steps=steps, phases=replace(b.phases, before=before, loop=loop, after=after))
+
+    def lists(self, lists: Sequence[Sequence[Unit]]) -> list[tuple[Unit, ...]]:
+        """Lists that run one after the other, the units of each taken apart."""
+        read = {a.root for units in lists for s in flat(units) for a in s.args if a.kind == "grad"}
         values: dict[Buffer, Buffer] = {}
+        return [tuple(self._steps(units, read, values)) for units in lists]
+
+    def _steps(self, units: Iterable[Unit], read: AbstractSet[Buffer], values: dict[Buffer, Buffer]) -> Iterator[Unit]:
+        """The units of a list. `read`: the gradients that some step reads; `values`: what has become a value so far."""
         for unit in units:
             steps = unit.steps if isinstance(unit, Kernel) else (unit,)
             written = [s.out for s in steps if s.out.kind == "grad"]

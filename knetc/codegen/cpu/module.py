@@ -72,13 +72,16 @@ class CpuModule(Module):
         """How a function names an array, from the first of some columns on."""
         if buffer.root in self.local:
             return f"s.{self.worker[buffer.root].member}" + (f" + {buffer.first}" if buffer.first else "")
+        first = columns.of(buffer)
         if buffer.kind == "mask":
-            return f"knet_at(mask, {columns.first})"
+            return f"knet_at(mask, {first})"
         name = "gold" if buffer.kind == "gold" else self.ref(buffer)
-        if not buffer.type.batched or columns.first == "0":
+        if not buffer.type.batched or first == "0":
             return name
         size = column_stride(buffer)
-        return f"{name} + {columns.first}" if size == 1 else f"{name} + {size} * {columns.first}"
+        if size == 1:
+            return f"{name} + {first}"
+        return f"{name} + {size} * {first}" if first.isidentifier() else f"{name} + {size} * ({first})"
 
     def target(self, buffer: Buffer, columns: Columns) -> str:
         """How a function names an array that it fills element by element: a gradient goes where the call says."""

@@ -69,7 +69,7 @@ def _by_columns(module: CpuModule, step: Step) -> Action:
         }
         if not one_hot:
             return module.write("product", fields)
-        return module.write("input_product", {**fields, **_input(module, b), "column": columns.first})
+        return module.write("input_product", {**fields, **_input(module, b), "column": columns.of(b)})
 
     narrow = (Access(a, ALL), Access(b, ALL), Access(step.out, share(int(m)), True))
     wide = (Access(a, ALL), Access(b, COLUMNS), Access(step.out, COLUMNS, True))
@@ -91,8 +91,8 @@ def _whole(module: CpuModule, step: Step) -> Action:
             "m": m,
             "n": n,
             "k": k,
-            "a": module.at(a, Columns("0", "N")),
-            "b": module.at(b, Columns("0", "N")),
+            "a": module.at(a, columns.every),
+            "b": module.at(b, columns.every),
             "out": module.sink(step.out),
             "split": "rows" if by_rows else "columns",
             "part": f"t.part({m if by_rows else n})",

@@ -21,6 +21,8 @@ from knetc.codegen.index import extent, rows_and_columns
 from knetc.codegen.spec import KernelSpec, describe, epsilon
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import Buffer, Kernel, Step, Unit
+from knetc.ir.program import MASK
+from knetc.ir.types import N, Type
 from knetc.ops import base
 from knetc.ops.base import Elementwise, Library, NoCode, Piece, registry
 
@@ -63,11 +65,13 @@ def chain(module: CpuModule, kernel: Kernel) -> Action:
     batched = last.out.type.batched
     total = rows_and_columns(last.out.type.dims)[1]
     wide, narrow = _chain_accesses(kernel, inputs, text, batched)
+    mask = Buffer(MASK, "mask", Type(module.dtype, (N,)))
 
     def write(columns: Columns) -> str:
         arguments = [module.target(b, columns) for b in kernel.outputs] + [module.at(b, columns) for b in inputs]
         if text.shares:
-            arguments += [f"knet_at(mask, {columns.first})", f"({module.real})(1.0 / {total})"]
+            number = columns.batch if total == "N" else total
+            arguments += [module.at(mask, columns), f"({module.real})(1.0 / {number})"]
         rows = f"t.{'rows' if batched else 'part'}({text.units})"
         arguments.append(rows if text.scale == 1 else f"{rows}.times({text.scale})")
         if text.columns:
@@ -150,6 +154,7 @@ def moved(template: str, value: str) -> Build:
                 "size": size,
                 "rows": f"t.{'rows' if batched else 'part'}({size})",
                 "columns": columns.number if batched else "1",
+                "later": "(m->later || step + 1 < m->steps)" if columns.part else "m->later",
             }
             return module.write(template, fields)
 
@@ -171,14 +176,20 @@ def put_columns(module: CpuModule, step: Step) -> Action:
 
 
 def random(module: CpuModule, step: Step) -> list[Action]:
-    """`rnd`: filled anew at every call, keyed by the call's number."""
+    """`rnd`: filled anew at every call, keyed by the call's number and by where the columns stand in the minibatch."""
     out, batched = step.out, step.out.type.batched
     size = out.type.column
 
+    def fill(to: Columns, first: str, call: str) -> str:
+        at = f"{size} * (m->columns_before + {first})" if batched else "0"
+        count = f"t.rows(1).size() * {size} * {to.number}" if batched else f"t.part(1).size() * {size}"
+        return fill_call(module, step.instr, out, module.at(out, to), at, count, call)
+
     def write(columns: Columns) -> str:
-        at = f"{size} * {columns.first}" if batched else "0"
-        count = f"t.rows(1).size() * {size} * {columns.number}" if batched else f"t.part(1).size() * {size}"
-        return fill_call(module, step.instr, out, module.at(out, columns), at, count, "m->call")
+        if columns.part != "all":
+            return fill(columns, columns.first, "m->call + step" if columns.part else "m->call")
+        one = fill(Columns("from", "count"), "first", "call")
+        return module.write("each_step", {"columns": f"{columns.first}, {columns.number}", "fill": one})
 
     write(Columns("c", "n"))  # so that the features are known
     narrow = (Access(out, share(1), True),)

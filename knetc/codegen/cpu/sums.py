@@ -40,7 +40,7 @@ def _rows(module: CpuModule, step: Step, rows: int) -> Action:
     (x,) = step.args
 
     def write(columns: Columns) -> str:
-        fields = {"out": module.sink(step.out), "x": module.at(x, Columns("0", "N")), "pitch": x.pitch or rows}
+        fields = {"out": module.sink(step.out), "x": module.at(x, columns.every), "pitch": x.pitch or rows}
         return module.write("sum_columns", {**fields, "part": f"t.part({rows})"})
 
     wide = (Access(x, ALL), Access(step.out, share(rows), True))

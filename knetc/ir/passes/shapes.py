@@ -1,4 +1,4 @@
-"""Size inference, in both directions through every operator, the batch symbolic (LANGUAGE.md §7).
+"""Size inference, in both directions through every operator, the batch symbolic ("Sizes" of docs/language.md).
 
 `ssa` → `typed`. One worklist over all variants: parameters, constant arrays, inputs and state are one cell each in all.
 First only what follows strictly; where that stands still with sizes open, an operator may assume (broadcasting lets an

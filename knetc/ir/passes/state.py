@@ -1,4 +1,4 @@
-"""Static-state analysis (LANGUAGE.md §6) and renaming to values that are defined once.
+"""Static-state analysis ("Static variables" of docs/language.md) and renaming to values that are defined once.
 
 `variants` → `ssa`. A variable that some variant reads before it writes it is state, in all variants. Such a variant
 begins with `h@prev = state(; var="h")`; each variant that writes a state variable ends with `keep(value; var="h")`, and

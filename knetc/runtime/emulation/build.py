@@ -31,7 +31,9 @@ SANITIZERS = {"": (), "address,undefined": ("libasan.so", "libubsan.so"), "threa
 _whole: set[Path] = set()  # the libraries that this process has seen to be whole
 
 _LANGUAGE = ("-std=c++17", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
-_EXPORTS = "{ global: cuda*; __cuda*; cublas*; cudnn*; knetemu_*; threadIdx; blockIdx; blockDim; gridDim; local: *; };"
+_EXPORTS = (
+    "{ global: cuda*; __cuda*; cublas*; cudnn*; nccl*; knetemu_*; threadIdx; blockIdx; blockDim; gridDim; local: *; };"
+)
 
 
 def find_compiler() -> str:

@@ -2,7 +2,7 @@
 // y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
 template <class T>
 static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
-  enum { BLOCK = 64 };
+  enum { BLOCK = 512 };
   for (int from = rows.from; from < rows.to; from += BLOCK) {
     const int n = rows.to - from < BLOCK ? rows.to - from : (int)BLOCK;
     T sum[BLOCK] = {};

@@ -22,6 +22,7 @@ from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.options import Options
 from knetc.record import replace
+from knetc.runtime.executable import Executable
 
 
 def operators(sanitize: str) -> None:
@@ -48,6 +49,15 @@ def training(sanitize: str, source: str, shape: tuple) -> None:
     executable.close()
 
 
+def at_once(executable: Executable, shapes: tuple, setting: frozenset[str]) -> None:
+    for batch, steps in ((2, 3), (2, 5), (4, 3)):
+        for given in (data(shapes, batch * steps, "f32"), [onehot(s[0], batch * steps, "f32") for s in shapes]):
+            value = executable.forward_sequence(setting, given, steps)
+            if value is not None:
+                executable.backward_sequence("softloss", value, np.ones(batch * steps, np.float32), steps)
+            executable.reset(False)
+
+
 def sequences(sanitize: str) -> None:
     for name in ("lstm2", "two"):
         source, shapes, settings = MODELS[name]
@@ -57,6 +67,8 @@ def sequences(sanitize: str) -> None:
             run(executable, shapes, settings, batch, "f32")
             executable.update(dict.fromkeys(program.params(), OPTIONS[0]), gclip=1.0, gscale=1.0)
             executable.reset(keep)
+        executable.reset(False)
+        at_once(executable, shapes, frozenset(settings[0]))
         executable.forward(frozenset(settings[0]), data(shapes, 2, "f32"), push=True)
         executable.close()  # with a step on the stack
 

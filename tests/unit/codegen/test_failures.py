@@ -26,12 +26,12 @@ KINDS_OF_FAILURE = ("KNETEMU_FAIL_MALLOC", "host", "KNETEMU_FAIL_CALL")
 def changed_in_part(name: str, program: Program) -> int:
     """At how many of a step's calls of CUDA a failure may leave changed in part what the step changes.
 
-    Parameters and gradients are changed one after another, and so is the state, at a step's end; the value or the loss
-    are copied after that, and waited for.
+    Gradients are changed one after another, and so is the state, at a step's end; the value or the loss are copied
+    after that, and waited for. One kernel changes all parameters.
     """
     params, states = len(program.params()), len(program.states())
     if name.startswith("update"):
-        return params - 1
+        return 0
     found = params + 2 if name == "sbackward again" else 0
     return found + states + 1 if states and "ward" in name else found
 

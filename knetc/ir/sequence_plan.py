@@ -1,0 +1,88 @@
+"""The plan with the lists over whole sequences: what `passes.timebatch` has split, in buffers and steps.
+
+Before: a `training` program. After: a back end's generator that runs sequences at once. The lists share the buffers of
+the single steps: a value has one place in the model, with room for the columns of one step or of all. What a step
+leaves for its backward pass (`VariantPlan.frame`), a sequence leaves for all steps side by side, so the two can be
+mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
+from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner
+from knetc.ir.program import Instr, Phases, Program
+from knetc.options import Options
+from knetc.record import replace
+
+# What a sequence is given, and what its forward call leaves, has the columns of all steps.
+_GIVEN = ("input", "gold", "mask")
+
+
+def make_sequence_plan(program: Program, options: Options) -> Plan:
+    """The plan of a `training` program with its phases; every buffer has memory of its own. Raises as `make_plan`."""
+    planner = Planner(program, options)
+    plan = planner.plan()
+    known = {b.name: b for b in planner.inputs} | planner.params
+    variants = tuple(_variant(planner, v, known) for v in plan.variants)
+    return replace(plan, variants=variants, buffers=tuple(planner.buffers))
+
+
+def _variant(planner: Planner, v: VariantPlan, known: Mapping[str, Buffer]) -> VariantPlan:
+    """The variant with its phases, if those leave the same frame as a single step."""
+    if v.variant.phases is None:
+        return v
+    lists = _numbered(v.variant.phases)
+    forward = VariantPlanner(planner, replace(v.variant, forward=_joined(lists)), known)
+    alive = set(map(id, forward.variant.forward))
+    units = [tuple(forward.units([i for i in body if id(i) in alive], forward.step)) for body in lists]
+    frame = set(v.frame)
+    if _written(units, frame) != _written([v.forward], frame):
+        return v
+    backward = tuple(_backward(planner, v, b, forward) for b in v.backward)
+    return replace(v, phases=_phases(units, frame), backward=backward)
+
+
+def _backward(planner: Planner, v: VariantPlan, b: BackwardPlan, forward: ListPlanner) -> BackwardPlan:
+    """The backward list with its phases."""
+    of = next(x for x in v.variant.backward if x.loss == b.loss)
+    if of.phases is None:
+        return b
+    lists = _numbered(of.phases)
+    whole = replace(of, body=_joined(lists))
+    back = BackwardPlanner(planner, whole, v.variant, forward.scope)
+    units = [tuple(back.units(body, back.step)) for body in lists]
+    return replace(b, phases=_phases(units, set(v.frame)))
+
+
+def _numbered(phases: Phases) -> list[list[Instr]]:
+    """The three lists, each kernel with a number that no other list has."""
+    found: list[list[Instr]] = []
+    last = 0
+    for body in phases.lists:
+        found.append([replace(i, kernel=i.kernel + last) if i.kernel else i for i in body])
+        last = max([last, *(i.kernel for i in found[-1])])
+    return found
+
+
+def _joined(lists: Iterable[Sequence[Instr]]) -> tuple[Instr, ...]:
+    return tuple(i for body in lists for i in body)
+
+
+def _written(lists: Iterable[Iterable[Unit]], frame: set[Buffer]) -> set[tuple[Buffer, int, object]]:
+    """Which rows of the frame's arrays the lists write."""
+    return {(s.out.root, s.out.first, s.out.type) for s in _steps(lists) if s.out.root in frame}
+
+
+def _steps(lists: Iterable[Iterable[Unit]]) -> Iterable[Step]:
+    return (s for units in lists for s in flat(units))
+
+
+def _phases(units: Sequence[tuple[Unit, ...]], frame: set[Buffer]) -> PhasePlan:
+    """The lists, with the arrays of the loop that have the columns of all steps."""
+    before, loop, after = units
+    outside = {b.root for s in _steps((before, after)) for b in (s.out, *s.args)}
+    touched = dict.fromkeys(b.root for s in flat(loop) for b in (*s.args, s.out))
+    whole = (b for b in touched if b.type.batched and (b.kind in _GIVEN or b in frame or b in outside))
+    return PhasePlan(before, loop, after, tuple(b for b in whole if b.kind in (*_GIVEN, "value")))

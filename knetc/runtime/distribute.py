@@ -1,0 +1,114 @@
+"""`knetc.distribute`: a model that several processes train together, each on its share of every minibatch.
+
+Before: the user's script, which every process runs. After: `model.Model`, over an executable that `splitting.py` splits
+among the processes of `ranks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from knetc.errors import KnetError, KnetTypeError
+from knetc.ir.printer import print_program
+from knetc.runtime import check, process, saving
+from knetc.runtime.model import Model
+from knetc.runtime.ranks import Ranks, apart, communicator, digest
+
+BACKENDS = ("numpy", "cpu")
+TIMEOUT = 300.0
+
+_GRACE = 0.5  # seconds in which the other processes say what they have to, before all are ended
+
+
+def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, quiet: bool = True) -> Model:
+    """The model, trained by all processes of this run: those that `mpirun -n 4 python train.py` has started.
+
+    Every process runs the same script and gives each call the whole minibatch, of which it computes its share; values,
+    gradients and losses are those of the whole. What rank 0 has holds for all: parameters, training options, state;
+    another process may give None. A process that is not heard of for `timeout` seconds is given up with a KnetError
+    that names it, and an error that nothing catches ends all processes. `quiet`: nothing but rank 0 prints to standard
+    output from here on. `net` is left as it was; one that is distributed comes back as it is. Raises
+    KnetEnvironmentError where mpi4py or MPI is missing; KnetError on every process where their models differ;
+    KnetTypeError.
+    """
+    if net is not None and not isinstance(net, Model):
+        raise KnetTypeError(f"distribute: a model that knetc.compile made is expected, got {type(net).__name__}")
+    if net is not None and net._engine.ranks:
+        return net
+    timeout = check.number("timeout", timeout)
+    if timeout <= 0:
+        raise KnetTypeError(f"option timeout is over 0 seconds, got {timeout:g}")
+    ranks = Ranks(communicator(), timeout)
+    process.take_rank(ranks.rank)
+    if ranks.size > 1:
+        _end_all_on_errors(ranks)
+    shared = _from_rank_0(ranks, net, _same_backend(ranks, net))
+    if quiet and ranks.rank:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
+    return shared
+
+
+def _same_backend(ranks: Ranks, net: Model | None) -> str:
+    """The back end of all. Raises KnetError on every process, before anything is sent, where their models differ."""
+    hosts = ranks.texts("distribute a model", platform.node())
+    ranks.neighbours = hosts.count(hosts[ranks.rank])
+    said = ranks.texts("compare the models", None if net is None else _about(net))
+    if said[0] is None:
+        raise KnetError("distribute: rank 0 has no model to give to the others")
+    if said[0]["backend"] not in BACKENDS:
+        raise KnetError(f"distribute: several processes train on the back ends numpy and cpu, got {said[0]['backend']}")
+    for name in said[0]:
+        values = [said[0][name] if s is None else s[name] for s in said]
+        if len(set(values)) > 1:
+            raise KnetError(f"distribute: the processes have models of different {name} ({apart(values)})")
+    return str(said[0]["backend"])
+
+
+def _about(net: Model) -> dict[str, str]:
+    """What must be the same on all processes, in the order in which it is told."""
+    engine, lowered = net._engine, net._engine.lowered
+    source = lowered.source.text if lowered.source else ""
+    return {
+        "backend": engine.backend,
+        "element type": engine.dtype,
+        "name": lowered.name,
+        "keywords": ", ".join(f"{n}={v!r}" for n, v in sorted(dict(lowered.keywords).items())) or "none",
+        "source text": digest(source).hex(),
+        "program": digest(print_program(lowered)).hex(),
+        "optimisation": str(engine.optimise),
+        "input shapes": ", ".join(str(i.dims) for i in engine.known.inputs),
+    }
+
+
+def _from_rank_0(ranks: Ranks, net: Model | None, backend: str) -> Model:
+    """The model of rank 0, by the way of a saved file, split among all."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        if net is not None and ranks.rank == 0:
+            saving.save(path, net)
+        path.write_bytes(ranks.first("take the model of rank 0", path.read_bytes() if ranks.rank == 0 else None))
+        return Model.of(saving.stored(path), backend, ranks)
+
+
+def _end_all_on_errors(ranks: Ranks) -> None:
+    """An error that nothing catches, once it has been shown, ends the other processes: they would wait for this one."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        if isinstance(error, KnetError):
+            print(f"rank {ranks.rank}: {error}", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+        print(f"knetc: rank {ranks.rank} of {ranks.size} ends all processes: {kind.__name__}", file=sys.stderr)
+        sys.stderr.flush()
+        time.sleep(_GRACE)
+        communicator().Abort(1)
+
+    sys.excepthook = hook

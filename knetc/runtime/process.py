@@ -1,0 +1,19 @@
+"""Which of the processes of a run this one is: 0, until `knetc.distribute` has found others.
+
+Asked by what one process does for all: writing files, showing progress.
+"""
+
+from __future__ import annotations
+
+_rank = 0
+
+
+def take_rank(rank: int) -> None:
+    """From here on this is the process of that number."""
+    global _rank
+    _rank = rank
+
+
+def speaks() -> bool:
+    """Whether this process writes files and shows progress."""
+    return _rank == 0

@@ -1,0 +1,218 @@
+"""The processes of a distributed run, and what they hand each other: every call here is made by all of them.
+
+Before: `splitting.py`, which says what is to be summed or gathered. After: MPI, through mpi4py. Every exchange carries
+the text of what its process is doing, so processes that are not doing the same are told apart, and nothing waits
+longer than a set time, so a process that is gone is named. Numbers are added in the order of the ranks and nowhere but
+here: the sums are the same to the bit at every run and on every rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knetc.errors import KnetEnvironmentError, KnetError
+
+if TYPE_CHECKING:
+    from knetc.runtime.executable import Tensor
+
+MISSING = "training on several processes needs mpi4py and an MPI: pip install 'knetc[dist]'"
+DIGEST = 16
+HEAD = 64  # bytes before what a message carries, so that this is aligned: two digests and room
+TAG = 27182  # apart from what a script itself may send
+SMALL = 1 << 14
+"""Bytes up to which all ranks are sent all terms of a sum at once, and each adds them."""
+
+# Seconds without anything new after which the processor is given to others: while a process is still to come, and while
+# messages are on their way, which move by the calls of both sides; and after which it is given away for a while.
+_SPIN, _MOVING, _YIELD, _NAP = 2e-5, 2e-3, 1e-2, 2e-4
+
+Bytes = NDArray[np.uint8]
+
+
+def communicator() -> Any:
+    """MPI's communicator of all processes. Raises KnetEnvironmentError where there is no mpi4py or no MPI."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError, OSError) as error:
+        raise KnetEnvironmentError(f"{MISSING} ({error})") from None
+    return MPI.COMM_WORLD
+
+
+def digest(text: str | bytes) -> bytes:
+    """A short name of a text."""
+    return hashlib.blake2b(text.encode() if isinstance(text, str) else text, digest_size=DIGEST).digest()
+
+
+class Ranks:
+    """The processes of `comm`, of which this one has number `rank` of `size`; none is waited for over `timeout` s.
+
+    `neighbours`: how many of them share this machine, as soon as that is known.
+    """
+
+    def __init__(self, comm: Any, timeout: float) -> None:
+        self._comm = comm  # as it is: making another one would wait for all, however long that takes
+        self.rank, self.size, self.timeout = int(comm.Get_rank()), int(comm.Get_size()), timeout
+        self._all = set(range(self.size))
+        self.neighbours = 1
+        self._kept: dict[tuple[str, int, int], Bytes] = {}  # memory of messages, which the next ones of a size reuse
+        self._others = [r for r in range(self.size) if r != self.rank]
+
+    # --- what is exchanged --------------------------------------------------------------------------------------------
+
+    def gather(self, what: str, mine: Bytes, word: bytes = b"") -> tuple[list[Bytes], list[bytes]]:
+        """What every rank has, and its word of up to 16 bytes, in the order of the ranks; `what` is being done.
+
+        The arrays hold until the next exchange.
+
+        Raises KnetError on every rank where they are not doing the same.
+        """
+        message = self._message(what, word, mine, self.rank)
+        found = self._swap(what, [message] * self.size)
+        self._agree(what, [bytes(m[:DIGEST]) for m in found])
+        return [m[HEAD:] for m in found], [bytes(m[DIGEST : DIGEST + len(word)]) for m in found]
+
+    def texts(self, what: str, mine: Any) -> list[Any]:
+        """What every rank has, plain values that JSON can hold, in the order of the ranks."""
+        parts, _ = self.gather(what, np.frombuffer(json.dumps(mine).encode(), np.uint8))
+        return [json.loads(bytes(part)) for part in parts]
+
+    def first(self, what: str, mine: bytes | None) -> bytes:
+        """What rank 0 has."""
+        own = mine if self.rank == 0 and mine is not None else b""
+        return bytes(self.gather(what, np.frombuffer(own, np.uint8))[0][0])
+
+    def any(self, what: str, mine: bool) -> bool:
+        """Whether it is so on some rank."""
+        return any(word == b"1" for word in self.gather(what, np.empty(0, np.uint8), b"1" if mine else b"0")[1])
+
+    def sum(self, what: str, mine: Tensor, word: bytes) -> tuple[Tensor, list[bytes]]:
+        """The sum of a vector over the ranks, in their order; and their words."""
+        if mine.nbytes <= SMALL:
+            parts, words = self.gather(what, mine.view(np.uint8), word)
+            return _added(part.view(mine.dtype) for part in parts), words
+        # Each rank adds its own stretch of the vector, and then all have all stretches.
+        ends = [len(mine) * r // self.size for r in range(self.size + 1)]
+        stretches = [mine[a:b].view(np.uint8) for a, b in zip(ends, ends[1:], strict=False)]
+        found = self._swap(what, [self._message(what, word, s, r) for r, s in enumerate(stretches)])
+        self._agree(what, [bytes(m[:DIGEST]) for m in found])
+        words = [bytes(m[DIGEST : DIGEST + len(word)]) for m in found]
+        own = _added(m[HEAD:].view(mine.dtype) for m in found)
+        total = np.concatenate([m.view(mine.dtype) for m in self._swap(what, [own.view(np.uint8)] * self.size)])
+        return total, words
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _agree(self, what: str, signs: Sequence[bytes]) -> None:
+        """Raises KnetError on every rank where some rank is doing something else, with what each is doing."""
+        if len(set(signs)) == 1:
+            return
+        mine = np.frombuffer(what.encode(), np.uint8).copy()
+        doing = [bytes(m).decode("utf-8", "replace") for m in self._swap(what, [mine] * self.size)]
+        raise KnetError("the processes are not doing the same: " + apart(doing))
+
+    def _swap(self, what: str, sends: Sequence[Bytes]) -> list[Bytes]:
+        """Gives rank r the r-th message; the message of each rank for this one. All messages may differ in size.
+
+        Raises KnetError that names the ranks that did not come within the set time, or says what MPI says.
+        """
+        from mpi4py import MPI
+
+        try:
+            return self._swapped(what, sends)
+        except MPI.Exception as error:
+            raise KnetError(f"{what}: rank {self.rank} lost another process: {error}") from None
+
+    def _swapped(self, what: str, sends: Sequence[Bytes]) -> list[Bytes]:
+        found: dict[int, Bytes] = {self.rank: sends[self.rank]}
+        sent = [self._comm.Isend(sends[r], dest=r, tag=TAG) for r in self._others]
+        receiving: dict[int, Any] = {}
+        start = last = time.monotonic()
+        while sent or len(found) < self.size:
+            before = len(sent)
+            sent = [request for request in sent if not request.Test()]
+            now = time.monotonic()
+            if self._receive(receiving, found) or len(sent) < before:
+                last = now
+            elif now - start > self.timeout and now - last > self.timeout:
+                self._missing(what, found)
+            elif now - last > (_SPIN if found.keys() | receiving.keys() != self._all else _MOVING):
+                time.sleep(_NAP if now - last > _YIELD else 0)
+        return [found[r] for r in range(self.size)]
+
+    def _receive(self, receiving: dict[int, Any], found: dict[int, Bytes]) -> bool:
+        """Takes what has come; whether something has."""
+        moved = False
+        for r in self._others:
+            if r in found:
+                continue
+            if r not in receiving:
+                message, size = self._probe(r)
+                if message is None:
+                    continue
+                room = self._room("from", r, size)
+                receiving[r] = (message.Irecv(room), room)
+                moved = True
+            request, room = receiving[r]
+            if request.Test():
+                found[r], moved = room, True
+        return moved
+
+    def _probe(self, source: int) -> tuple[Any, int]:
+        """A message that has come from a rank, and its size; None where there is none."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        message = self._comm.Improbe(source, TAG, status)
+        return (None, 0) if message is None else (message, status.Get_count(MPI.BYTE))
+
+    def _message(self, what: str, word: bytes, body: Bytes, to: int) -> Bytes:
+        """A message for a rank, in memory that stays as it is until the next one of its size."""
+        head = digest(what) + word
+        message = self._room("to", to, HEAD + len(body))
+        message[: len(head)] = np.frombuffer(head, np.uint8)
+        message[HEAD:] = body
+        return message
+
+    def _room(self, way: str, rank: int, size: int) -> Bytes:
+        """Memory for a message: fresh pages at every step would cost more than the copy."""
+        if len(self._kept) > 8 * self.size:
+            self._kept.clear()
+        return self._kept.setdefault((way, rank, size), np.empty(size, np.uint8))
+
+    def _missing(self, what: str, found: Iterable[int]) -> NoReturn:
+        gone = [r for r in range(self.size) if r not in set(found)]
+        names = numbered(gone) if gone else "a rank that did not take what it was sent"
+        did = "has" if len(gone) < 2 else "have"
+        raise KnetError(f"{names} {did} not come to {what} within {self.timeout:g} seconds; rank {self.rank} gives up")
+
+
+def _added(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of vectors, one after the other."""
+    total: Tensor | None = None
+    for part in parts:
+        if total is None:
+            total = part.copy()
+        else:
+            total += part
+    assert total is not None
+    return total
+
+
+def numbered(ranks: Sequence[int]) -> str:
+    """`rank 2`, `ranks 1, 2`."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def apart(said: Sequence[str]) -> str:
+    """What each rank says, those that say the same together."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in enumerate(said):
+        ranks.setdefault(text, []).append(rank)
+    return "; ".join(f"{numbered(r)}: {text}" for text, r in ranks.items())

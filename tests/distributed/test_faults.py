@@ -1,0 +1,122 @@
+"""What one of several processes does wrong, or does no more: the others say so, and end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import knetc
+from distributed.launch import HERE, command, environment, launch
+
+
+def run(fault: str, folder: Path, ranks: int = 3) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Runs a fault; and what each process has written."""
+    done = launch(ranks, HERE / "faults.py", fault, str(folder), timeout=120)
+    files = [folder / f"rank{r}.txt" for r in range(ranks)]
+    return done, [f.read_text() if f.exists() else "" for f in files]
+
+
+DIFFERENT = {
+    "keywords": "models of different keywords (ranks 0, 2: hidden=6; rank 1: hidden=7)",
+    "source": "models of different source text (ranks 0, 1: ",
+    "shapes": "ranks 0, 2: train 1 epochs from softloss of (5, 30) and (30,) in minibatches of 10, ",
+    "by_hand": "ranks 0, 1: update, gclip 0, gscale 1 after back from softloss over 6 columns",
+    "alone": "rank 0: grad of ",
+    "loss": "rank 0: update, gclip 0, gscale 1 after back from quadloss over 6 columns",
+}
+
+
+@pytest.mark.parametrize("fault", DIFFERENT)
+def test_processes_that_differ_all_say_so(fault: str, tmp_path: Path) -> None:
+    done, told = run(fault, tmp_path)
+    assert done.returncode != 0
+    for text in told:
+        assert text.startswith("KnetError: ") and DIFFERENT[fault] in text, (told, done.stderr)
+
+
+def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
+    """mpirun sees it, and says which it was."""
+    done, told = run("killed", tmp_path)
+    assert done.returncode != 0 and not any("end" in t for t in told)
+    assert "rank 2" in done.stderr and "signal 9" in done.stderr
+
+
+@pytest.mark.parametrize("fault", ["stopped", "leaves"])
+def test_a_process_that_hangs_or_leaves_is_named(fault: str, tmp_path: Path) -> None:
+    done, told = run(fault, tmp_path)
+    assert done.returncode != 0
+    for text in (told[0], told[2]):
+        assert "rank 1 has not come to " in text and "within 3 seconds" in text, (told, done.stderr)
+
+
+def test_an_error_of_one_process_ends_the_others(tmp_path: Path) -> None:
+    """Long before they would give it up."""
+    start = time.monotonic()
+    done, told = run("raises", tmp_path)
+    assert done.returncode != 0 and told == ["", "", ""]
+    assert "ValueError: this process has a fault of its own" in done.stderr
+    assert "knetc: rank 1 of 3 ends all processes: ValueError" in done.stderr
+    assert time.monotonic() - start < 50
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_save_is_whole_or_absent_whoever_dies(victim: int, tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        command(3, HERE / "faults.py", "saves", str(tmp_path)), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    pid, saved = tmp_path / f"pid{victim}.txt", tmp_path / "model.knet"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (saved.exists() and pid.exists() and pid.read_text()):
+        time.sleep(0.01)
+    time.sleep(random.Random(victim).uniform(0, 0.3))
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode != 0 and f"rank {victim}" in errors
+    net = knetc.load(saved, "model", backend="numpy")
+    assert {dims[-1] for dims in net.state().values()} == {5}  # all columns, of all processes
+
+
+def test_what_rank_0_has_holds_for_all(tmp_path: Path) -> None:
+    """A model that it has loaded, an option that it has set; and it alone prints and writes."""
+    done, told = run("rank_0_rules", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(set(told)) == 1 and told[0]
+    assert done.stdout.split("\n") == ["printed by rank 0", ""]
+    net = knetc.load(tmp_path / "model.knet", "model", backend="numpy")
+    wanted = _steps(net)
+    after = knetc.load(tmp_path / "after.knet")
+    assert after["note"] == "whole"
+    assert knetc.load(tmp_path / "alone.knet", "model").wnorm() == after["model"].wnorm()
+    for name, value in wanted.items():
+        assert abs(after["model"].get(name) - value).max() < 1e-6
+
+
+def _steps(net: knetc.Model) -> dict[str, np.ndarray]:
+    """The steps of `faults.rank_0_rules` by one process."""
+    x = np.random.default_rng(0).normal(size=(5, 12))
+    for k in range(4):
+        if k == 1:
+            net.setp(momentum=0.9, lr=0.125)
+        net.forw(x)
+        net.back(np.zeros(12, int), knetc.softloss)
+        net.update()
+    return {name: net.get(name) for name in net.params()}
+
+
+def test_without_mpi_it_is_said_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    net = knetc.compile("@knet function f(x)\n return wb(x; out=2)\nend\n", backend="numpy")
+    with pytest.raises(knetc.KnetEnvironmentError, match=r"pip install 'knetc\[dist\]'"):
+        knetc.distribute(net)
+    with pytest.raises(knetc.KnetTypeError, match="got int"):
+        knetc.distribute(3)
+    with pytest.raises(knetc.KnetTypeError, match="timeout"):
+        knetc.distribute(net, timeout=-1)

@@ -1,0 +1,36 @@
+"""The model of many GPUs: its figures are the plan's, and it says nothing absurd."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import scaling_model as model
+from workloads import WORKLOADS
+
+
+@pytest.fixture(scope="module")
+def lenet() -> model.Workload:
+    return model.workloads()[0]
+
+
+def test_the_figures_are_those_of_the_plan(lenet: model.Workload) -> None:
+    """The parameters of the manual's LeNet, and the arithmetic of its products, which is nearly all there is."""
+    assert lenet.figures.parameters == 5 * 5 * 20 + 20 + 5 * 5 * 20 * 50 + 50 + 800 * 500 + 500 + 5000 + 10
+    products = WORKLOADS["W3"].flops / WORKLOADS["W3"].batch
+    assert products < lenet.figures.arithmetic(1000) / 1000 < 1.15 * products
+
+
+def test_a_sum_costs_more_among_more(lenet: model.Workload) -> None:
+    machine = model.Machine()
+    times = [machine.allreduce(1e6, n) for n in model.GPUS]
+    assert times[0] == 0 and all(a < b for a, b in pairwise(times))
+    assert machine.allreduce(4e9, 1024) == pytest.approx(2 * 4e9 / (0.7 * machine.network), rel=0.2)
+
+
+def test_efficiency_falls_from_one(lenet: model.Workload) -> None:
+    rows = model.rows(lenet, model.Machine())
+    assert rows[0][3] == rows[0][5] == 1
+    assert all(a[3] > b[3] and a[5] > b[5] for a, b in pairwise(rows))
+    weak, strong, fastest = model.stops(lenet, model.Machine())
+    assert strong <= fastest <= 1024 and strong <= weak
