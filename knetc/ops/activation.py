@@ -16,7 +16,7 @@ from knetc.values import Value
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
-    from knetc.ops.base import Gradient, Shapes, Tensor
+    from knetc.ops.base import Gradient, Shapes, Statements, Tensor
 
 # --- axpb: a x^p + b --------------------------------------------------------------------------------------------------
 
@@ -165,30 +165,24 @@ def _soft_back(ctx: EvalContext, dy: Tensor, y: Tensor) -> Tensor:
     return dx.reshape(y.T.shape).T
 
 
-def _relu_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
-    zero, maximum = ctx.dtype.type(0), np.maximum
-    return lambda out, x: maximum(x, zero, out=out)
+def _relu_direct(ctx: EvalContext, shapes: Shapes) -> Statements:
+    return "{result} = maximum({x}, {zero}, out={out})", {"zero": ctx.dtype.type(0)}
 
 
-def _relu_back_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
-    multiply = np.multiply
-    return lambda out, dy, y: multiply(dy, y > 0, out=out)
+def _relu_back_direct(ctx: EvalContext, shapes: Shapes) -> Statements:
+    return "{result} = multiply({dy}, {y} > 0, out={out})", {}
 
 
-def _soft_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor] | None:
+_SOFT = """
+{result} = {x}.T - maximum.reduce({x}.T, axis=1, keepdims=True)
+exp({result}, out={result})
+{result} /= add.reduce({result}, axis=1, keepdims=True)
+{result} = {result}.T"""
+
+
+def _soft_direct(ctx: EvalContext, shapes: Shapes) -> Statements | None:
     """Of a matrix, whose columns are rows of its transpose."""
-    if len(shapes[0]) != 2:
-        return None
-    largest, sums, exp = np.maximum.reduce, np.add.reduce, np.exp
-
-    def soft(out: Tensor | None, x: Tensor) -> Tensor:
-        rows = x.T
-        y: Tensor = rows - largest(rows, axis=1, keepdims=True)
-        exp(y, out=y)
-        y /= sums(y, axis=1, keepdims=True)
-        return y.T
-
-    return soft
+    return (_SOFT, {}) if len(shapes[0]) == 2 else None
 
 
 _DIRECT = {"relu": _relu_direct, "relu_back": _relu_back_direct, "soft": _soft_direct}

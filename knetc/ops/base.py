@@ -94,8 +94,14 @@ columns lie further apart; a result of `ctx.dims`. `@mask` may come as None. Arg
 result may share their memory."""
 
 Shapes: TypeAlias = "tuple[tuple[int, ...], ...]"
-Direct: TypeAlias = "Callable[[EvalContext, Shapes], Callable[..., Tensor] | None]"
-"""`direct(ctx, shapes)` gives a function of `ctx.out` and the arguments, the same to the bit as the meaning."""
+Statements: TypeAlias = "tuple[str, Mapping[str, object]]"
+Direct: TypeAlias = "Callable[[EvalContext, Shapes], Statements | None]"
+"""`direct(ctx, shapes)` gives the meaning as Python statements, the same to the bit, and constants by name; None where
+there is no shorter form.
+
+In the statements stand `{result}`, the arguments by their names in `OpDef.args`, the constants; `{out}` for `ctx.out`
+and `{out_t}` for its transpose, or None; `{meaning}` and `{ctx}`; and NumPy's functions by their names. A mask is the
+last argument: the statements take one, or None, whichever stood there when the shapes were taken."""
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Missing trailing dimensions and dimensions of 1 expand, in Knet's order of dimen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from knetc.ops.shapes import batch_last, join, join_dims
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
-    from knetc.ops.base import Shapes, Tensor
+    from knetc.ops.base import Shapes, Statements, Tensor
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
@@ -160,27 +160,26 @@ def _mul(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
 def _direct(name: str) -> Direct:
     """The direct form of NumPy's function of that name, whose operands it knows how to bring to the same rank."""
 
-    def direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor]:
-        ufunc = getattr(np, name)
+    def direct(ctx: EvalContext, shapes: Shapes) -> Statements:
         a, b = shapes
         wide = max(len(a), len(b))
         of_a, of_b = a + (1,) * (wide - len(a)), b + (1,) * (wide - len(b))
-        if of_b != b:
-            return lambda out, a, b: ufunc(a, b.reshape(of_b, order="F"), out=out, order="F")
-        if of_a != a:
-            return lambda out, a, b: ufunc(a.reshape(of_a, order="F"), b, out=out, order="F")
-        return lambda out, a, b: ufunc(a, b, out=out, order="F")
+        if wide == len(a) == 2 and of_b == (a[0], 1):
+            # A bias: with columns as rows NumPy needs neither a new shape nor to look for an order.
+            return f"{{result}} = {name}({{a}}.T, {{b}}.reshape(-1), out={{out_t}}).T", {}
+        first = "{a}" if of_a == a else f"{{a}}.reshape({of_a}, order='F')"
+        second = "{b}" if of_b == b else f"{{b}}.reshape({of_b}, order='F')"
+        return f"{{result}} = {name}({first}, {second}, out={{out}}, order='F')", {}
 
     return direct
 
 
-def _sumto_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor] | None:
+def _sumto_direct(ctx: EvalContext, shapes: Shapes) -> Statements | None:
     """The sum over the columns of a matrix as one call."""
     (dy,) = shapes
     if len(dy) != 2 or len(ctx.dims) != 1 or _sums(ctx.dims, dy) != [(dy[::-1], 0)]:
         return None
-    add = np.add.reduce
-    return lambda out, dy: add(dy.T, axis=0)
+    return "{result} = add.reduce({dy}.T, axis=0)", {}
 
 
 def _sumto(ctx: EvalContext, dy: Tensor) -> Tensor:

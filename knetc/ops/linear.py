@@ -6,7 +6,6 @@ elements in the same order. One of a single dimension is a column, or, where tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from knetc.ir.types import Dim, N, Partial, PartialDims, show_dims
@@ -17,7 +16,7 @@ from knetc.ops.shapes import batch_last, join, product
 
 if TYPE_CHECKING:
     from knetc.ir.program import Instr
-    from knetc.ops.base import Shapes, Tensor
+    from knetc.ops.base import Shapes, Statements, Tensor
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
@@ -114,18 +113,12 @@ def _dot(ctx: EvalContext, a: Tensor, b: Tensor) -> Tensor:
     return product_t.T if len(ctx.dims) == 2 else product_t.reshape(ctx.dims[::-1]).T
 
 
-def _dot_direct(ctx: EvalContext, shapes: Shapes) -> Callable[..., Tensor] | None:
+def _dot_direct(ctx: EvalContext, shapes: Shapes) -> Statements | None:
     """The product of two matrices as one call."""
     if len(ctx.dims) != 2 or [len(s) for s in shapes] != [2, 2]:
         return None
-    multiply = np.matmul
-    if ctx.attrs["ta"]:
-        if ctx.attrs["tb"]:
-            return lambda out, a, b: multiply(b, a).T
-        return lambda out, a, b: multiply(b.T, a).T
-    if ctx.attrs["tb"]:
-        return lambda out, a, b: multiply(b, a.T).T
-    return lambda out, a, b: multiply(b.T, a.T).T
+    first, second = "{b}" if ctx.attrs["tb"] else "{b}.T", "{a}" if ctx.attrs["ta"] else "{a}.T"
+    return f"{{result}} = matmul({first}, {second}).T", {}
 
 
 # --- gradient ---------------------------------------------------------------------------------------------------------

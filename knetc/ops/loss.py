@@ -16,7 +16,7 @@ from knetc.ops.base import AttrMap, Elementwise, EvalContext, Kernel, OpDef, Sha
 from knetc.ops.shapes import join, same_shape
 
 if TYPE_CHECKING:
-    from knetc.ops.base import Tensor
+    from knetc.ops.base import Direct, Shapes, Statements, Tensor
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
@@ -100,6 +100,22 @@ def _softmax_softloss_back(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tens
     return _share(ctx, rows, mask, p)
 
 
+_SOFTMAX_SOFTLOSS_BACK = """
+if {mask} is None:
+    {result} = {p}.T - {gold}.T
+    {result} *= {share}
+    {result} = {result}.T
+else:
+    {result} = {meaning}({ctx}, {p}, {gold}, {mask})"""
+
+
+def _softmax_softloss_back_direct(ctx: EvalContext, shapes: Shapes) -> Statements | None:
+    """Of matrices without a mask."""
+    if len(shapes[0]) != 2 or len(shapes[1]) != 2:
+        return None
+    return _SOFTMAX_SOFTLOSS_BACK, {"share": ctx.dtype.type(1 / (shapes[0][1] // ctx.steps))}
+
+
 def _zeroone(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> Tensor:
     differs = columns(p).argmax(axis=1) != columns(gold).argmax(axis=1)
     return _average(ctx, differs.astype(ctx.dtype), mask)
@@ -122,7 +138,11 @@ def _loss(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Ten
 
 
 def _loss_back(
-    name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor], slope: str
+    name: str,
+    doc: str,
+    numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor],
+    slope: str,
+    direct: Direct | None = None,
 ) -> OpDef:
     """`slope`: the gradient of a column's loss by one of its elements, as CUDA. A column of mask 0 has none at all,
     whatever stands there, be it NaN or infinity.
@@ -135,6 +155,7 @@ def _loss_back(
             shape=_loss_back_shape,
             numpy=numpy,
             cuda=Elementwise(f"{{share}} != T(0) ? ({slope}) * {{share}} : T(0)"),
+            direct=direct,
         )
     )
 
@@ -164,4 +185,5 @@ SOFTMAX_SOFTLOSS_BACK = _loss_back(
     "Gradient of `softloss` after `soft`, by the argument of `soft`: (p − gold)/columns; gold's columns sum to 1.",
     _softmax_softloss_back,
     "{p} - {gold}",
+    _softmax_softloss_back_direct,
 )

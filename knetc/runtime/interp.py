@@ -57,7 +57,9 @@ class Interpreter:
         self._trained = tuple(str(i.attr("param")) for i in program.update)
         self._slots: dict[str, Slots] = {name: {} for name in self._trained}
         self._scratch: dict[str, Tensor] = {}  # what an update overwrites, by parameter; made by the first update
-        self._made: dict[str, TrainingOptions] = {}  # the options that the slots were last made for
+        self._made: list[TrainingOptions] = []  # the options that these were last made for:
+        self._changes: list[tuple[str, TrainingOptions, Tensor, Slots, Tensor]] = []
+        self._clips = False
         self._largest = max((self._params[name].size for name in self._trained), default=0)
         self._prepared: dict[tuple[frozenset[str], int], Prepared] = {}
         self._state: dict[str, Tensor] = {}
@@ -210,24 +212,27 @@ class Interpreter:
         """Changes the parameters (see `Executable.update`)."""
         self._make_room(options)
         norm = 0.0
-        if gclip > 0 or any(options[name].gclip > 0 for name in self._trained):
+        if gclip > 0 or self._clips:
             norm = float(np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in self._grads.values())))
+        grads = self._grads
         with np.errstate(all="ignore"):
-            for name in self._trained:
-                o = options[name]
+            for name, o, w, slots, scratch in self._changes:
                 scale = gradient_scale(norm, gclip or o.gclip, gscale * o.gscale)
-                w = self._params[name]
-                apply_update(o, w, self._grads[name], self._slots[name], scale, self._scratch[name])
+                apply_update(o, w, grads[name], slots, scale, scratch)
 
     def _make_room(self, options: Mapping[str, TrainingOptions]) -> None:
         """Takes all the memory that an update needs before anything changes, so that what fails changes nothing."""
-        for name in self._trained:
-            if self._made.get(name) is not options[name]:
-                w = self._params[name]
+        if self._made != [options[name] for name in self._trained]:
+            for name in self._trained:
+                make_slots(options[name], self._slots[name], self._params[name])
                 if name not in self._scratch:
-                    self._scratch[name] = np.empty_like(w)
-                make_slots(options[name], self._slots[name], w)
-                self._made[name] = options[name]
+                    self._scratch[name] = np.empty_like(self._params[name])
+            self._made = [options[name] for name in self._trained]
+            self._clips = any(o.gclip > 0 for o in self._made)
+            self._changes = [
+                (name, options[name], self._params[name], self._slots[name], self._scratch[name])
+                for name in self._trained
+            ]
         np.empty(TEMPORARIES * self._largest, self._dtype)  # what comes and goes
 
     def reset(self, keepstate: bool) -> None:

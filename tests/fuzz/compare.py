@@ -277,7 +277,8 @@ def check_model(pick: random.Random, levels: Sequence[tuple[str, int]], rounds: 
 def refused(made: Made) -> str:
     """Why the compiler may refuse a random model; empty where it does not. Raises what it may not refuse it for.
 
-    A variable that one side of an `if` writes may be read where nothing writes it; the size of a state may be open.
+    A variable that one side of an `if` writes may be read where nothing writes it; the size of a state may be open, or
+    assumed by a broadcast, which need not be what another use wants.
     """
     try:
         driver.optimise(driver.lower(Source("random.knet", made.source), None, {}, []), _options(made, 0))
@@ -288,6 +289,8 @@ def refused(made: Made) -> str:
     except knetc.KnetShapeError as error:
         if "cannot be inferred" in str(error):
             return "refused: a size is open"
+        if "it was assumed to fit" in str(error):
+            return "refused: a size that was assumed"
         raise
     return ""
 

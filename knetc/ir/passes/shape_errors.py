@@ -37,9 +37,14 @@ def check_inputs(program: Program, given: Sequence[PartialDims | None]) -> None:
 
 
 def mismatch(
-    program: Program, steps: Sequence[Step], cells: Sequence[Cell], index: int, found: ShapeMismatch
+    program: Program,
+    steps: Sequence[Step],
+    cells: Sequence[Cell],
+    index: int,
+    found: ShapeMismatch,
+    assumed: int | None,
 ) -> KnetShapeError:
-    """The error for what the rule of step `index` found."""
+    """The error for what the rule of step `index` found, after step `assumed` was let assume a size."""
     step = steps[index]
     operands = list(dict.fromkeys(step.cells[o] for o in found.operands)) or list(dict.fromkeys(step.cells[:-1]))
     shown = [f"{_name(program, cells[c], steps)}, {_shape(cells[c])}," for c in operands]
@@ -47,6 +52,9 @@ def mismatch(
     notes = [note for c in operands for note in _origin(program, steps, cells, c)]
     span = located(step.instr.span, program.source)
     notes += _calls(span)
+    if assumed is not None:
+        place = located(steps[assumed].instr.span, program.source)
+        notes.append(Note("nothing says a size here, so that it was assumed to fit", place))
     return KnetShapeError(f"{_listed(shown)} {verb}: {found.message}", span, list(dict.fromkeys(notes)))
 
 

@@ -137,6 +137,7 @@ class Inference:
         self.waiting: deque[int] = deque(range(len(self.steps)))
         self.queued = bytearray(b"\1" * len(self.steps))
         self.open: deque[int] = deque()
+        self.assumed: int | None = None  # the last step that was let assume a size
         self.opened = bytearray(b"\1" * len(self.steps))  # until the strict phase is over, none is to be put there
         self.memo: dict[object, tuple[tuple[Partial, ...], Partial]] = {}
 
@@ -235,7 +236,9 @@ class Inference:
                     self._learn(index, operand, new, shapes[operand])
                     changed = True
         except ShapeMismatch as mismatch:
-            raise shape_errors.mismatch(self.program, self.steps, self.cells, index, mismatch) from None
+            raise shape_errors.mismatch(self.program, self.steps, self.cells, index, mismatch, self.assumed) from None
+        if changed and assume:
+            self.assumed = index
         if changed and self._is_open(step):
             self.waiting.append(index)
         else:
