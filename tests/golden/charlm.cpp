@@ -2618,11 +2618,36 @@ void give_frame(knet_model* m, knet_frame* f) {
   f->below = m->spare;
   m->spare = f;
 }
+// Room for copies of the inputs that the backward pass reads.
+int make_copies(knet_frame* f) {
+  for (int i = 0; i < INPUTS; i++)
+    if (reads_input[f->variant][i] && !f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
+  return 0;
+}
+// Makes frames for so many single steps to wait, so that no step finds no memory.
+int make_frames(knet_model* m, int variant, int batch, int steps) {
+  knet_frame* made = nullptr;
+  int code = 0;
+  while (!code && steps-- > 0) {
+    knet_frame* f = nullptr;
+    code = take_frame(m, variant, batch, 1, &f);
+    if (!f) break;
+    code = make_copies(f);
+    f->below = made;
+    made = f;
+  }
+  if (code) free_frames(m, &made);
+  while (knet_frame* f = made) {
+    made = f->below;
+    give_frame(m, f);
+  }
+  return code;
+}
 // Copies the inputs that the backward pass reads, so that the caller may fill them anew.
 int copy_inputs(knet_frame* f) {
+  TRY(make_copies(f));
   for (int i = 0; i < INPUTS; i++) {
     if (!reads_input[f->variant][i]) continue;
-    if (!f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
     memcpy(f->copies[i], f->inputs[i], elements(inputs[i], f->batch * f->steps) * sizeof(float));
     f->inputs[i] = f->copies[i];
   }
@@ -3147,15 +3172,13 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   if (steps > 1 && variants[variant].forward_steps.loop && !is_too_large((double)batch * steps))
     return steps_forward(m, variant, arrays, batch, steps, output);
   const knet_array* const value = find(values[variant], "return");
+  TRY(reserve(m, batch));
+  TRY(make_frames(m, variant, batch, steps));
   for (int t = 0; t < steps; t++) {
     const float* given[INPUTS + 1];
     for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
     float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
-    if (const int code = step_forward(m, conditions, given, batch, to, true)) {
-      m->call -= t;
-      while (t-- > 0) pop_steps(m, m->stack, 1);
-      return code;
-    }
+    TRY(step_forward(m, conditions, given, batch, to, true));  // only the first can fail, by what it checks
   }
   return 0;
 }

@@ -166,8 +166,9 @@ LIMITED_SEQUENCE = """
 import resource
 import numpy as np
 import knetc
+import sys
 source = "@knet function f(x)\\n h = drop(lstm(x; out=64); pdrop=0.2)\\n return wbf(h; out=10, f=:soft)\\nend"
-nets = [knetc.compile(source, backend="cpu", seed=2) for _ in range(2)]
+nets = [knetc.compile(source, backend="cpu", seed=2, optimise=int(sys.argv[1])) for _ in range(2)]
 rng = np.random.default_rng(0)
 xs = [rng.normal(size=(20, 200)).astype(np.float32) for _ in range(500)]
 ys = [np.eye(10, dtype=np.float32)[:, rng.integers(0, 10, 200)] for _ in xs]
@@ -195,9 +196,11 @@ for name in nets[0].params():
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the limit of a process's memory is set as under Linux"
 )
-def test_memory_that_runs_out_in_a_sequence() -> None:
-    """The state, the stack, the number of the call and the gradients are as they were."""
-    done = subprocess.run([sys.executable, "-c", LIMITED_SEQUENCE], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_memory_that_runs_out_in_a_sequence(level: str) -> None:
+    """The state, the stack, the number of the call and the gradients are as they were: step by step, and at once."""
+    command = [sys.executable, "-c", LIMITED_SEQUENCE, level]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "out of memory: no memory for" in done.stdout
 
