@@ -110,7 +110,7 @@ else:
 
 
 def _softmax_softloss_back_direct(ctx: EvalContext, shapes: Shapes) -> Statements | None:
-    """Of matrices without a mask."""
+    """Of matrices; what comes with a mask is left to the meaning."""
     if len(shapes[0]) != 2 or len(shapes[1]) != 2:
         return None
     return _SOFTMAX_SOFTLOSS_BACK, {"share": ctx.dtype.type(1 / (shapes[0][1] // ctx.steps))}
