@@ -43,7 +43,7 @@ _RESERVED = (
     "rows",
     "r",
 )
-_MOST_OPS = 3
+_MOST_OPS = 4
 
 
 class ChainText(Record):
@@ -171,8 +171,9 @@ class Writer:
         return found | {b: names.fresh(name) for b, name in wished.items()}
 
     def _stem(self) -> str:
-        ops = list(dict.fromkeys(s.instr.op for s in self.kernel.steps))
-        what = "_".join(ops) if len(ops) <= _MOST_OPS else f"fused_{_short(self.kernel.outputs[-1], 'y')}"
+        ops = [s.instr.op for s in self.kernel.steps]
+        few = len(ops) <= _MOST_OPS
+        what = "_".join(dict.fromkeys(ops)) if few else f"fused_{_short(self.kernel.outputs[-1], 'y')}"
         windows = [s for s in self.steps if registry()[s.instr.op].reach == "window"]
         if windows:
             return f"{what}_{self._pooling(windows[0]).names()}"
@@ -182,7 +183,10 @@ class Writer:
     def _formula(self) -> str:
         if not self.single:
             ops = [s.instr.op for s in self.kernel.steps]
-            return f"{', '.join(ops) if len(ops) <= _MOST_OPS else f'{len(ops)} operations'}, element by element"
+            if len(ops) <= _MOST_OPS:
+                return f"{', '.join(ops)}, element by element"
+            results = ", ".join(self.names[b] for b in self.kernel.outputs)
+            return f"{len(ops)} operations, element by element, for {results}"
         (step,) = self.kernel.steps
         return f"{self.names[step.out]} = {call_text(step.instr)}"
 
@@ -238,8 +242,12 @@ class Writer:
         if b not in self.made:
             return self._read(b, dims, index)
         step = self.made[b]
-        reads = {n: self._at(a, dims, index) for n, a in self._arguments(step) if f"{{{n}}}" in self._expression(step)}
-        return f"({self._fill(step, reads)})"
+        given = ((n, a) for n, a in self._arguments(step) if f"{{{n}}}" in self._expression(step))
+        return self._fill(step, {n: self._operand(a, dims, index) for n, a in given})
+
+    def _operand(self, b: Buffer, dims: Dims, index: str) -> str:
+        """As `_at`, where it is a part of an expression."""
+        return f"({self._at(b, dims, index)})" if b in self.made else self._read(b, dims, index)
 
     # --- columns ------------------------------------------------------------------------------------------------------
 
@@ -250,8 +258,12 @@ class Writer:
                 yield from self._piece(step, self._column(step))
 
     def _column(self, step: Step) -> dict[str, str]:
-        """How an operator over the column reads element i of its arguments."""
-        return {name: self._at(b, self.dims, "i") for name, b in self._arguments(step)}
+        """How an operator over the column reads element i of its arguments: within an expression, and alone."""
+        found: dict[str, str] = {}
+        for name, b in self._arguments(step):
+            found[name] = self._operand(b, self.dims, "i")
+            found[f"{name}_alone"] = self._at(b, self.dims, "i")
+        return found
 
     def _piece(self, step: Step, fields: Mapping[str, object], variant: str = "") -> list[str]:
         cuda = registry()[step.instr.op].cuda
@@ -297,13 +309,11 @@ def _short(b: Buffer, otherwise: str) -> str:
     gradient `d_` before it; `otherwise` for the variables of the model itself, which differ from layer to layer.
     """
     name, _, number = b.name.partition("#")
-    if name.startswith("@d"):  # a state's gradient from the step after
-        name = f"d:{name[2:]}_next"
     gradient = "d_" if name.startswith("d:") else ""
-    path = name.removeprefix("d:").replace("@prev", "_prev").replace("@", "_").split("/")
+    path = name.removeprefix("d:").replace("@", "_").split("/")
     words = [word for word in path[1:] if not word.isdigit()]
     if not words:
-        return f"{gradient}{otherwise}"
+        return f"{gradient}{name.partition('@')[2] or otherwise}"
     # A result without a name of its own, or a parameter of one letter, says little without what it belongs to.
     both = len(words) > 1 and (words[-1].startswith("tmp") or len(words[-1]) == 1)
     return gradient + "_".join(words[-2:] if both else words[-1:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -27,6 +28,7 @@ from knetc.codegen.functions import WIDTH, functions, initial, set_clock, traine
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import (
+    arena_ends,
     arrays,
     buffer_row,
     frame_name,
@@ -47,7 +49,7 @@ from knetc.options import Options
 def emit_cuda(program: Program, options: Options) -> str:
     """The CUDA source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
     module = Module(make_plan(program, options), options, render)
-    return render("module.cu.j2", {**_module_context(module), "include": include}) + "\n"
+    return emitted("module.cu.j2", _module_context(module))
 
 
 def emit_header(program: Program, options: Options) -> str:
@@ -113,6 +115,11 @@ def render(name: str, fields: Mapping[str, object]) -> str:
     return _environment().get_template(name).render(fields)
 
 
+def emitted(name: str, context: Mapping[str, object]) -> str:
+    """A whole file from its template. What is left out at a place leaves no second blank line there."""
+    return re.sub("\n{3,}", "\n\n", render(name, {**context, "include": include})) + "\n"
+
+
 @cache
 def include(name: str) -> str:
     """The text of a plain helper of `templates/include`, or of another folder of `templates`."""
@@ -157,6 +164,7 @@ def _module_context(module: Module) -> dict[str, Any]:
             and not (plan.arena is not None and b.kind in SHARING)
         ],
         "arena": plan.arena,
+        "arena_ends": arena_ends(plan.arena),
         "places": list(places(module)),
         "states": plan.states,
         "frames": [

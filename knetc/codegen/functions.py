@@ -39,19 +39,28 @@ def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
 
 
 def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The forward and backward functions in order, and the table by which a backward pass is found."""
+    """The forward and backward functions in order, and the table by which a backward pass is found.
+
+    Variants whose backward passes are the same share one function.
+    """
     names = Names()
     functions = [_forward(module, v, names) for v in module.plan.variants]
+    written: dict[tuple[str, ...], dict[str, Any]] = {}
     backwards: list[dict[str, Any]] = []
     for k, v in enumerate(module.plan.variants):
         for b in v.backward:
-            functions.append(_backward(module, v, b, names))
+            new = _backward(module, v, b, names)
+            function = written.setdefault((new["parameters"], *new["lines"]), new)
+            if function is new:
+                functions.append(function)
+            else:
+                function["comment"] = f"{function['comment'][:-1]}, and{when(v, module.plan)[1:]}."
             gold = _gold(b)
             backwards.append(
                 {
                     "variant": k,
                     "loss": LOSSES.index(b.loss),
-                    "name": functions[-1]["name"],
+                    "name": function["name"],
                     "places": places_name(k, b.loss),
                     "gold": "nullptr, 0, 0"
                     if gold is None
@@ -70,7 +79,7 @@ def when(v: VariantPlan, plan: Plan) -> str:
     """What a comment says of the conditions under which a variant runs."""
     if len(plan.variants) == 1:
         return ""
-    return f" where {' and '.join(v.label)}" if v.label else " where no condition holds"
+    return f", under {' and '.join(v.label)}" if v.label else ", under no condition"
 
 
 def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
     lines = list(_lines(module, b.steps))
-    lines += [f"if (want & {bits({index})}) m->input_gradients[{index}] = {module.ref(at)};" for index, at in b.inputs]
+    lines += _input_gradients(module, b, lines)
     reached = frozenset(b.params)
     for p in module.plan.params:
         if p.grad is not None and p.buffer.name not in reached:
@@ -105,6 +114,24 @@ def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> 
     }
 
 
+def _input_gradients(module: Module, b: BackwardPlan, lines: list[str]) -> list[str]:
+    """The lines that say where the gradients of inputs are; one goes into the block that `lines` end in, if it can."""
+    found: list[str] = []
+    for index, at in b.inputs:
+        head, told = f"if (want & {bits({index})})", f"m->input_gradients[{index}] = {module.ref(at)};"
+        if not found and lines and lines[-1] == "}" and _block_head(lines) == f"{head} {{":
+            lines.pop()
+            found += [f"  {told}", "}"]
+        else:
+            found.append(f"{head} {told}")
+    return found
+
+
+def _block_head(lines: list[str]) -> str:
+    """The line that opens the block that ends in the last line; blocks of functions are not nested."""
+    return next(line for line in reversed(lines) if line.startswith("if "))
+
+
 def _gold(b: BackwardPlan) -> Buffer | None:
     """Where the backward program reads what was wanted, if it does."""
     gold = next((a for s in flat(b.steps) for a in s.args if a.kind == "gold"), None)
@@ -120,7 +147,7 @@ def bits(inputs: Iterable[int]) -> str:
 
 
 START = {
-    "zero": "no gradient of the output",
+    "zero": "a zero gradient of the output",
     "none": "a given gradient of the output",
     "quadloss": "quadloss",
     "softloss": "softloss",

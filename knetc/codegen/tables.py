@@ -10,6 +10,8 @@ from typing import Any
 
 from knetc.codegen.spec import Module
 from knetc.errors import KnetInternalError
+from knetc.ir.memory import Arena
+from knetc.ir.placing import Place
 from knetc.ir.plan import Buffer, Plan
 from knetc.ir.types import BatchDim
 
@@ -82,6 +84,19 @@ def places(module: Module) -> Iterator[dict[str, Any]]:
                 for b, place in layout.places
             ]
             yield {"name": name, "rows": rows}
+
+
+def arena_ends(arena: Arena | None) -> list[str]:
+    """The lines of the function that returns how many elements the arena has for `batch` columns."""
+    ends = [_end(end) for end in (arena.ends if arena else ())] or ["0"]
+    if len(ends) == 1:
+        return [f"return {ends[0]};"]
+    return ["return std::max<size_t>({", *(f"    {end}," for end in ends), "});"]
+
+
+def _end(end: Place) -> str:
+    terms = [str(end.fixed)] if end.fixed or not end.column else []
+    return " + ".join([*terms, f"{end.column} * (size_t)batch"] if end.column else terms)
 
 
 def places_name(k: int, loss: str = "") -> str:

@@ -27,7 +27,7 @@
 //   value   h/tmp2      f32[100,N]    40.0 kB
 //   value   h/h         f32[100,N]    40.0 kB
 //   mask    @mask       f32[N]          400 B
-//   value   @dh/h       f32[100,N]    40.0 kB
+//   value   d:h/h@next  f32[100,N]    40.0 kB
 //   dstate  d:h/h       f32[100,N]    40.0 kB
 //   value   d:h/tmp4    f32[100,N]    40.0 kB
 //   grad    d:h/b       f32[100]        400 B
@@ -44,6 +44,7 @@
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
 // Each step on the stack takes 81.2 kB more.
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -183,9 +184,8 @@ __global__ void __launch_bounds__(256) adding_relu_back_kernel(float* dx, const 
 __global__ void __launch_bounds__(256) adding_sumto_100xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 100];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -692,7 +692,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -723,7 +723,7 @@ struct adding_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -736,12 +736,12 @@ struct adding_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
-  bool unwinding = false;               // whether the backward pass is of a step on the stack
-  bool later = false;                   // whether a later step of the sequence hands gradients to the state
-  bool gradients = false;        // whether there are gradients
+  bool unwinding = false;  // whether the backward pass is of a step on the stack
+  bool later = false;  // whether a later step of the sequence hands gradients to the state
+  bool gradients = false;  // whether there are gradients
   float* sums[5] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -777,7 +777,7 @@ struct adding_model {
   float* h_tmp1 = nullptr;  // h/tmp1 f32[100,N]
   float* h_tmp2 = nullptr;  // h/tmp2 f32[100,N]
   float* h_h = nullptr;  // h/h f32[100,N]
-  float* dh_h = nullptr;  // @dh/h f32[100,N]
+  float* d_h_h_next = nullptr;  // d:h/h@next f32[100,N]
   float* d_h_tmp4 = nullptr;  // d:h/tmp4 f32[100,N]
   float* d_h_h_prev = nullptr;  // d:h/h@prev f32[100,N]
   float* d_x = nullptr;  // d:x f32[2,N]
@@ -833,9 +833,7 @@ const knet_buffer frame_1[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)405 * batch);
-  return most;
+  return 405 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 400},
@@ -851,7 +849,7 @@ const knet_buffer places_0_zero[] = {
     {&knet_model::h_tmp1, 0, 100},
     {&knet_model::h_tmp2, 0, 200},
     {&knet_model::h_h, 0, 100},
-    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_h_next, 0, 200},
     {&knet_model::d_h_tmp4, 0, 200},
     {&knet_model::d_h_h_prev, 0, 300},
     {&knet_model::d_x, 0, 402},
@@ -875,7 +873,7 @@ const knet_buffer places_1_zero[] = {
     {&knet_model::h_h, 0, 100},
     {&knet_model::wb_tmp1, 0, 404},
     {&knet_model::return_, 0, 404},
-    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_h_next, 0, 200},
     {&knet_model::d_h_tmp4, 0, 200},
     {&knet_model::d_h_h_prev, 0, 300},
     {&knet_model::d_x, 0, 402},
@@ -892,7 +890,7 @@ const knet_buffer places_1_quadloss[] = {
     {&knet_model::gold, 0, 402},
     {&knet_model::mask, 0, 200},
     {&knet_model::d_return, 0, 402},
-    {&knet_model::dh_h, 0, 200},
+    {&knet_model::d_h_h_next, 0, 200},
     {&knet_model::d_h_h, 0, 300},
     {&knet_model::d_h_tmp4, 0, 200},
     {&knet_model::d_h_h_prev, 0, 300},
@@ -960,7 +958,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wb_b, 1, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1010,7 +1007,7 @@ int hand_state_gradient(knet_model* m, float* to, const float* from, size_t byte
   return 0;
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 int forward(knet_model* m) {
   const int N = m->batch;
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
@@ -1027,7 +1024,7 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The forward pass where predict.
+// The forward pass, under predict.
 int forward_predict(knet_model* m) {
   const int N = m->batch;
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
@@ -1049,13 +1046,14 @@ int forward_predict(knet_model* m) {
   return 0;
 }
 
-// The backward pass from no gradient of the output where no condition holds.
+// The backward pass from a zero gradient of the output, under no condition, and under predict.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->h_h));  // d:h/tmp4 f32[100,N]
+  // d:h/tmp4 f32[100,N]
+  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
@@ -1077,35 +1075,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   return 0;
 }
 
-// The backward pass from no gradient of the output where predict.
-int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
-  const int N = m->batch;
-  // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
-  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->h_h));  // d:h/tmp4 f32[100,N]
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
-  // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
-      100));
-  // d:h/h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
-      100));
-  // d:h/w f32[100,2]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
-  if (want & 1) {
-    // d:x f32[2,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
-  }
-  // d:h/h f32[100,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
-  TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
-  return 0;
-}
-
-// The backward pass from quadloss where predict.
+// The backward pass from quadloss, under predict.
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // adding.knet:8: return wb(h; out=1, winit=Glorot())
@@ -1115,7 +1085,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->dh_h, m->d_h_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
@@ -1123,7 +1093,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1, m->d_h_h, 100));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
-  TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->dh_h, m->d_h_h, m->h_h));
+  TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->d_h_h, m->h_h));
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
   // d:h/r f32[100,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
@@ -1162,7 +1132,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 3u, 0u, (-0.24373333911071626),
       0.24373333911071626, 100, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1185,7 +1154,7 @@ struct knet_backward_function {
 };
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
-    {1, 0, backward_zero_predict, {nullptr, 0, 0}, places_1_zero},
+    {1, 0, backward_zero, {nullptr, 0, 0}, places_1_zero},
     {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 1}, places_1_quadloss},
     {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
@@ -1341,7 +1310,6 @@ int begin_state(knet_model* m, int batch) {
   m->state_batch = batch;
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1527,7 +1495,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

@@ -42,9 +42,9 @@
 //   value   return                f32[65,N]     26.0 kB
 //   gold    @gold                 f32[65,N]     26.0 kB
 //   mask    @mask                 f32[N]          400 B
-//   value   @db/h                 f32[64,N]     25.6 kB
+//   value   d:b/h@next            f32[64,N]     25.6 kB
 //   dstate  d:b/h                 f32[64,N]     25.6 kB
-//   value   @db/cell              f32[64,N]     25.6 kB
+//   value   d:b/cell@next         f32[64,N]     25.6 kB
 //   dstate  d:b/cell              f32[64,N]     25.6 kB
 //   value   d:b/cell@prev         f32[64,N]     25.6 kB
 //   value   d:b/input/tmp4@block  f32[256,N]   102.4 kB
@@ -672,7 +672,7 @@ int knet_fail(int code, const char* format, ...) {
 
 // ------------------------------------------------------------------------------------------------ operations ----
 
-// 17 operations, element by element
+// 17 operations, element by element, for output, forget, input, newmem, cell, tmp3, h
 //   charlm.knet:6: b = lstm(a; out=hidden)
 void fused_h_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
     float* __restrict newmem, float* __restrict cell, float* __restrict tmp3, float* __restrict h,
@@ -719,7 +719,7 @@ void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* 
   for (int c = 0; c < columns; c++) {
     float top = -INFINITY, sum = 0;
     for (int i = 0; i < 65; i++) {
-      const float e = (tmp1[65 * c + i] + b[i]);
+      const float e = tmp1[65 * c + i] + b[i];
       top = e > top ? e : top;  // a NaN comes into the sum
     }
     for (int i = 0; i < 65; i++) {
@@ -731,7 +731,7 @@ void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* 
   }
 }
 
-// 12 operations, element by element
+// 12 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
 void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
@@ -796,7 +796,7 @@ void softmax_softloss_back(float* __restrict y, const float* __restrict p_2, con
   }
 }
 
-// 13 operations, element by element
+// 13 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
 void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
@@ -829,7 +829,7 @@ void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_new
   }
 }
 
-// 18 operations, element by element
+// 18 operations, element by element, for output, forget, input, newmem, cell, tmp3, h, return_
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 void fused_return_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
@@ -884,7 +884,7 @@ void mul(float* __restrict y, const float* __restrict a, const float* __restrict
   }
 }
 
-// 14 operations, element by element
+// 14 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
@@ -1030,8 +1030,8 @@ struct charlm_model {
   float* b_h = nullptr;  // b/h f32[64,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[65,N]
   float* return_ = nullptr;  // return f32[65,N]
-  float* db_h = nullptr;  // @db/h f32[64,N]
-  float* db_cell = nullptr;  // @db/cell f32[64,N]
+  float* d_b_h_next = nullptr;  // d:b/h@next f32[64,N]
+  float* d_b_cell_next = nullptr;  // d:b/cell@next f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
   float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
@@ -1067,9 +1067,9 @@ const knet_buffer buffers[] = {
     {&knet_model::b_input_tmp2_block, 0, 256},
     {&knet_model::b_cell, 0, 64},
     {&knet_model::wbf_tmp1, 0, 65, true},
-    {&knet_model::db_h, 0, 64},
+    {&knet_model::d_b_h_next, 0, 64},
     {&knet_model::d_b_h_state, 0, 64},
-    {&knet_model::db_cell, 0, 64},
+    {&knet_model::d_b_cell_next, 0, 64},
     {&knet_model::d_b_cell_state, 0, 64},
     {&knet_model::d_b_cell_prev, 0, 64},
     {&knet_model::d_b_input_tmp4_block, 0, 256, true},
@@ -1262,7 +1262,6 @@ const knet_array* find(const knet_array* table, const char* name) {
 // A mask from column c on, if there is one.
 const float* knet_at(const float* mask, int c) { return mask ? mask + c : nullptr; }
 
-
 // ------------------------------------------------------------------------------------------------ the steps ----
 // A state's gradient from the step after: zero at the last step, and outside a sequence.
 void take_state_gradient(bool later, float* to, const float* from, int size, knet_range rows, int n) {
@@ -1287,7 +1286,7 @@ void knet_each_step(const knet_model* m, int c, int n, const Fill& fill) {
   }
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 void forward(knet_model* m, const knet_team& t) {
   const int N = m->batch;
   const int c = t.columns(N).from;
@@ -1327,7 +1326,7 @@ void forward(knet_model* m, const knet_team& t) {
   (void)m, (void)t;
 }
 
-// Forward where no condition holds, before the loop over time.
+// Forward, under no condition, before the loop over time.
 void before_forward(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1343,7 +1342,7 @@ void before_forward(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward where no condition holds, at each step of a sequence.
+// Forward, under no condition, at each step of a sequence.
 void loop_forward(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -1372,7 +1371,7 @@ void loop_forward(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward where no condition holds, after the loop.
+// Forward, under no condition, after the loop.
 void after_forward(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1387,24 +1386,25 @@ void after_forward(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// The backward pass from no gradient of the output where no condition holds.
+// The backward pass from a zero gradient of the output, under no condition.
 void backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, unsigned long long want) {
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->db_h + 64 * c, m->b_output + 64 * c, m->b_tmp3 + 64 * c,
-      m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c, m->b_input + 64 * c,
-      t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_b_h_next + 64 * c, m->b_output + 64 * c, m->b_tmp3 + 64 * c,
+      m->d_b_cell_next + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c,
+      m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -1459,13 +1459,13 @@ void backward_zero(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where no condition holds, before the loop over time.
+// Back from a zero gradient of the output, under no condition, before the loop over time.
 void before_backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where no condition holds, at each step of a sequence.
+// Back from a zero gradient of the output, under no condition, at each step of a sequence.
 void loop_backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -1473,18 +1473,18 @@ void loop_backward_zero(knet_model* m, const knet_team& t,
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
-      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->b_output + 64 * (at + c),
-      m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c), m->b_cell_prev + 64 * (at + c),
-      m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * (at + c), m->d_b_h_next + 64 * c, m->b_output + 64 * (at + c),
+      m->b_tmp3 + 64 * (at + c), m->d_b_cell_next + 64 * c, m->b_forget + 64 * (at + c),
+      m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
@@ -1497,7 +1497,7 @@ void loop_backward_zero(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where no condition holds, after the loop.
+// Back from a zero gradient of the output, under no condition, after the loop.
 void after_backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1541,7 +1541,7 @@ void after_backward_zero(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// The backward pass from softloss where no condition holds.
+// The backward pass from softloss, under no condition.
 void backward_softloss(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long want) {
   const int N = m->batch;
@@ -1555,10 +1555,11 @@ void backward_softloss(knet_model* m, const knet_team& t,
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   t.wait_narrow();
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
@@ -1567,9 +1568,9 @@ void backward_softloss(knet_model* m, const knet_team& t,
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->db_h + 64 * c, m->d_b_h + 64 * c, m->b_output + 64 * c,
-      m->b_tmp3 + 64 * c, m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c,
-      m->b_input + 64 * c, t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_b_h_next + 64 * c, m->d_b_h + 64 * c, m->b_output + 64 * c,
+      m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c,
+      m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -1627,7 +1628,7 @@ void backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where no condition holds, before the loop over time.
+// Back from softloss, under no condition, before the loop over time.
 void before_backward_softloss(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, int) {
   const int N = m->batch * m->steps;
@@ -1651,7 +1652,7 @@ void before_backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where no condition holds, at each step of a sequence.
+// Back from softloss, under no condition, at each step of a sequence.
 void loop_backward_softloss(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -1660,17 +1661,17 @@ void loop_backward_softloss(knet_model* m, const knet_team& t,
   const int n = t.columns(N).size();
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
-      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->d_b_h + 64 * (at + c),
-      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->d_b_h_next + 64 * c, m->d_b_h + 64 * (at + c),
+      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->d_b_cell_next + 64 * c, m->b_forget + 64 * (at + c),
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
@@ -1684,7 +1685,7 @@ void loop_backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where no condition holds, after the loop.
+// Back from softloss, under no condition, after the loop.
 void after_backward_softloss(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1726,7 +1727,7 @@ void after_backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward and back from softloss where no condition holds: the gradients go where m->sinks says.
+// Forward and back from softloss, under no condition: the gradients go where m->sinks says.
 void train_softloss(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long) {
   const int N = m->batch;
@@ -1773,10 +1774,11 @@ void train_softloss(knet_model* m, const knet_team& t,
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   t.wait_narrow();
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
@@ -1785,9 +1787,9 @@ void train_softloss(knet_model* m, const knet_team& t,
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->db_h + 64 * c, m->d_b_h + 64 * c, m->b_output + 64 * c,
-      m->b_tmp3 + 64 * c, m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c,
-      m->b_input + 64 * c, t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_b_h_next + 64 * c, m->d_b_h + 64 * c, m->b_output + 64 * c,
+      m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c,
+      m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -1837,7 +1839,7 @@ void train_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// The forward pass where dropout.
+// The forward pass, under dropout.
 void forward_dropout(knet_model* m, const knet_team& t) {
   const int N = m->batch;
   const int c = t.columns(N).from;
@@ -1883,7 +1885,7 @@ void forward_dropout(knet_model* m, const knet_team& t) {
   (void)m, (void)t;
 }
 
-// Forward where dropout, before the loop over time.
+// Forward, under dropout, before the loop over time.
 void before_forward_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1904,7 +1906,7 @@ void before_forward_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward where dropout, at each step of a sequence.
+// Forward, under dropout, at each step of a sequence.
 void loop_forward_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -1933,7 +1935,7 @@ void loop_forward_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward where dropout, after the loop.
+// Forward, under dropout, after the loop.
 void after_forward_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -1951,24 +1953,25 @@ void after_forward_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// The backward pass from no gradient of the output where dropout.
+// The backward pass from a zero gradient of the output, under dropout.
 void backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, unsigned long long want) {
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->db_h + 64 * c, m->b_output + 64 * c, m->b_tmp3 + 64 * c,
-      m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c, m->b_input + 64 * c,
-      t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_b_h_next + 64 * c, m->b_output + 64 * c, m->b_tmp3 + 64 * c,
+      m->d_b_cell_next + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c, m->b_newmem + 64 * c,
+      m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -2023,13 +2026,13 @@ void backward_zero_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where dropout, before the loop over time.
+// Back from a zero gradient of the output, under dropout, before the loop over time.
 void before_backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where dropout, at each step of a sequence.
+// Back from a zero gradient of the output, under dropout, at each step of a sequence.
 void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -2037,18 +2040,18 @@ void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
-      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->b_output + 64 * (at + c),
-      m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c), m->b_cell_prev + 64 * (at + c),
-      m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * (at + c), m->d_b_h_next + 64 * c, m->b_output + 64 * (at + c),
+      m->b_tmp3 + 64 * (at + c), m->d_b_cell_next + 64 * c, m->b_forget + 64 * (at + c),
+      m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
@@ -2061,7 +2064,7 @@ void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from no gradient of the output where dropout, after the loop.
+// Back from a zero gradient of the output, under dropout, after the loop.
 void after_backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -2105,7 +2108,7 @@ void after_backward_zero_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// The backward pass from softloss where dropout.
+// The backward pass from softloss, under dropout.
 void backward_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long want) {
   const int N = m->batch;
@@ -2119,10 +2122,11 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   t.wait_narrow();
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
@@ -2132,9 +2136,9 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_3(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, m->db_h + 64 * c,
-      m->b_output + 64 * c, m->b_tmp3 + 64 * c, m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c,
-      m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, m->d_b_h_next + 64 * c,
+      m->b_output + 64 * c, m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c,
+      m->b_cell_prev + 64 * c, m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -2192,7 +2196,7 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where dropout, before the loop over time.
+// Back from softloss, under dropout, before the loop over time.
 void before_backward_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, int) {
   const int N = m->batch * m->steps;
@@ -2219,7 +2223,7 @@ void before_backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where dropout, at each step of a sequence.
+// Back from softloss, under dropout, at each step of a sequence.
 void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int step) {
   const int N = m->batch;
@@ -2228,17 +2232,17 @@ void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
   const int n = t.columns(N).size();
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_h + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
-  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->db_cell + 64 * c,
+  take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
-      m->d_b_input_tmp4_block + 256 * (at + c), m->db_h + 64 * c, m->d_b_h + 64 * (at + c),
-      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->db_cell + 64 * c, m->b_forget + 64 * (at + c),
+      m->d_b_input_tmp4_block + 256 * (at + c), m->d_b_h_next + 64 * c, m->d_b_h + 64 * (at + c),
+      m->b_output + 64 * (at + c), m->b_tmp3 + 64 * (at + c), m->d_b_cell_next + 64 * c, m->b_forget + 64 * (at + c),
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
@@ -2252,7 +2256,7 @@ void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Back from softloss where dropout, after the loop.
+// Back from softloss, under dropout, after the loop.
 void after_backward_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
   const int N = m->batch * m->steps;
@@ -2294,7 +2298,7 @@ void after_backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward and back from softloss where dropout: the gradients go where m->sinks says.
+// Forward and back from softloss, under dropout: the gradients go where m->sinks says.
 void train_softloss_dropout(knet_model* m, const knet_team& t,
     const knet_real* gold, const knet_real* mask, unsigned long long) {
   const int N = m->batch;
@@ -2347,10 +2351,11 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
   // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_h + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64), n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->db_cell + 64 * c, m->d_b_cell_state + 64 * c, 64, t.rows(64),
+  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
+  // d:b/cell from the step after
+  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
+      t.rows(64), n);
   t.wait_narrow();
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
@@ -2360,9 +2365,9 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_3(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, m->db_h + 64 * c,
-      m->b_output + 64 * c, m->b_tmp3 + 64 * c, m->db_cell + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c,
-      m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
+      m->d_b_input_tmp4_block + 256 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, m->d_b_h_next + 64 * c,
+      m->b_output + 64 * c, m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c,
+      m->b_cell_prev + 64 * c, m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
   knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
@@ -2737,7 +2742,6 @@ int begin_state(knet_model* m, int batch) {
   return 0;
 }
 
-
 int check_model(const knet_model* m) { return m ? 0 : knet_fail(KNET_ARGUMENT, "the model is NULL"); }
 // Whether a forward call can run, on inputs of which each is given as an array or as the rows of a one-hot matrix;
 // *variant: the forward function for the conditions.
@@ -3086,7 +3090,6 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
   if (value) *value = loss_of(m, threads, m->batch);
   return 0;
 }
-
 
 // ---- sequences
 // Whether each of so many columns is 1 in one row and 0 in the others; those rows.

@@ -42,9 +42,9 @@
 //   value   return                f32[65,N]     26.0 kB
 //   gold    @gold                 f32[65,N]     26.0 kB
 //   mask    @mask                 f32[N]          400 B
-//   value   @db/h                 f32[64,N]     25.6 kB
+//   value   d:b/h@next            f32[64,N]     25.6 kB
 //   dstate  d:b/h                 f32[64,N]     25.6 kB
-//   value   @db/cell              f32[64,N]     25.6 kB
+//   value   d:b/cell@next         f32[64,N]     25.6 kB
 //   dstate  d:b/cell              f32[64,N]     25.6 kB
 //   value   d:b/cell@prev         f32[64,N]     25.6 kB
 //   value   d:b/input/tmp4@block  f32[256,N]   102.4 kB
@@ -56,6 +56,7 @@
 //   grad    d:a/w                 f32[32,65]     8.3 kB
 //   and 9 more
 // Each step on the stack takes 320.8 kB more.
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -163,7 +164,7 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 17 operations, element by element
+// 17 operations, element by element, for output, forget, input, newmem, cell, tmp3, h
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* output, float* forget, float* input,
     float* newmem, float* cell, float* tmp3, float* h, const float* output_tmp1, const float* output_tmp2,
@@ -205,7 +206,7 @@ __global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* y_2, const 
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, (tmp1[i] + b[i % 65]));
+    top = knet_max(top, tmp1[i] + b[i % 65]);
   }
   top = knet_block_max(top);
   float sum = 0;
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(256) charlm_fill_bernoulli_kernel(float* __res
   }
 }
 
-// 18 operations, element by element
+// 18 operations, element by element, for output, forget, input, newmem, cell, tmp3, h, return_
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 __global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* output, float* forget, float* input,
@@ -270,7 +271,7 @@ __global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* ou
   }
 }
 
-// 12 operations, element by element
+// 12 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* d_cell_prev, float* d_newmem_tmp4,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output,
@@ -303,9 +304,8 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* d
 __global__ void __launch_bounds__(256) charlm_sumto_256xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 256];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 256];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -349,14 +349,13 @@ __global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float
 __global__ void __launch_bounds__(256) charlm_sumto_65xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 65];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 65];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// 13 operations, element by element
+// 13 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float* d_cell_prev, float* d_newmem_tmp4,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h,
@@ -384,7 +383,7 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float*
   }
 }
 
-// 14 operations, element by element
+// 14 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float* d_cell_prev, float* d_newmem_tmp4,
@@ -870,7 +869,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -901,7 +900,7 @@ struct charlm_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -914,12 +913,12 @@ struct charlm_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
-  bool unwinding = false;               // whether the backward pass is of a step on the stack
-  bool later = false;                   // whether a later step of the sequence hands gradients to the state
-  bool gradients = false;        // whether there are gradients
+  bool unwinding = false;  // whether the backward pass is of a step on the stack
+  bool later = false;  // whether a later step of the sequence hands gradients to the state
+  bool gradients = false;  // whether there are gradients
   float* sums[6] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -972,8 +971,8 @@ struct charlm_model {
   float* b_h = nullptr;  // b/h f32[64,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[65,N]
   float* return_ = nullptr;  // return f32[65,N]
-  float* db_h = nullptr;  // @db/h f32[64,N]
-  float* db_cell = nullptr;  // @db/cell f32[64,N]
+  float* d_b_h_next = nullptr;  // d:b/h@next f32[64,N]
+  float* d_b_cell_next = nullptr;  // d:b/cell@next f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
   float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
@@ -1055,9 +1054,7 @@ const knet_buffer frame_1[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)1313 * batch);
-  return most;
+  return 1313 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 512},
@@ -1093,8 +1090,8 @@ const knet_buffer places_0_zero[] = {
     {&knet_model::b_h, 0, 769},
     {&knet_model::wbf_tmp1, 0, 256},
     {&knet_model::return_, 0, 256},
-    {&knet_model::db_h, 0, 321},
-    {&knet_model::db_cell, 0, 385},
+    {&knet_model::d_b_h_next, 0, 321},
+    {&knet_model::d_b_cell_next, 0, 385},
     {&knet_model::d_b_cell_prev, 0, 321},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
     {&knet_model::d_b_h_prev, 0, 385},
@@ -1121,8 +1118,8 @@ const knet_buffer places_0_softloss[] = {
     {&knet_model::gold, 0, 0},
     {&knet_model::mask, 0, 65},
     {&knet_model::d_wbf_tmp2, 0, 0},
-    {&knet_model::db_h, 0, 321},
-    {&knet_model::db_cell, 0, 385},
+    {&knet_model::d_b_h_next, 0, 321},
+    {&knet_model::d_b_cell_next, 0, 385},
     {&knet_model::d_b_h, 0, 1089},
     {&knet_model::d_b_cell_prev, 0, 321},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
@@ -1169,8 +1166,8 @@ const knet_buffer places_1_zero[] = {
     {&knet_model::c_return, 0, 1153},
     {&knet_model::wbf_tmp1, 0, 256},
     {&knet_model::return_, 0, 256},
-    {&knet_model::db_h, 0, 385},
-    {&knet_model::db_cell, 0, 1217},
+    {&knet_model::d_b_h_next, 0, 385},
+    {&knet_model::d_b_cell_next, 0, 1217},
     {&knet_model::d_b_cell_prev, 0, 321},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
     {&knet_model::d_b_h_prev, 0, 385},
@@ -1199,8 +1196,8 @@ const knet_buffer places_1_softloss[] = {
     {&knet_model::gold, 0, 0},
     {&knet_model::mask, 0, 65},
     {&knet_model::d_wbf_tmp2, 0, 0},
-    {&knet_model::db_h, 0, 385},
-    {&knet_model::db_cell, 0, 1217},
+    {&knet_model::d_b_h_next, 0, 385},
+    {&knet_model::d_b_cell_next, 0, 1217},
     {&knet_model::d_c_return, 0, 321},
     {&knet_model::d_b_cell_prev, 0, 321},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
@@ -1319,7 +1316,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wbf_b, 65, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1369,7 +1365,7 @@ int hand_state_gradient(knet_model* m, float* to, const float* from, size_t byte
   return 0;
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 int forward(knet_model* m) {
   const int N = m->batch;
   // charlm.knet:6: b = lstm(a; out=hidden)
@@ -1405,7 +1401,7 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The forward pass where dropout.
+// The forward pass, under dropout.
 int forward_dropout(knet_model* m) {
   const int N = m->batch;
   // charlm.knet:6: b = lstm(a; out=hidden)
@@ -1446,76 +1442,18 @@ int forward_dropout(knet_model* m) {
   return 0;
 }
 
-// The backward pass from no gradient of the output where no condition holds.
+// The backward pass from a zero gradient of the output, under no condition, and under dropout.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:b/h f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_cell_next, m->d_b_cell_state, 64 * N * sizeof(float)));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
       m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
-      m->d_b_input_tmp4_block, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem,
-      m->b_input));
-  // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
-      256, m->d_b_h_prev, 64));
-  // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
-      256, m->d_a, 32));
-  // d:b/input/c@block f32[256]
-  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-      N));
-  // d:b/input/b@block f32[256,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-      m->d_b_input_b_block, 256));
-  // d:b/input/a@block f32[256,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
-      m->d_b_input_a_block, 256));
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
-  if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
-  }
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
-  // d:b/cell f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
-  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
-  return 0;
-}
-
-// The backward pass from softloss where no condition holds.
-int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
-  const int N = m->batch;
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 65, 65 * N));
-  // @loss f32[]
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[65,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
-  // d:b/h f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
-  // d:b/cell f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
-  TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
-  // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
-  // d:b/h f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
-      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
-      m->d_b_input_tmp4_block, m->db_h, m->d_b_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev,
+      m->d_b_input_tmp4_block, m->d_b_h_next, m->b_output, m->b_tmp3, m->d_b_cell_next, m->b_forget, m->b_cell_prev,
       m->b_newmem, m->b_input));
   // d:b/h@prev f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
@@ -1544,22 +1482,37 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
+  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
   return 0;
 }
 
-// The backward pass from no gradient of the output where dropout.
-int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) {
+// The backward pass from softloss, under no condition.
+int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
+      mask, 65, 65 * N));
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
+  // d:wbf/tmp2 f32[65,N]
+  TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
+      N));
   // d:b/h f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_cell_next, m->d_b_cell_state, 64 * N * sizeof(float)));
+  TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
+  // d:wbf/w f32[65,64]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
+  // d:b/h f32[64,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
       m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
-      m->d_b_input_tmp4_block, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget, m->b_cell_prev, m->b_newmem,
-      m->b_input));
+      m->d_b_input_tmp4_block, m->d_b_h_next, m->d_b_h, m->b_output, m->b_tmp3, m->d_b_cell_next, m->b_forget,
+      m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/h@prev f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
       256, m->d_b_h_prev, 64));
@@ -1587,12 +1540,10 @@ int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) 
   // d:b/cell f32[64,N], for the step before
   TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
-  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
   return 0;
 }
 
-// The backward pass from softloss where dropout.
+// The backward pass from softloss, under dropout.
 int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
@@ -1604,9 +1555,9 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
   // d:b/h f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_h, m->d_b_h_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->db_cell, m->d_b_cell_state, 64 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_b_cell_next, m->d_b_cell_state, 64 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
   // d:wbf/w f32[65,64]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w,
@@ -1619,8 +1570,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:b/input/tmp4 f32[64,N]
   TRY(knet_launch_each(kernels.fused_d_input_tmp4_3, 64 * N, m->stream, m->d_b_cell_prev,
       m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
-      m->d_b_input_tmp4_block, m->d_c_return, m->c_tmp1, m->db_h, m->b_output, m->b_tmp3, m->db_cell, m->b_forget,
-      m->b_cell_prev, m->b_newmem, m->b_input));
+      m->d_b_input_tmp4_block, m->d_c_return, m->c_tmp1, m->d_b_h_next, m->b_output, m->b_tmp3, m->d_b_cell_next,
+      m->b_forget, m->b_cell_prev, m->b_newmem, m->b_input));
   // d:b/h@prev f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
       256, m->d_b_h_prev, 64));
@@ -1699,7 +1650,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 4160, m->stream, m->wbf_w, m->clock, 14u, 0u, (-0.21483446221182986),
       0.21483446221182986, 4160, 0));
   TRY(knet_launch_each(kernels.fill_constant, 65, m->stream, m->wbf_b, 0.0, 65, 0));  // wbf/b f32[65], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1723,7 +1673,7 @@ struct knet_backward_function {
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
     {0, 3, backward_softloss, {&knet_model::gold, 0, 65}, places_0_softloss},
-    {1, 0, backward_zero_dropout, {nullptr, 0, 0}, places_1_zero},
+    {1, 0, backward_zero, {nullptr, 0, 0}, places_1_zero},
     {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 65}, places_1_softloss},
     {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
@@ -1879,7 +1829,6 @@ int begin_state(knet_model* m, int batch) {
   m->state_batch = batch;
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -2065,7 +2014,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

@@ -55,10 +55,11 @@
 //   value   h/2/gru/tmp3              f32[20,N]    8.0 kB
 //   value   h/2/gru/h                 f32[20,N]    8.0 kB
 //   mask    @mask                     f32[N]        400 B
-//   value   @dh/1/gru/h               f32[20,N]    8.0 kB
+//   value   d:h/1/gru/h@next          f32[20,N]    8.0 kB
 //   dstate  d:h/1/gru/h               f32[20,N]    8.0 kB
 //   and 36 more
 // Each step on the stack takes 118.0 kB more.
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -166,9 +167,9 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 7 operations, element by element
+// 7 operations, element by element, for reset, update, gru_tmp1
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_add_sigm_mul_20xN_kernel(float* reset, float* update, float* gru_tmp1,
+__global__ void __launch_bounds__(256) gru2_fused_gru_tmp1_20xN_kernel(float* reset, float* update, float* gru_tmp1,
     const float* reset_tmp1, const float* reset_tmp2, const float* reset_c, const float* update_tmp1,
     const float* update_tmp2, const float* update_c, const float* h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(256) gru2_add_sigm_mul_20xN_kernel(float* rese
   }
 }
 
-// 7 operations, element by element
+// 7 operations, element by element, for newmem, gru_tmp3, gru_h
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_gru_h_20xN_kernel(float* newmem, float* gru_tmp3, float* gru_h,
     const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* update, const float* h_prev,
@@ -210,9 +211,9 @@ __global__ void __launch_bounds__(256) gru2_add_5xN_kernel(float* y, const float
   }
 }
 
-// 6 operations, element by element
+// 6 operations, element by element, for d_update, d_update_2, d_h_prev, d_newmem_tmp4
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_axpb_tanh_back_kernel(float* d_update, float* d_update_2,
+__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_update, float* d_update_2,
     float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* newmem, const float* gru_tmp3,
     const float* h_prev, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -227,9 +228,9 @@ __global__ void __launch_bounds__(256) gru2_mul_axpb_tanh_back_kernel(float* d_u
   }
 }
 
-// 5 operations, element by element
+// 5 operations, element by element, for d_h_prev, d_update_tmp4, d_reset_tmp4
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_kernel(float* d_h_prev, float* d_update_tmp4,
+__global__ void __launch_bounds__(256) gru2_fused_d_reset_tmp4_kernel(float* d_h_prev, float* d_update_tmp4,
     float* d_reset_tmp4, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
     const float* d_update_2, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -249,16 +250,15 @@ __global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_kernel(float* d_h_
 __global__ void __launch_bounds__(256) gru2_sumto_60xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 60];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 60];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// 7 operations, element by element
+// 7 operations, element by element, for d_update, d_update_2, d_h_prev, d_newmem_tmp4
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_update, float* d_update_2,
+__global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_2_kernel(float* d_update, float* d_update_2,
     float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem,
     const float* gru_tmp3, const float* h_prev, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -273,9 +273,9 @@ __global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_
   }
 }
 
-// 6 operations, element by element
+// 6 operations, element by element, for d_update_tmp4, d_reset_tmp4, d_h_prev_3
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_mul_add_sigm_back_2_kernel(float* d_update_tmp4, float* d_reset_tmp4,
+__global__ void __launch_bounds__(256) gru2_fused_d_h_prev_kernel(float* d_update_tmp4, float* d_reset_tmp4,
     float* d_h_prev_3, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
     const float* d_update_2, const float* update, const float* d_h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
@@ -341,9 +341,8 @@ __global__ void __launch_bounds__(256) gru2_quadloss_back_kernel(float* y, const
 __global__ void __launch_bounds__(256) gru2_sumto_5xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 5];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 5];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -728,25 +727,25 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
 
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_sigm_mul_20xN, gru2_add_sigm_mul_20xN_kernel, (float* reset, float* update, float* gru_tmp1, \
+  K(fused_gru_tmp1_20xN, gru2_fused_gru_tmp1_20xN_kernel, (float* reset, float* update, float* gru_tmp1, \
     const float* reset_tmp1, const float* reset_tmp2, const float* reset_c, const float* update_tmp1, \
     const float* update_tmp2, const float* update_c, const float* h_prev, int n)) \
   K(fused_gru_h_20xN, gru2_fused_gru_h_20xN_kernel, (float* newmem, float* gru_tmp3, float* gru_h, \
     const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* update, \
     const float* h_prev, int n)) \
   K(add_5xN, gru2_add_5xN_kernel, (float* y, const float* a, const float* b, int n)) \
-  K(mul_axpb_tanh_back, gru2_mul_axpb_tanh_back_kernel, (float* d_update, float* d_update_2, float* d_h_prev, \
+  K(fused_d_newmem_tmp4, gru2_fused_d_newmem_tmp4_kernel, (float* d_update, float* d_update_2, float* d_h_prev, \
     float* d_newmem_tmp4, const float* d_h_next, const float* newmem, const float* gru_tmp3, const float* h_prev, \
     const float* update, int n)) \
-  K(mul_add_sigm_back, gru2_mul_add_sigm_back_kernel, (float* d_h_prev, float* d_update_tmp4, float* d_reset_tmp4, \
-    const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
+  K(fused_d_reset_tmp4, gru2_fused_d_reset_tmp4_kernel, (float* d_h_prev, float* d_update_tmp4, \
+    float* d_reset_tmp4, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
     const float* d_update_2, const float* update, int n)) \
   K(sumto_60xsumN, gru2_sumto_60xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(fused_d_newmem_tmp4, gru2_fused_d_newmem_tmp4_kernel, (float* d_update, float* d_update_2, float* d_h_prev, \
-    float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem, const float* gru_tmp3, \
-    const float* h_prev, const float* update, int n)) \
-  K(mul_add_sigm_back_2, gru2_mul_add_sigm_back_2_kernel, (float* d_update_tmp4, float* d_reset_tmp4, \
-    float* d_h_prev_3, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
+  K(fused_d_newmem_tmp4_2, gru2_fused_d_newmem_tmp4_2_kernel, (float* d_update, float* d_update_2, \
+    float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem, \
+    const float* gru_tmp3, const float* h_prev, const float* update, int n)) \
+  K(fused_d_h_prev, gru2_fused_d_h_prev_kernel, (float* d_update_tmp4, float* d_reset_tmp4, float* d_h_prev_3, \
+    const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
     const float* d_update_2, const float* update, const float* d_h_prev, int n)) \
   K(add, gru2_add_kernel, (float* d_h_prev_6, float* d_h_prev_8, const float* d_h_prev, const float* d_h_prev_2, \
     const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, int n)) \
@@ -796,7 +795,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -827,7 +826,7 @@ struct gru2_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -840,12 +839,12 @@ struct gru2_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
-  bool unwinding = false;               // whether the backward pass is of a step on the stack
-  bool later = false;                   // whether a later step of the sequence hands gradients to the state
-  bool gradients = false;        // whether there are gradients
+  bool unwinding = false;  // whether the backward pass is of a step on the stack
+  bool later = false;  // whether a later step of the sequence hands gradients to the state
+  bool gradients = false;  // whether there are gradients
   float* sums[10] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -913,8 +912,8 @@ struct gru2_model {
   float* h_2_gru_newmem = nullptr;  // h/2/gru/newmem f32[20,N]
   float* h_2_gru_tmp3 = nullptr;  // h/2/gru/tmp3 f32[20,N]
   float* h_2_gru_h = nullptr;  // h/2/gru/h f32[20,N]
-  float* dh_1_gru_h = nullptr;  // @dh/1/gru/h f32[20,N]
-  float* dh_2_gru_h = nullptr;  // @dh/2/gru/h f32[20,N]
+  float* d_h_1_gru_h_next = nullptr;  // d:h/1/gru/h@next f32[20,N]
+  float* d_h_2_gru_h_next = nullptr;  // d:h/2/gru/h@next f32[20,N]
   float* d_h_2_gru_update = nullptr;  // d:h/2/gru/update f32[20,N]
   float* d_h_2_gru_update_2 = nullptr;  // d:h/2/gru/update#2 f32[20,N]
   float* d_h_2_gru_h_prev = nullptr;  // d:h/2/gru/h@prev f32[20,N]
@@ -1024,9 +1023,7 @@ const knet_buffer frame_1[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)495 * batch);
-  return most;
+  return 495 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 480},
@@ -1074,8 +1071,8 @@ const knet_buffer places_0_zero[] = {
     {&knet_model::h_2_gru_newmem, 0, 60},
     {&knet_model::h_2_gru_tmp3, 0, 320},
     {&knet_model::h_2_gru_h, 0, 80},
-    {&knet_model::dh_1_gru_h, 0, 380},
-    {&knet_model::dh_2_gru_h, 0, 340},
+    {&knet_model::d_h_1_gru_h_next, 0, 380},
+    {&knet_model::d_h_2_gru_h_next, 0, 340},
     {&knet_model::d_h_2_gru_update, 0, 400},
     {&knet_model::d_h_2_gru_update_2, 0, 420},
     {&knet_model::d_h_2_gru_h_prev, 0, 340},
@@ -1146,8 +1143,8 @@ const knet_buffer places_1_zero[] = {
     {&knet_model::h_2_gru_h, 0, 80},
     {&knet_model::wb_tmp1, 0, 490},
     {&knet_model::return_, 0, 490},
-    {&knet_model::dh_1_gru_h, 0, 360},
-    {&knet_model::dh_2_gru_h, 0, 380},
+    {&knet_model::d_h_1_gru_h_next, 0, 360},
+    {&knet_model::d_h_2_gru_h_next, 0, 380},
     {&knet_model::d_h_2_gru_update, 0, 420},
     {&knet_model::d_h_2_gru_update_2, 0, 400},
     {&knet_model::d_h_2_gru_h_prev, 0, 340},
@@ -1195,8 +1192,8 @@ const knet_buffer places_1_quadloss[] = {
     {&knet_model::gold, 0, 0},
     {&knet_model::mask, 0, 5},
     {&knet_model::d_return, 0, 0},
-    {&knet_model::dh_1_gru_h, 0, 360},
-    {&knet_model::dh_2_gru_h, 0, 380},
+    {&knet_model::d_h_1_gru_h_next, 0, 360},
+    {&knet_model::d_h_2_gru_h_next, 0, 380},
     {&knet_model::d_h_2_gru_h, 0, 400},
     {&knet_model::d_h_2_gru_update, 0, 420},
     {&knet_model::d_h_2_gru_update_2, 0, 400},
@@ -1345,7 +1342,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wb_b, 5, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1395,7 +1391,7 @@ int hand_state_gradient(knet_model* m, float* to, const float* from, size_t byte
   return 0;
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 int forward(knet_model* m) {
   const int N = m->batch;
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
@@ -1412,7 +1408,7 @@ int forward(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 10, m->h_1_gru_reset_a_block, 60, m->x, 10,
       m->h_1_gru_reset_tmp1_block, 60));
   // h/1/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
+  TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
       m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1_block, m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c,
       m->h_1_gru_reset_tmp1_block + 20, m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp2 f32[20,N]
@@ -1429,7 +1425,7 @@ int forward(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60, m->h_1_gru_h, 20,
       m->h_2_gru_reset_tmp1_block, 60));
   // h/2/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
+  TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
       m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1_block, m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c,
       m->h_2_gru_reset_tmp1_block + 20, m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp2 f32[20,N]
@@ -1448,7 +1444,7 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The forward pass where predict.
+// The forward pass, under predict.
 int forward_predict(knet_model* m) {
   const int N = m->batch;
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
@@ -1465,7 +1461,7 @@ int forward_predict(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 10, m->h_1_gru_reset_a_block, 60, m->x, 10,
       m->h_1_gru_reset_tmp1_block, 60));
   // h/1/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
+  TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_1_gru_reset, m->h_1_gru_update,
       m->h_1_gru_tmp1, m->h_1_gru_reset_tmp1_block, m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c,
       m->h_1_gru_reset_tmp1_block + 20, m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev));
   // h/1/gru/newmem/tmp2 f32[20,N]
@@ -1482,7 +1478,7 @@ int forward_predict(knet_model* m) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60, m->h_1_gru_h, 20,
       m->h_2_gru_reset_tmp1_block, 60));
   // h/2/gru/tmp1 f32[20,N]
-  TRY(knet_launch_each(kernels.add_sigm_mul_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
+  TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_2_gru_reset, m->h_2_gru_update,
       m->h_2_gru_tmp1, m->h_2_gru_reset_tmp1_block, m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c,
       m->h_2_gru_reset_tmp1_block + 20, m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev));
   // h/2/gru/newmem/tmp2 f32[20,N]
@@ -1506,18 +1502,18 @@ int forward_predict(knet_model* m) {
   return 0;
 }
 
-// The backward pass from no gradient of the output where no condition holds.
+// The backward pass from a zero gradient of the output, under no condition, and under predict.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:h/1/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_1_gru_h, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
-      m->h_2_gru_h_prev, m->h_2_gru_update));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
+      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->d_h_2_gru_h_next, m->h_2_gru_newmem,
+      m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/b f32[20,20]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
       m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
@@ -1525,7 +1521,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
       m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
   // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
+  TRY(knet_launch_each(kernels.fused_d_reset_tmp4, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
       m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
       m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
   // d:h/1/gru/h f32[20,N]
@@ -1544,9 +1540,9 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
       m->d_h_2_gru_reset_a_block, 60));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
-      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_1_gru_update,
+      m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->d_h_1_gru_h_next,
+      m->d_h_1_gru_h, m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/b f32[20,20]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
       m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
@@ -1554,7 +1550,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
       m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
   // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
+  TRY(knet_launch_each(kernels.fused_d_h_prev, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
       m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
       m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   if (want & 1) {
@@ -1588,89 +1584,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   return 0;
 }
 
-// The backward pass from no gradient of the output where predict.
-int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
-  const int N = m->batch;
-  // d:h/1/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_1_gru_h, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
-  // d:h/2/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
-  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-  // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_axpb_tanh_back, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3,
-      m->h_2_gru_h_prev, m->h_2_gru_update));
-  // d:h/2/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
-      m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
-  // d:h/2/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
-      m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
-  // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
-      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
-  // d:h/1/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
-      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
-  // d:h/2/gru/reset/c@block f32[60]
-  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
-      m->d_h_2_gru_reset_tmp4_block, N));
-  // d:h/2/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
-      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
-  // d:h/2/gru/reset/b@block f32[40,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
-      m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
-  // d:h/2/gru/reset/a@block f32[60,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
-      m->d_h_2_gru_reset_a_block, 60));
-  // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
-      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
-  // d:h/1/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
-      m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
-  // d:h/1/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
-      m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
-      m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
-      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
-  if (want & 1) {
-    // d:x f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 60, m->h_1_gru_reset_a_block, 60,
-        m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
-  }
-  // d:h/1/gru/reset/c@block f32[60]
-  TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
-      m->d_h_1_gru_reset_tmp4_block, N));
-  // d:h/1/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
-      m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
-  // d:h/1/gru/reset/b@block f32[40,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
-      m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
-  // d:h/1/gru/reset/a@block f32[60,10]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
-      m->d_h_1_gru_reset_a_block, 60));
-  // d:h/2/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
-      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/1/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
-  // d:h/2/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wb_w, 5, 20, 5, m->stream));  // not reached
-  TRY(knet_zero(m->d_wb_b, 5, 1, 5, m->stream));  // not reached
-  return 0;
-}
-
-// The backward pass from quadloss where predict.
+// The backward pass from quadloss, under predict.
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // gru2.knet:10: return wb(h; out=out)
@@ -1681,9 +1595,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:return f32[5,N]
   TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // d:h/1/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_1_gru_h, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state, 20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->dh_2_gru_h, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state, 20 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[5]
   // d:wb/w f32[5,20]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
@@ -1691,9 +1605,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->dh_2_gru_h, m->d_h_2_gru_h, m->h_2_gru_newmem,
-      m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_2_gru_update,
+      m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->d_h_2_gru_h_next,
+      m->d_h_2_gru_h, m->h_2_gru_newmem, m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
   // d:h/2/gru/newmem/b f32[20,20]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
       m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
@@ -1701,7 +1615,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
       m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
   // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
+  TRY(knet_launch_each(kernels.fused_d_reset_tmp4, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
       m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
       m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
   // d:h/1/gru/h f32[20,N]
@@ -1720,9 +1634,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
       m->d_h_2_gru_reset_a_block, 60));
   // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_1_gru_update, m->d_h_1_gru_update_2,
-      m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->dh_1_gru_h, m->d_h_1_gru_h, m->h_1_gru_newmem,
-      m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
+  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_1_gru_update,
+      m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->d_h_1_gru_h_next,
+      m->d_h_1_gru_h, m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
   // d:h/1/gru/newmem/b f32[20,20]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
       m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
@@ -1730,7 +1644,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
       m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
   // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.mul_add_sigm_back_2, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
+  TRY(knet_launch_each(kernels.fused_d_h_prev, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
       m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
       m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
   if (want & 1) {
@@ -1823,7 +1737,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 100, m->stream, m->wb_w, m->clock, 18u, 0u, (-0.7745966692414834),
       0.7745966692414834, 100, 0));
   TRY(knet_launch_each(kernels.fill_constant, 5, m->stream, m->wb_b, 0.0, 5, 0));  // wb/b f32[5], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1846,7 +1759,7 @@ struct knet_backward_function {
 };
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
-    {1, 0, backward_zero_predict, {nullptr, 0, 0}, places_1_zero},
+    {1, 0, backward_zero, {nullptr, 0, 0}, places_1_zero},
     {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 5}, places_1_quadloss},
     {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
 };
@@ -2002,7 +1915,6 @@ int begin_state(knet_model* m, int batch) {
   m->state_batch = batch;
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -2188,7 +2100,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

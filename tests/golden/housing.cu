@@ -24,6 +24,7 @@
 //   grad   d:b       f32[1,1]      4 B
 //   grad   d:w       f32[1,13]    52 B
 //   value  d:x       f32[13,N]  5.2 kB
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -650,8 +651,8 @@ struct knet_call {
   unsigned flags, memory;
   unsigned long long want;
 };
-enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -682,7 +683,7 @@ struct linreg_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -695,9 +696,9 @@ struct linreg_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
-  bool gradients = false;        // whether there are gradients
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  bool gradients = false;  // whether there are gradients
   float* sums[2] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -756,9 +757,7 @@ const knet_buffer frame_0[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)28 * batch);
-  return most;
+  return 28 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 0},
@@ -814,7 +813,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_b, 1, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0};
 
 // The elements of an array with so many columns.
@@ -870,8 +868,8 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13, m->d_w, 1));  // d:w f32[1,13]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1, m->d_x, 13));  // d:x f32[13,N]
+    m->input_gradients[0] = m->d_x;
   }
-  if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
 }
 
@@ -887,7 +885,6 @@ int initialize(knet_model* m) {
   // w f32[1,13], Gaussian(0.0, 0.1)
   TRY(knet_launch_each(kernels.fill_normal, 13, m->stream, m->w, m->clock, 0u, 0u, 0.0, 0.1, 13, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->b, 0.0, 1, 0));  // b f32[1,1], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1032,7 +1029,6 @@ int reserve(knet_model* m, int batch) {
   }
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1218,7 +1214,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

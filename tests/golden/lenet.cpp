@@ -943,54 +943,54 @@ int knet_fail(int code, const char* format, ...) {
 
 // ------------------------------------------------------------------------------------------------ operations ----
 
-// 4 operations, element by element
+// add, pool, winner, relu, element by element
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-void fused_y_24x24_to_12x12(float* __restrict y_3, float* __restrict y_4, const float* __restrict c_2,
-    const float* __restrict b, knet_range rows, int columns) {
+void add_pool_winner_relu_24x24_to_12x12(float* __restrict winner, float* __restrict y_2,
+    const float* __restrict c_2, const float* __restrict b, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 12; y1++)
 #pragma omp simd
         for (int y0 = 0; y0 < 12; y0++) {
-          float top = (c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0] + b[j]), first = 0, e;
-          e = (c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0 + 1] + b[j]);
+          float top = c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0] + b[j], first = 0, e;
+          e = c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0 + 1] + b[j];
           first = e > top ? 1 : first;
           top = knet_max(top, e);
-          e = (c_2[11520 * c + 576 * j + 24 * (2 * y1 + 1) + 2 * y0] + b[j]);
+          e = c_2[11520 * c + 576 * j + 24 * (2 * y1 + 1) + 2 * y0] + b[j];
           first = e > top ? 2 : first;
           top = knet_max(top, e);
-          e = (c_2[11520 * c + 576 * j + 24 * (2 * y1 + 1) + 2 * y0 + 1] + b[j]);
+          e = c_2[11520 * c + 576 * j + 24 * (2 * y1 + 1) + 2 * y0 + 1] + b[j];
           first = e > top ? 3 : first;
           top = knet_max(top, e);
           first = top != top ? -1 : first;
-          y_3[2880 * c + 144 * j + 12 * y1 + y0] = first;
-          y_4[2880 * c + 144 * j + 12 * y1 + y0] = top < 0.0f ? 0.0f : top;
+          winner[2880 * c + 144 * j + 12 * y1 + y0] = first;
+          y_2[2880 * c + 144 * j + 12 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
   }
 }
 
-// 4 operations, element by element
+// add, pool, winner, relu, element by element
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-void fused_y_8x8_to_4x4(float* __restrict y_3, float* __restrict y_4, const float* __restrict c_2,
+void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float* __restrict y_2, const float* __restrict c_2,
     const float* __restrict b, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 4; y1++)
 #pragma omp simd
         for (int y0 = 0; y0 < 4; y0++) {
-          float top = (c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0] + b[j]), first = 0, e;
-          e = (c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0 + 1] + b[j]);
+          float top = c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0] + b[j], first = 0, e;
+          e = c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0 + 1] + b[j];
           first = e > top ? 1 : first;
           top = knet_max(top, e);
-          e = (c_2[3200 * c + 64 * j + 8 * (2 * y1 + 1) + 2 * y0] + b[j]);
+          e = c_2[3200 * c + 64 * j + 8 * (2 * y1 + 1) + 2 * y0] + b[j];
           first = e > top ? 2 : first;
           top = knet_max(top, e);
-          e = (c_2[3200 * c + 64 * j + 8 * (2 * y1 + 1) + 2 * y0 + 1] + b[j]);
+          e = c_2[3200 * c + 64 * j + 8 * (2 * y1 + 1) + 2 * y0 + 1] + b[j];
           first = e > top ? 3 : first;
           top = knet_max(top, e);
           first = top != top ? -1 : first;
-          y_3[800 * c + 16 * j + 4 * y1 + y0] = first;
-          y_4[800 * c + 16 * j + 4 * y1 + y0] = top < 0.0f ? 0.0f : top;
+          winner[800 * c + 16 * j + 4 * y1 + y0] = first;
+          y_2[800 * c + 16 * j + 4 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
   }
 }
@@ -1016,7 +1016,7 @@ void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* 
   for (int c = 0; c < columns; c++) {
     float top = -INFINITY, sum = 0;
     for (int i = 0; i < 10; i++) {
-      const float e = (tmp1[10 * c + i] + b[i]);
+      const float e = tmp1[10 * c + i] + b[i];
       top = e > top ? e : top;  // a NaN comes into the sum
     }
     for (int i = 0; i < 10; i++) {
@@ -1435,7 +1435,6 @@ const knet_array* find(const knet_array* table, const char* name) {
 // A mask from column c on, if there is one.
 const float* knet_at(const float* mask, int c) { return mask ? mask + c : nullptr; }
 
-
 // ------------------------------------------------------------------------------------------------ the steps ----
 // The forward pass.
 void forward(knet_model* m, const knet_team& t) {
@@ -1450,12 +1449,13 @@ void forward(knet_model* m, const knet_team& t) {
     // a/c f32[24,24,20,N]
     knet_direct_forward<32, 4, 3, false>(m->conv[0], m->a_w, m->x + 784 * b, s.a_c, w.room, t.rows(20), k);
     // a f32[12,12,20,N]
-    fused_y_24x24_to_12x12(m->a_winner + 2880 * b, m->a + 2880 * b, s.a_c, m->a_b, t.rows(20), k);
+    add_pool_winner_relu_24x24_to_12x12(m->a_winner + 2880 * b, m->a + 2880 * b, s.a_c, m->a_b, t.rows(20), k);
     t.wait_narrow();
     // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
     // b/c f32[8,8,50,N]
     knet_direct_forward<32, 3, 4, false>(m->conv[1], m->b_w, m->a + 2880 * b, s.b_c, w.room, t.rows(50), k);
-    fused_y_8x8_to_4x4(m->b_winner + 800 * b, m->b + 800 * b, s.b_c, m->b_b, t.rows(50), k);  // b f32[4,4,50,N]
+    // b f32[4,4,50,N]
+    add_pool_winner_relu_8x8_to_4x4(m->b_winner + 800 * b, m->b + 800 * b, s.b_c, m->b_b, t.rows(50), k);
     t.wait_narrow();
   }
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
@@ -1572,12 +1572,13 @@ void train_softloss(knet_model* m, const knet_team& t,
     // a/c f32[24,24,20,N]
     knet_direct_forward<32, 4, 3, false>(m->conv[0], m->a_w, m->x + 784 * b, s.a_c, w.room, t.rows(20), k);
     // a f32[12,12,20,N]
-    fused_y_24x24_to_12x12(m->a_winner + 2880 * b, m->a + 2880 * b, s.a_c, m->a_b, t.rows(20), k);
+    add_pool_winner_relu_24x24_to_12x12(m->a_winner + 2880 * b, m->a + 2880 * b, s.a_c, m->a_b, t.rows(20), k);
     t.wait_narrow();
     // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
     // b/c f32[8,8,50,N]
     knet_direct_forward<32, 3, 4, false>(m->conv[1], m->b_w, m->a + 2880 * b, s.b_c, w.room, t.rows(50), k);
-    fused_y_8x8_to_4x4(m->b_winner + 800 * b, m->b + 800 * b, s.b_c, m->b_b, t.rows(50), k);  // b f32[4,4,50,N]
+    // b f32[4,4,50,N]
+    add_pool_winner_relu_8x8_to_4x4(m->b_winner + 800 * b, m->b + 800 * b, s.b_c, m->b_b, t.rows(50), k);
     t.wait_narrow();
   }
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
@@ -1884,7 +1885,6 @@ int reserve(knet_model* m, int batch) {
   m->capacity = batch;
   return 0;
 }
-
 
 int check_model(const knet_model* m) { return m ? 0 : knet_fail(KNET_ARGUMENT, "the model is NULL"); }
 // Whether a forward call can run, on inputs of which each is given as an array or as the rows of a one-hot matrix;
@@ -2227,7 +2227,6 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
   if (value) *value = loss_of(m, threads, m->batch);
   return 0;
 }
-
 
 // ---- sequences
 // A sequence forward: at once where the forward function has the parts for that, else step by step.

@@ -56,6 +56,7 @@
 //   grad   d:a/w       f32[5,5,1,20]      2.0 kB
 //   value  d:x         f32[28,28,1,N]   313.6 kB
 //   and 3 more
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -163,10 +164,10 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 4 operations, element by element
+// add, pool, winner, relu, element by element
 //   lenet_dropout.knet:5: a = cbfp(x; out=cout1, cwindow=5, pwindow=2, cinit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_fused_y_24x24_to_12x12_kernel(float* y_3, float* y_4,
-    const float* c, const float* b, int n) {
+__global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_24x24_to_12x12_kernel(float* winner,
+    float* y_2, const float* c, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const int image = i / 144 * 576;
     const int start0 = i % 12 * 2, stop0 = start0 + 2;
@@ -176,20 +177,20 @@ __global__ void __launch_bounds__(256) lenet_dropout_fused_y_24x24_to_12x12_kern
     for (int x1 = start1; x1 < stop1; x1++)
       for (int x0 = start0; x0 < stop0; x0++) {
         const int at = image + x0 + x1 * 24;
-        const float element = (c[at] + b[at / 576 % 20]);
+        const float element = c[at] + b[at / 576 % 20];
         if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
         top = knet_max(top, element);
       }
     if (top != top) first = -1;
-    y_3[i] = first;
-    y_4[i] = top < 0.0f ? 0.0f : top;
+    winner[i] = first;
+    y_2[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
-// 4 operations, element by element
+// add, pool, winner, relu, element by element
 //   lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_fused_y_8x8_to_4x4_kernel(float* y_3, float* y_4,
-    const float* c, const float* b, int n) {
+__global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_8x8_to_4x4_kernel(float* winner,
+    float* y_2, const float* c, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const int image = i / 16 * 64;
     const int start0 = i % 4 * 2, stop0 = start0 + 2;
@@ -199,13 +200,13 @@ __global__ void __launch_bounds__(256) lenet_dropout_fused_y_8x8_to_4x4_kernel(f
     for (int x1 = start1; x1 < stop1; x1++)
       for (int x0 = start0; x0 < stop0; x0++) {
         const int at = image + x0 + x1 * 8;
-        const float element = (c[at] + b[at / 64 % 50]);
+        const float element = c[at] + b[at / 64 % 50];
         if (element > top || first < 0) first = (x0 - start0) + (x1 - start1) * 2;
         top = knet_max(top, element);
       }
     if (top != top) first = -1;
-    y_3[i] = first;
-    y_4[i] = top < 0.0f ? 0.0f : top;
+    winner[i] = first;
+    y_2[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(256) lenet_dropout_add_soft_kernel(float* y_2,
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, (tmp1[i] + b[i % 10]));
+    top = knet_max(top, tmp1[i] + b[i % 10]);
   }
   top = knet_block_max(top);
   float sum = 0;
@@ -301,9 +302,8 @@ __global__ void __launch_bounds__(256) lenet_dropout_softmax_softloss_back_kerne
 __global__ void __launch_bounds__(256) lenet_dropout_sumto_10xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 10];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 10];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -324,9 +324,8 @@ __global__ void __launch_bounds__(256) lenet_dropout_relu_back_kernel(float* dx,
 __global__ void __launch_bounds__(256) lenet_dropout_sumto_500xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 500];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 500];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -396,11 +395,11 @@ __global__ void __launch_bounds__(256) lenet_dropout_sumto_sum144x20xsumN_kernel
 // mul, relu_back, element by element
 //   lenet_dropout.knet:7: bdrop = drop(b; pdrop=pdrop)
 //   lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_mul_relu_back_kernel(float* d_y_2, const float* d_return,
+__global__ void __launch_bounds__(256) lenet_dropout_mul_relu_back_kernel(float* d_pool, const float* d_return,
     const float* tmp1, const float* x_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_y = d_return[i] * tmp1[i];
-    d_y_2[i] = x_2[i] > 0.0f ? d_y : 0.0f;
+    d_pool[i] = x_2[i] > 0.0f ? d_y : 0.0f;
   }
 }
 
@@ -940,10 +939,10 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
 
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(fused_y_24x24_to_12x12, lenet_dropout_fused_y_24x24_to_12x12_kernel, (float* y_3, float* y_4, const float* c, \
-    const float* b, int n)) \
-  K(fused_y_8x8_to_4x4, lenet_dropout_fused_y_8x8_to_4x4_kernel, (float* y_3, float* y_4, const float* c, \
-    const float* b, int n)) \
+  K(add_pool_winner_relu_24x24_to_12x12, lenet_dropout_add_pool_winner_relu_24x24_to_12x12_kernel, (float* winner, \
+    float* y_2, const float* c, const float* b, int n)) \
+  K(add_pool_winner_relu_8x8_to_4x4, lenet_dropout_add_pool_winner_relu_8x8_to_4x4_kernel, (float* winner, \
+    float* y_2, const float* c, const float* b, int n)) \
   K(add_relu_500xN, lenet_dropout_add_relu_500xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
   K(add_soft, lenet_dropout_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, lenet_dropout_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
@@ -963,7 +962,7 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(unpool_24x24_to_12x12, lenet_dropout_unpool_24x24_to_12x12_kernel, (float* dx, const float* dy, \
     const float* winner, int n)) \
   K(sumto_sum144x20xsumN, lenet_dropout_sumto_sum144x20xsumN_kernel, (float* y, const float* dy, int summed)) \
-  K(mul_relu_back, lenet_dropout_mul_relu_back_kernel, (float* d_y_2, const float* d_return, const float* tmp1, \
+  K(mul_relu_back, lenet_dropout_mul_relu_back_kernel, (float* d_pool, const float* d_return, const float* tmp1, \
     const float* x_2, int n)) \
   K(fill_uniform, lenet_dropout_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double low, double high, int height, int pitch, int n)) \
@@ -1014,8 +1013,8 @@ struct knet_call {
   unsigned flags, memory;
   unsigned long long want;
 };
-enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -1046,7 +1045,7 @@ struct lenet_dropout_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -1065,9 +1064,9 @@ struct lenet_dropout_model {
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int described = 0;  // the columns that cuDNN's descriptors are made for
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
-  bool gradients = false;        // whether there are gradients
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  bool gradients = false;  // whether there are gradients
   float* sums[8] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -1186,9 +1185,7 @@ const knet_buffer frame_1[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)23054 * batch);
-  return most;
+  return 23054 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 20960},
@@ -1356,7 +1353,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wbf_b, 10, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1460,17 +1456,19 @@ int conv_back_x(knet_model* m, knet_conv* c, const float* w, const float* dy, fl
   return run_conv<cudnnConvolutionBwdDataAlgoPerf_t>(m, c, &c->plan->back_x, knet_back_x_bytes(m->dnn, c), find, run);
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 int forward(knet_model* m) {
   const int N = m->batch;
   // lenet_dropout.knet:5: a = cbfp(x; out=cout1, cwindow=5, pwindow=2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
   // a f32[12,12,20,N]
-  TRY(knet_launch_each(kernels.fused_y_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a, m->a_c, m->a_b));
+  TRY(knet_launch_each(kernels.add_pool_winner_relu_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a,
+      m->a_c, m->a_b));
   // lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
   // b f32[4,4,50,N]
-  TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
+  TRY(knet_launch_each(kernels.add_pool_winner_relu_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c,
+      m->b_b));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
   // c/tmp1 f32[500,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, 500, m->b, 800, m->c_tmp1, 500));
@@ -1482,17 +1480,19 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The forward pass where dropout.
+// The forward pass, under dropout.
 int forward_dropout(knet_model* m) {
   const int N = m->batch;
   // lenet_dropout.knet:5: a = cbfp(x; out=cout1, cwindow=5, pwindow=2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[0], m->a_w, m->x, m->a_c));  // a/c f32[24,24,20,N]
   // a f32[12,12,20,N]
-  TRY(knet_launch_each(kernels.fused_y_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a, m->a_c, m->a_b));
+  TRY(knet_launch_each(kernels.add_pool_winner_relu_24x24_to_12x12, 2880 * N, m->stream, m->a_winner, m->a,
+      m->a_c, m->a_b));
   // lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
   TRY(conv_forward(m, &m->conv[1], m->b_w, m->a, m->b_c));  // b/c f32[8,8,50,N]
   // b f32[4,4,50,N]
-  TRY(knet_launch_each(kernels.fused_y_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c, m->b_b));
+  TRY(knet_launch_each(kernels.add_pool_winner_relu_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c,
+      m->b_b));
   // lenet_dropout.knet:7: bdrop = drop(b; pdrop=pdrop)
   // bdrop/tmp1 f32[4,4,50,N], Bernoulli(0.5, 2.0)
   TRY(knet_launch_each(kernels.fill_bernoulli, 800 * N, m->stream, m->bdrop_tmp1, m->clock, 4u, 800u, 0.5, 2.0,
@@ -1511,7 +1511,7 @@ int forward_dropout(knet_model* m) {
   return 0;
 }
 
-// The backward pass from softloss where no condition holds.
+// The backward pass from softloss, under no condition.
 int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
@@ -1553,12 +1553,12 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
   if (want & 1) {
     TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
+    m->input_gradients[0] = m->d_x;
   }
-  if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
 }
 
-// The backward pass from softloss where dropout.
+// The backward pass from softloss, under dropout.
 int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
@@ -1605,8 +1605,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
   if (want & 1) {
     TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
+    m->input_gradients[0] = m->d_x;
   }
-  if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
 }
 
@@ -1635,7 +1635,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 5000, m->stream, m->wbf_w, m->clock, 7u, 0u, (-0.10846522890932808),
       0.10846522890932808, 5000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0, 10, 0));  // wbf/b f32[10], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1794,7 +1793,6 @@ int reserve(knet_model* m, int batch) {
   }
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1983,7 +1981,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

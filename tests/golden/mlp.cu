@@ -32,6 +32,7 @@
 //   grad   d:h/b       f32[100]         400 B
 //   grad   d:h/w       f32[100,784]  313.6 kB
 //   value  d:x         f32[784,N]    313.6 kB
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* y_2, const flo
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, (tmp1[i] + b[i % 10]));
+    top = knet_max(top, tmp1[i] + b[i % 10]);
   }
   top = knet_block_max(top);
   float sum = 0;
@@ -254,9 +255,8 @@ __global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* y
 __global__ void __launch_bounds__(256) mlp_sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 10];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 10];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -274,9 +274,8 @@ __global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* dx, const flo
 __global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 100];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -706,8 +705,8 @@ struct knet_call {
   unsigned flags, memory;
   unsigned long long want;
 };
-enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -738,7 +737,7 @@ struct mlp_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -751,9 +750,9 @@ struct mlp_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
-  bool gradients = false;        // whether there are gradients
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  bool gradients = false;  // whether there are gradients
   float* sums[4] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -825,9 +824,7 @@ const knet_buffer frame_0[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)1778 * batch);
-  return most;
+  return 1778 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 0},
@@ -898,7 +895,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wbf_b, 10, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0};
 
 // The elements of an array with so many columns.
@@ -970,8 +966,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   if (want & 1) {
     // d:x f32[784,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, 100, m->d_h_tmp2, 100, m->d_x, 784));
+    m->input_gradients[0] = m->d_x;
   }
-  if (want & 1) m->input_gradients[0] = m->d_x;
   return 0;
 }
 
@@ -990,7 +986,6 @@ int initialize(knet_model* m) {
   // wbf/w f32[10,100], Gaussian(0.0, 0.05)
   TRY(knet_launch_each(kernels.fill_normal, 1000, m->stream, m->wbf_w, m->clock, 2u, 0u, 0.0, 0.05, 1000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 10, m->stream, m->wbf_b, 0.0, 10, 0));  // wbf/b f32[10], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1135,7 +1130,6 @@ int reserve(knet_model* m, int batch) {
   }
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1321,7 +1315,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

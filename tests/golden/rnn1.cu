@@ -27,7 +27,7 @@
 //   value   h         f32[100,N]    40.0 kB
 //   gold    @gold     f32[100,N]    40.0 kB
 //   mask    @mask     f32[N]          400 B
-//   value   @dh       f32[100,N]    40.0 kB
+//   value   d:h@next  f32[100,N]    40.0 kB
 //   dstate  d:h       f32[100,N]    40.0 kB
 //   value   d:d       f32[100,N]    40.0 kB
 //   grad    d:c       f32[100,1]      400 B
@@ -37,6 +37,7 @@
 //   value   d:x       f32[3,N]       1.2 kB
 //   loss    @loss     f32[]             4 B
 // Each step on the stack takes 121.2 kB more.
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -170,9 +171,8 @@ __global__ void __launch_bounds__(256) rnn1_relu_back_kernel(float* dx, const fl
 __global__ void __launch_bounds__(256) rnn1_sumto_100xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 100];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -203,13 +203,13 @@ __global__ void __launch_bounds__(256) rnn1_total_kernel(float* __restrict__ y, 
 // quadloss_back, add, relu_back, element by element
 //   rnn1.knet:9: h = relu(d)
 __global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(float* d_y_3, const float* x_2,
-    const float* x_3, const float* d_x, const float* mask, int columns, int n) {
+    const float* gold, const float* d_next, const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 100] * part : part;
     const float x_2_i = x_2[i];
-    const float d_y = share != 0.0f ? (x_2_i - x_3[i]) * share : 0.0f;
-    const float d_y_2 = d_y + d_x[i];
+    const float d_y = share != 0.0f ? (x_2_i - gold[i]) * share : 0.0f;
+    const float d_y_2 = d_y + d_next[i];
     d_y_3[i] = x_2_i > 0.0f ? d_y_2 : 0.0f;
   }
 }
@@ -597,7 +597,7 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
     int rows, int n)) \
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x_2, \
-    const float* x_3, const float* d_x, const float* mask, int columns, int n)) \
+    const float* gold, const float* d_next, const float* mask, int columns, int n)) \
   K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, rnn1_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -638,7 +638,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -669,7 +669,7 @@ struct rnn1_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -682,12 +682,12 @@ struct rnn1_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
-  bool unwinding = false;               // whether the backward pass is of a step on the stack
-  bool later = false;                   // whether a later step of the sequence hands gradients to the state
-  bool gradients = false;        // whether there are gradients
+  bool unwinding = false;  // whether the backward pass is of a step on the stack
+  bool later = false;  // whether a later step of the sequence hands gradients to the state
+  bool gradients = false;  // whether there are gradients
   float* sums[3] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -720,7 +720,7 @@ struct rnn1_model {
   float* tmp2 = nullptr;  // tmp2 f32[100,N]
   float* d = nullptr;  // d f32[100,N]
   float* h = nullptr;  // h f32[100,N]
-  float* dh = nullptr;  // @dh f32[100,N]
+  float* d_h_next = nullptr;  // d:h@next f32[100,N]
   float* d_d = nullptr;  // d:d f32[100,N]
   float* d_h_prev = nullptr;  // d:h@prev f32[100,N]
   float* d_x = nullptr;  // d:x f32[3,N]
@@ -762,9 +762,7 @@ const knet_buffer frame_0[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)506 * batch);
-  return most;
+  return 506 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 500},
@@ -782,7 +780,7 @@ const knet_buffer places_0_zero[] = {
     {&knet_model::tmp2, 0, 200},
     {&knet_model::d, 0, 100},
     {&knet_model::h, 0, 200},
-    {&knet_model::dh, 0, 400},
+    {&knet_model::d_h_next, 0, 400},
     {&knet_model::d_d, 0, 300},
     {&knet_model::d_h_prev, 0, 400},
     {&knet_model::d_x, 0, 503},
@@ -797,7 +795,7 @@ const knet_buffer places_0_quadloss[] = {
     {&knet_model::h, 0, 200},
     {&knet_model::gold, 0, 300},
     {&knet_model::mask, 0, 503},
-    {&knet_model::dh, 0, 400},
+    {&knet_model::d_h_next, 0, 400},
     {&knet_model::d_d, 0, 300},
     {&knet_model::d_h_prev, 0, 400},
     {&knet_model::d_x, 0, 503},
@@ -848,7 +846,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_c, 100, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0};
 
 // The elements of an array with so many columns.
@@ -915,12 +912,13 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The backward pass from no gradient of the output.
+// The backward pass from a zero gradient of the output.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
-  TRY(take_state_gradient(m, m->dh, m->d_h_state, 100 * N * sizeof(float)));  // d:h f32[100,N], from the step after
+  // d:h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
   // rnn1.knet:9: h = relu(d)
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->dh, m->h));  // d:d f32[100,N]
+  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->d_h_next, m->h));  // d:d f32[100,N]
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   // d:b f32[100,100]
@@ -945,10 +943,11 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
       100, 100 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
-  TRY(take_state_gradient(m, m->dh, m->d_h_state, 100 * N * sizeof(float)));  // d:h f32[100,N], from the step after
+  // d:h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
   // d:d f32[100,N]
-  TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold, m->dh,
-      mask, N));
+  TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold,
+      m->d_h_next, mask, N));
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
   // d:b f32[100,100]
@@ -981,7 +980,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 10000, m->stream, m->b, m->clock, 1u, 0u, (-0.17320508075688773),
       0.17320508075688773, 10000, 0));
   TRY(knet_launch_each(kernels.fill_constant, 100, m->stream, m->c, 0.0, 100, 0));  // c f32[100,1], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1158,7 +1156,6 @@ int begin_state(knet_model* m, int batch) {
   m->state_batch = batch;
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1344,7 +1341,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

@@ -48,6 +48,7 @@
 //   value  d:wbf/tmp2  f32[8,N]  3.2 kB
 //   grad   d:wbf/b     f32[8]      32 B
 //   grad   d:wbf/w     f32[8,6]   192 B
+
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
 // the kernels run on the processor through knet_device_emu.h.
@@ -173,7 +174,7 @@ __global__ void __launch_bounds__(256) two_add_N_kernel(float* y, const float* a
   }
 }
 
-// 5 operations, element by element
+// 5 operations, element by element, for y_2, return_, y_3
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 __global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* y_2, float* return_, float* y_3,
@@ -249,14 +250,13 @@ __global__ void __launch_bounds__(256) two_tanh_back_kernel(float* dx, const flo
 __global__ void __launch_bounds__(256) two_sumto_8xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = o;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r * 8];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 8];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// 4 operations, element by element
+// mul, mul, sigm_back, tanh_back, element by element
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 __global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float* d_tmp2, float* d_tmp2_2,
@@ -707,8 +707,8 @@ struct knet_call {
   unsigned flags, memory;
   unsigned long long want;
 };
-enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };                                      // of an update
+enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
+enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -739,7 +739,7 @@ struct two_model {
   bool own_stream = false;
   cudaEvent_t event = nullptr;  // by which streams wait for each other
   int device = 0;
-  int graphs = 1;       // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
+  int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
@@ -752,9 +752,9 @@ struct two_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
-  int capacity = 0;            // the columns that the buffers have room for
-  float* arena = nullptr;     // the memory of what does not outlive a call and its backward pass
-  bool gradients = false;        // whether there are gradients
+  int capacity = 0;  // the columns that the buffers have room for
+  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  bool gradients = false;  // whether there are gradients
   float* sums[6] = {};  // what they are added to while a step of a sequence computes its own
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
@@ -851,9 +851,7 @@ const knet_buffer frame_1[] = {
 // Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
 // Buffers whose values are not needed at the same time share memory.
 size_t arena_elements(int batch) {
-  size_t most = 0;
-  most = std::max<size_t>(most, 0 + (size_t)49 * batch);
-  return most;
+  return 49 * (size_t)batch;
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 22},
@@ -979,7 +977,6 @@ const knet_buffer gradient_buffers[] = {
     {&knet_model::d_wb_b, 1, 0},
     {nullptr, 0, 0},
 };
-
 const knet_array* const values[] = {values_0, values_1};
 
 // The elements of an array with so many columns.
@@ -1013,7 +1010,7 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
-// The forward pass where no condition holds.
+// The forward pass, under no condition.
 int forward(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
@@ -1025,7 +1022,7 @@ int forward(knet_model* m) {
   return 0;
 }
 
-// The forward pass where second.
+// The forward pass, under second.
 int forward_second(knet_model* m) {
   const int N = m->batch;
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
@@ -1043,7 +1040,7 @@ int forward_second(knet_model* m) {
   return 0;
 }
 
-// The backward pass from quadloss where no condition holds.
+// The backward pass from quadloss, under no condition.
 int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // two.knet:11: return wb(b; out=1)
@@ -1074,7 +1071,7 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   return 0;
 }
 
-// The backward pass from quadloss where second.
+// The backward pass from quadloss, under second.
 int backward_quadloss_second(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // two.knet:11: return wb(b; out=1)
@@ -1104,8 +1101,8 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N, m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));  // d:a/w f32[8,4]
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8, m->d_x, 4));  // d:x f32[4,N]
+    m->input_gradients[0] = m->d_x;
   }
-  if (want & 1) m->input_gradients[0] = m->d_x;
   if (want & 2) m->input_gradients[1] = m->d_z;
   return 0;
 }
@@ -1131,7 +1128,6 @@ int initialize(knet_model* m) {
   TRY(knet_launch_each(kernels.fill_uniform, 8, m->stream, m->wb_w, m->clock, 4u, 0u, (-1.7320508075688772),
       1.7320508075688772, 8, 0));
   TRY(knet_launch_each(kernels.fill_constant, 1, m->stream, m->wb_b, 0.0, 1, 0));  // wb/b f32[1], Constant(0.0)
-  (void)m;
   return 0;
 }
 
@@ -1278,7 +1274,6 @@ int reserve(knet_model* m, int batch) {
   }
   return 0;
 }
-
 
 // ---- graphs. The work of a call (forward, backward, update) is a fixed list of launches, copies and library calls,
 // once the frame and the knet_call are given: so it is captured as a CUDA graph when it is seen again, and launched as
@@ -1464,7 +1459,6 @@ int add_gradients(knet_model* m) {
     TRY(knet_launch_each(kernels.accumulate, g->fixed, m->stream, m->*g->place, *sum++));
   return 0;
 }
-
 
 int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   m->seed = seed;

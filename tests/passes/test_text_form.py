@@ -107,7 +107,7 @@ def test_places() -> None:
 
 def test_every_part() -> None:
     body = (
-        Instr("@dh", "dstate", (), make_attrs(var="h"), Type("f64", (2, N))),
+        Instr("d:h@next", "dstate", (), make_attrs(var="h"), Type("f64", (2, N))),
         Instr("@loss", "quadloss", ("y", "@gold", "@mask"), (), Type("f64", ())),
         Instr("", "dpar", ("g",), make_attrs(param="c1/w")),
         Instr("", "bare"),

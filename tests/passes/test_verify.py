@@ -90,7 +90,7 @@ FAULTS = [
     ("variants", "operators", "%h = relu(%tmp3)", '%h = state(var="h")'),
     ("ssa", "operators", "%h = relu(%tmp3)", "%h = let(%tmp3)"),
     ("ssa", "operators", "relu(%tmp3)", "relu_back(%tmp3, %tmp3)"),
-    ("training", "operators", "%@dh = dstate", "%@dh = state"),
+    ("training", "operators", "%d:h@next = dstate", "%d:h@next = state"),
     ("training", "operators", 'update(; param="a")', "zeros()"),
     ("lowered", "arity", "relu(%tmp3)", "relu(%tmp3, %x)"),
     ("lowered", "arity", "let(%h)", "let(%h, %x)"),

@@ -16,7 +16,7 @@ from knetc.codegen.cpu.lines import Function
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import header_lines, where
-from knetc.codegen.emit import chosen, include, interface_context, literal_table, render
+from knetc.codegen.emit import chosen, emitted, interface_context, literal_table, render
 from knetc.codegen.functions import WIDTH, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
@@ -31,7 +31,7 @@ from knetc.record import replace
 def emit_cpp(program: Program, options: Options) -> str:
     """The C++ source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
     module = CpuModule(separated(_plan(program, options)), options, render)
-    return render("cpu/module.cpp.j2", {**_context(module), "include": include}) + "\n"
+    return emitted("cpu/module.cpp.j2", _context(module))
 
 
 def emit_header(program: Program, options: Options) -> str:

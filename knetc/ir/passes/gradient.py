@@ -133,7 +133,7 @@ class _Builder:
         """Reads each state's gradient from the step after; it flows into the value that this step keeps."""
         incoming = {}
         for var, of in self.states.items():
-            incoming[var] = self._append(f"@d{var}", "dstate", (), of, {"var": var})
+            incoming[var] = self._append(f"d:{var}@next", "dstate", (), of, {"var": var})
         for instr in self.variant.forward:
             if instr.op == "keep":
                 self._add(instr.args[0], incoming[str(instr.attr("var"))])
