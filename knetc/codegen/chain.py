@@ -25,7 +25,7 @@ def chain(module: Module, kernel: Kernel) -> list[Statement]:
     rows, columns = rows_and_columns(last.out.type.dims)
     arguments = [module.ref(b) for b in (*kernel.outputs, *(inputs[k] for k in text.read))]
     if text.shares:
-        arguments += ["mask", columns]
+        arguments += ["mask", module.batch if columns == "N" else columns]
     name = module.kernel(text.spec, [s.instr for s in kernel.steps])
     if text.by_column:
         threads = min(MAX_THREADS, (rows + 31) // 32 * 32)

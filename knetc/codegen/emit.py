@@ -24,7 +24,8 @@ from jinja2.runtime import StrictUndefined
 from knetc.cache import cached, content, entry
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.fill import CLOCK
-from knetc.codegen.functions import WIDTH, functions, initial, set_clock, trained, wrapped
+from knetc.codegen.functions import functions, initial, runs_sequences, set_clock, trained
+from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import (
@@ -41,23 +42,24 @@ from knetc.codegen.tables import (
 from knetc.errors import KnetInternalError
 from knetc.ir.lifetimes import SHARING
 from knetc.ir.plan import MOST_ELEMENTS, Buffer
-from knetc.ir.planner import make_plan
 from knetc.ir.program import Program
+from knetc.ir.sequence_plan import device_plan, of_all_steps
 from knetc.options import Options
 
 
 def emit_cuda(program: Program, options: Options) -> str:
     """The CUDA source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
-    module = Module(make_plan(program, options), options, render)
+    module = Module(device_plan(program, options), options, render)
     return emitted("module.cu.j2", _module_context(module))
 
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cuda`'s source."""
-    module = Module(make_plan(program, options), options, render)
+    module = Module(device_plan(program, options), options, render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
-    context = {**interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
+    more = {"sequences": runs_sequences(functions(module)[1])}
+    context = {**interface_context(module), **more, "title": title, "guard": module.prefix.upper(), "file": name}
     return render("header.h.j2", context) + "\n"
 
 
@@ -133,13 +135,15 @@ def include(name: str) -> str:
 
 def _module_context(module: Module) -> dict[str, Any]:
     plan = module.plan
-    bodies, backwards = functions(module)
+    bodies, forwards, backwards = functions(module)
     start = list(initial(module))
     training = trained(module)
     clock = set_clock(module)
     kernels = [_kernel(module, use) for use in module.kernels.values()]
     features = module.features
     framed = plan.framed
+    sequences = runs_sequences(forwards)
+    whole = of_all_steps(plan) if sequences else frozenset()
     return {
         **interface_context(module),
         **training,
@@ -157,7 +161,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         "members": member_groups(module),
         # The arena, frames and batched state have memory of their own.
         "buffers": [
-            buffer_row(module, b)
+            buffer_row(module, b) | {"whole": b in whole}
             for b in plan.buffers
             if b not in framed
             and not (b.kind == "state" and b.type.batched)
@@ -182,13 +186,15 @@ def _module_context(module: Module) -> dict[str, Any]:
         "inputs": plan.inputs,
         "variants": [
             {
-                "forward": f["name"],
+                **f,
                 "table": values_name(k),
-                "draws": any(CLOCK in line for line in f["lines"]),
+                "draws": any(CLOCK in line for line in bodies[k]["lines"]),
                 "places": places_name(k),
             }
-            for k, f in enumerate(bodies[: len(plan.variants)])
+            for k, f in enumerate(forwards)
         ],
+        "sequences": sequences,
+        "device": True,
         "functions": bodies,
         "draws": any(CLOCK in line for f in bodies for line in f["lines"]),
         "backwards": backwards,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from knetc.codegen.index import count, extent
-from knetc.codegen.spec import KernelSpec, Module, Statement, number, statement
+from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, number, statement
 from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir.plan import Buffer
 from knetc.ir.program import Instr
@@ -35,13 +35,16 @@ def fill(module: Module, instr: Instr, buffer: Buffer) -> Statement:
     value = f"{instr.out} {buffer.type}, {init!r}"
     filler = resolved(init, instr, buffer)
     drawn: tuple[str, ...] = ()
+    ahead = isinstance(filler, _RANDOM) and module.part.kind == "all"
     if isinstance(filler, _RANDOM):
         # So many elements a column draw what those of the whole minibatch do; 0 where all columns share the array.
         drawn = (CLOCK, f"{stream(instr)}u", f"{buffer.type.column if buffer.type.batched else 0}u")
+        if ahead:
+            drawn = (*drawn, f"{buffer.type.column} * {module.batch}")
         module.features.update(("random", "normal" if isinstance(filler, Gaussian) else "uniform"))
     return statement(
         "launch_each",
-        kernel=module.kernel(_kernel(module, filler), (instr,)),
+        kernel=module.kernel(_kernel(module, filler, ahead), (instr,)),
         elements=count(buffer.type.dims),
         arguments=", ".join((module.ref(buffer), *drawn, *_arguments(filler, buffer))),
         value=value,
@@ -65,17 +68,28 @@ _KINDS: Mapping[type[Filler], tuple[str, tuple[str, ...], str]] = {
     Bernoulli: ("fill_bernoulli", ("double p", "double scale"), "y = scale with probability p, else 0"),
 }
 _RANDOM = (Uniform, Gaussian, Bernoulli)
+# The random word of element i: of the call at hand, or of the call that its step of a sequence is.
+_WORD = "knet_random_word(now.seed, i + column * now.first, now.call, stream)"
+_WORD_AHEAD = "knet_random_word(now.seed, i % step + column * now.first, now.call + i / step, stream)"
 
 
-def _kernel(module: Module, filler: Filler) -> KernelSpec:
+def _kernel(module: Module, filler: Filler, ahead: bool) -> KernelSpec:
+    """The kernel of a distribution; `ahead`: for all steps of a sequence, each of which draws as its own call does."""
     if type(filler) not in _KINDS:
         raise KnetInternalError(f"no code for the filler {filler!r}")
     template, parameters, formula = _KINDS[type(filler)]
     counter = _COUNTER if isinstance(filler, _RANDOM) else ()
     real = module.real
+    fields: tuple[tuple[str, FieldValue], ...] = (("real", real),)
     # Columns of so many elements are a pitch apart.
-    signature = (f"{real}* y", *counter, *parameters, "int height", "int pitch", "int n")
-    return KernelSpec(template, template, signature, formula, (("real", real),))
+    sizes = ("int height", "int pitch", "int n")
+    if ahead:
+        fields = (*fields, ("lines", (f"const unsigned word = {_WORD_AHEAD};",)), ("word", "word"))
+        signature = (f"{real}* y", *counter, "unsigned step", *parameters, *sizes)
+        return KernelSpec(template, f"{template}_ahead", signature, f"{formula}; a step has `step` elements", fields)
+    if counter:
+        fields = (*fields, ("lines", ()), ("word", _WORD))
+    return KernelSpec(template, template, (f"{real}* y", *counter, *parameters, *sizes), formula, fields)
 
 
 def numbers(filler: Filler) -> tuple[str, ...]:

@@ -5,69 +5,63 @@ Before: `codegen.kernels`, which turns a step into statements. After: `codegen.e
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from knetc.codegen.describe import step_lines
 from knetc.codegen.fill import fill
-from knetc.codegen.index import extent
-from knetc.codegen.kernels import lower_unit
+from knetc.codegen.lines import bits, declared, statement_lines, unit_lines, unreached
 from knetc.codegen.names import Names, spell
-from knetc.codegen.spec import KernelSpec, Module, Statement
+from knetc.codegen.sequences import sequence_lines
+from knetc.codegen.spec import KernelSpec, Module
 from knetc.codegen.tables import buffer_row, places_name
-from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, Buffer, Plan, Unit, VariantPlan, flat
+from knetc.ir.plan import BackwardPlan, Buffer, Plan, VariantPlan, flat
 from knetc.ir.program import LOSSES
 
-WIDTH = 120
 # For each parameter: blocks of an update, and of a sum of squares, each of which leaves a number.
 MOST_UPDATE_BLOCKS, MOST_SQUARE_BLOCKS = 1024, 32
 
 
-def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
-    """Words in lines of at most `width` where the words allow it."""
-    line = ""
-    for word in words:
-        if line and len(line) + 1 + len(word) > width:
-            yield line
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    if line:
-        yield line
-
-
-def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The forward and backward functions in order, and the table by which a backward pass is found.
+def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """All functions in order; of each variant its forward functions; and the table by which a way back is found.
 
     Variants whose backward passes are the same share one function.
     """
     names = Names()
-    functions = [_forward(module, v, names) for v in module.plan.variants]
+    plan = module.plan
+    single = [_forward(module, v, names) for v in plan.variants]
+    whole = [_forward_sequence(module, v, names) for v in plan.variants]
+    found = [*single, *filter(None, whole)]
+    forwards = [{"run": f["name"], "sequence": _called(s)} for f, s in zip(single, whole, strict=True)]
     written: dict[tuple[str, ...], dict[str, Any]] = {}
     backwards: list[dict[str, Any]] = []
-    for k, v in enumerate(module.plan.variants):
+    for k, v in enumerate(plan.variants):
         for b in v.backward:
-            new = _backward(module, v, b, names)
-            function = written.setdefault((new["parameters"], *new["lines"]), new)
-            if function is new:
-                functions.append(function)
-            else:
-                function["comment"] = f"{function['comment'][:-1]}, and{when(v, module.plan)[1:]}."
+            one = _once(written, _backward(module, v, b, names), when(v, plan))
+            all_ = _backward_sequence(module, v, b, names) if whole[k] else None
+            all_ = all_ and _once(written, all_, when(v, plan))
             gold = _gold(b)
             backwards.append(
                 {
                     "variant": k,
                     "loss": LOSSES.index(b.loss),
-                    "name": function["name"],
+                    "run": one["name"],
+                    "sequence": _called(all_),
                     "places": places_name(k, b.loss),
                     "gold": "nullptr, 0, 0"
                     if gold is None
                     else "&knet_model::{member}, {fixed}, {column}".format(**buffer_row(module, gold)),
                 }
             )
-    return functions, backwards
+    return [*found, *written.values()], forwards, backwards
+
+
+def runs_sequences(forwards: Sequence[dict[str, Any]]) -> bool:
+    """Whether some forward function has one for a whole sequence beside it."""
+    return any(f["sequence"] != "nullptr" for f in forwards)
+
+
+def _called(function: dict[str, Any] | None) -> str:
+    return function["name"] if function else "nullptr"
 
 
 def _name(names: Names, start: str, v: VariantPlan) -> str:
@@ -83,35 +77,46 @@ def when(v: VariantPlan, plan: Plan) -> str:
 
 
 def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
-    lines = list(_lines(module, v.forward))
+    lines = list(unit_lines(module, v.forward))
     return {
         "name": _name(names, "forward", v),
         "comment": f"The forward pass{when(v, module.plan)}.",
         "parameters": "knet_model* m",
-        "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
+        "lines": [*declared(lines), *lines] if lines else ["(void)m;"],
+    }
+
+
+def _forward_sequence(module: Module, v: VariantPlan, names: Names) -> dict[str, Any] | None:
+    """The same for a whole sequence; None where that goes step by step."""
+    lines = sequence_lines(module, v.phases)
+    if not lines:
+        return None
+    return {
+        "name": _name(names, "forwseq", v),
+        "comment": f"The forward pass through a whole sequence{when(v, module.plan)}.",
+        "parameters": "knet_model* m",
+        "lines": lines,
     }
 
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
-    lines = list(_lines(module, b.steps))
+    lines = list(unit_lines(module, b.steps))
     lines += _input_gradients(module, b, lines)
-    reached = frozenset(b.params)
-    for p in module.plan.params:
-        if p.grad is not None and p.buffer.name not in reached:
-            size = ", ".join(map(str, extent(p.grad)))
-            lines.append(f"TRY(knet_zero({module.ref(p.grad)}, {size}, m->stream));  // not reached")
-    text = "\n".join(lines)
-    parameters = [
-        "knet_model* m",
-        f"const {module.real}*{' mask' if ' mask,' in text else ''}",
-        f"unsigned long long{' want' if '(want &' in text else ''}",
-    ]
+    lines += unreached(module, b)
     return {
         "name": _name(names, f"backward_{b.loss}", v),
         "comment": f"The backward pass from {START[b.loss]}{when(v, module.plan)}.",
-        "parameters": ", ".join(parameters),
-        "lines": [*_locals(lines), *lines] if lines else ["(void)m;"],
+        "parameters": _way_back(module, lines),
+        "lines": [*declared(lines), *lines] if lines else ["(void)m;"],
     }
+
+
+def _once(written: dict[tuple[str, ...], dict[str, Any]], new: dict[str, Any], under: str) -> dict[str, Any]:
+    """The function, or the one with the same statements that another variant has, whose comment says so then."""
+    known = written.setdefault((new["parameters"], *new["lines"]), new)
+    if known is not new:
+        known["comment"] = f"{known['comment'][:-1]}, and{under[1:]}."
+    return known
 
 
 def _input_gradients(module: Module, b: BackwardPlan, lines: list[str]) -> list[str]:
@@ -132,18 +137,30 @@ def _block_head(lines: list[str]) -> str:
     return next(line for line in reversed(lines) if line.startswith("if "))
 
 
+def _backward_sequence(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any] | None:
+    """The same for a whole sequence, without gradients of inputs; None where that goes step by step."""
+    lines = sequence_lines(module, b.phases, b)
+    if not lines:
+        return None
+    return {
+        "name": _name(names, f"backseq_{b.loss}", v),
+        "comment": f"The backward pass through a whole sequence from {START[b.loss]}{when(v, module.plan)}.",
+        "parameters": _way_back(module, lines),
+        "lines": lines,
+    }
+
+
+def _way_back(module: Module, lines: Sequence[str]) -> str:
+    """The parameters of a backward function, named where the lines use them."""
+    text = "\n".join(lines)
+    mask, want = " mask" if " mask," in text else "", " want" if "(want &" in text else ""
+    return f"knet_model* m, const {module.real}*{mask}, unsigned long long{want}"
+
+
 def _gold(b: BackwardPlan) -> Buffer | None:
     """Where the backward program reads what was wanted, if it does."""
     gold = next((a for s in flat(b.steps) for a in s.args if a.kind == "gold"), None)
     return gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
-
-
-def bits(inputs: Iterable[int]) -> str:
-    """Inputs as bits of a number."""
-    bits = sum(1 << i for i in inputs)
-    if bits >= 1 << 64:
-        raise KnetLimitation("emitted code for the gradients of more than 64 inputs")
-    return str(bits) if bits < 1 << 31 else f"{bits}ull"
 
 
 START = {
@@ -154,59 +171,12 @@ START = {
 }
 
 
-def _locals(lines: list[str]) -> list[str]:
-    """The batch, where a statement needs it."""
-    return ["const int N = m->batch;"] if any(_mentions_batch(line) for line in lines) else []
-
-
-_BATCH = re.compile(r"(?<![\w>.])N\b")
-
-
-def _mentions_batch(line: str) -> bool:
-    return not line.startswith("//") and _BATCH.search(line.split("  //")[0]) is not None
-
-
-def _lines(module: Module, steps: tuple[Unit, ...]) -> Iterator[str]:
-    """A function's statements under the Knet lines that they compute, those for input gradients alone under an if."""
-    for comment, wanted, group in step_lines(steps):
-        yield from comment
-        indent = ""
-        if wanted is not None:
-            yield f"if (want & {bits(wanted)}) {{"
-            indent = "  "
-        for unit in group:
-            for statement in lower_unit(module, unit):
-                yield from _statement(module, statement, indent)
-        if wanted is not None:
-            yield "}"
-
-
-def _statement(module: Module, statement: Statement, indent: str = "") -> Iterator[str]:
-    """The lines of one statement."""
-    fields = dict(statement.fields)
-    module.features.add(statement.template)
-    text = module.paste(f"host/{statement.template}.cu.j2", fields)
-    return laid_out(text, str(fields.get("value") or ""), indent)
-
-
-def laid_out(text: str, value: str, indent: str = "") -> Iterator[str]:
-    """A statement in lines, with the value that it computes as a comment at the end or above."""
-    if value and len(indent) + len(text) + len(value) + 4 > WIDTH - 4:
-        yield f"{indent}// {value}"
-        value = ""
-    width = WIDTH - 8 - len(indent)
-    lines = [text] if 0 < len(text) <= width else list(wrapped(text.replace(", ", ",\n").split("\n"), width))
-    for k, line in enumerate(lines):
-        last = f"  // {value}" if value and k == len(lines) - 1 else ""
-        yield f"{indent}{'    ' if k else ''}{line}{last}"
-
-
 def initial(module: Module) -> Iterator[str]:
     """Statements that fill parameters and constants."""
     for p in module.plan.params:
-        yield from _statement(module, fill(module, p.instr, p.buffer))
+        yield from statement_lines(module, fill(module, p.instr, p.buffer))
     for instr, buffer in module.plan.constants:
-        yield from _statement(module, fill(module, instr, buffer))
+        yield from statement_lines(module, fill(module, instr, buffer))
 
 
 def set_clock(module: Module) -> str | None:

@@ -71,6 +71,12 @@ def extent(buffer: Buffer) -> tuple[int, int, int]:
     return first, buffer.type.column // first, buffer.pitch or first
 
 
+def column_stride(buffer: Buffer) -> int:
+    """The elements from one column of the batch to the next."""
+    rows = buffer.type.dims[0] if buffer.pitch else 1
+    return buffer.type.column // (rows if isinstance(rows, int) else 1) * (buffer.pitch or 1)
+
+
 def rows_and_columns(dims: Dims) -> tuple[int, str]:
     """Elements in a column, and the number of columns as C text: the last dimension's."""
     rows = 1

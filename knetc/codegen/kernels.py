@@ -172,8 +172,11 @@ def copied(module: Module, step: Step) -> list[Statement]:
 
 def state_gradient(module: Module, step: Step) -> list[Statement]:
     """`dstate` and `dkeep`: a state's gradient from the step after, and for the step before."""
-    template = "take_state_gradient" if step.instr.op == "dstate" else "hand_state_gradient"
-    return [_moved(module, step, template, f"d:{_var(step)} {step.out.type}, {_MOVES[step.instr.op]}")]
+    value = f"d:{_var(step)} {step.out.type}, {_MOVES[step.instr.op]}"
+    if step.instr.op == "dkeep":
+        return [_moved(module, step, "hand_state_gradient", value)]
+    later = "m->later || step + 1 < m->steps" if module.part.kind else "m->unwinding && m->later"
+    return [_moved(module, step, "take_state_gradient", value, later=later)]
 
 
 _MOVES: Mapping[str, str] = {
@@ -188,9 +191,10 @@ def _var(step: Step) -> str:
     return str(step.instr.attr("var"))
 
 
-def _moved(module: Module, step: Step, template: str, value: str) -> Statement:
+def _moved(module: Module, step: Step, template: str, value: str, **more: str) -> Statement:
     size = f"{count(step.out.type.dims)} * sizeof({module.real})"
-    return statement(template, target=module.ref(step.out), source=module.ref(step.args[0]), bytes=size, value=value)
+    target, source = module.ref(step.out), module.ref(step.args[0])
+    return statement(template, target=target, source=source, bytes=size, value=value, **more)
 
 
 CALLS: Mapping[str, Build] = {**LIBRARY, "pool_back": pool_back}

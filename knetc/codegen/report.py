@@ -5,22 +5,22 @@ Before: a `training` program. After: the command, which prints them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from knetc.codegen.describe import memory_lines, size_text
 from knetc.codegen.functions import functions, initial, trained
 from knetc.codegen.spec import Module
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
-from knetc.ir.plan import REPORT_BATCH, Kernel, Plan, Step, Unit
-from knetc.ir.planner import make_plan
+from knetc.ir.plan import REPORT_BATCH, Kernel, PhasePlan, Plan, Step, Unit
 from knetc.ir.program import Program
+from knetc.ir.sequence_plan import device_plan
 from knetc.options import Options
 
 
 def report(program: Program, options: Options) -> str:
     """A table of kernels, one of library calls, and one of buffers with the peak memory and its lower bound."""
-    plan = make_plan(program, options)
+    plan = device_plan(program, options)
     module = Module(plan, options, lambda name, fields: "")
     functions(module)
     list(initial(module))
@@ -40,17 +40,24 @@ def report(program: Program, options: Options) -> str:
 
 def show_plan(program: Program, options: Options) -> str:
     """The plan as text: buffers, then the steps of every function in order."""
-    plan = make_plan(program, options)
+    plan = device_plan(program, options)
     lines = [f"plan {program.name}", ""]
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
         label = " ".join(v.label) or "no condition"
-        lines += ["", f"forward ({label})", *chain(*map(_unit, v.forward))]
+        lines += ["", f"forward ({label})", *chain(*map(_unit, v.forward)), *_phases(v.phases, f"forwseq ({label})")]
         for b in v.backward:
             lines += ["", f"backward from {b.loss} ({label})", *chain(*map(_unit, b.steps))]
             lines += [f"  gradient of input {index}: {at.name}" for index, at in b.inputs]
+            lines += _phases(b.phases, f"backseq from {b.loss} ({label})")
     lines += ["", *_sizes(plan)]
     return "\n".join(lines) + "\n"
+
+
+def _phases(phases: PhasePlan | None, title: str) -> Iterator[str]:
+    """The lists over a whole sequence."""
+    for where, units in zip(("before the loop", "the loop", "after it"), phases.lists if phases else (), strict=False):
+        yield from ("", f"{title}, {where}", *chain(*map(_unit, units)))
 
 
 def _unit(unit: Unit) -> list[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, TypeAlias
 
+from knetc.codegen.index import column_stride
 from knetc.codegen.names import Names, interface_prefix
 from knetc.ir.plan import Buffer, Plan, Step
 from knetc.ir.program import Instr
@@ -27,7 +29,7 @@ REAL = {"f32": "float", "f64": "double"}
 _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
     seed call batch described capacity variant gradients input_gradients input_batch training last record stack spare
     state_batch state_room unwinding later sums clock memory graphs updates sent event search deterministic
-    blas_workspace captured refused"""
+    blas_workspace captured refused steps whole_capacity columns_before arena"""
 TAKEN = tuple(_TAKEN.split())
 
 
@@ -66,6 +68,15 @@ class Statement(Record):
 
     template: str
     fields: tuple[tuple[str, FieldValue], ...]
+
+
+class Part(Record):
+    """Which columns statements are about: in a whole sequence those of `all` steps or of one `step`, else those of the
+    call. `whole`: the arrays that have the columns of all steps, where those of the step begin at `at`.
+    """
+
+    kind: str = ""
+    whole: frozenset[Buffer] = frozenset()
 
 
 class LibraryShape(Record):
@@ -134,6 +145,7 @@ class Module:
         self._kernel_names = Names()
         self._table_names = Names()
         self.members = members(plan)
+        self.part = Part()
 
     def kernel(self, spec: KernelSpec, instrs: Iterable[Instr] = ()) -> str:
         """How a statement names the kernel `spec`, which is added where it is new."""
@@ -153,9 +165,24 @@ class Module:
         filled[1::2] = [str(fields[key]) for key in pieces[1::2]]
         return "".join(filled)
 
+    def about(self, part: Part) -> Module:
+        """The same module for statements about a part of a sequence: they name the same kernels and buffers."""
+        found = copy(self)
+        found.part = part
+        return found
+
     def ref(self, buffer: Buffer) -> str:
         """How host code names a buffer; a view by its place in its block."""
-        return f"m->{self.members[buffer.root]}" + (f" + {buffer.first}" if buffer.first else "")
+        name = f"m->{self.members[buffer.root]}" + (f" + {buffer.first}" if buffer.first else "")
+        if buffer.root not in self.part.whole:
+            return name
+        stride = column_stride(buffer)
+        return f"{name} + at" if stride == 1 else f"{name} + {stride} * at"
+
+    @property
+    def batch(self) -> str:
+        """How many columns a call or a step has, as C text; there are `N` columns that statements are about."""
+        return "m->batch" if self.part.kind == "all" else "N"
 
     def table(self, name: str, array: Array) -> str:
         """How host code names an array that the source gives; a table of the file."""

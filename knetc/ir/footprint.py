@@ -8,6 +8,7 @@ from __future__ import annotations
 from knetc.ir.lifetimes import SHARING
 from knetc.ir.overlap import least
 from knetc.ir.plan import ELEMENT_BYTES, Plan
+from knetc.ir.sequence_plan import of_all_steps
 
 
 def kept_bytes(plan: Plan, batch: int) -> int:
@@ -35,3 +36,13 @@ def bound_bytes(plan: Plan, batch: int) -> int:
 def step_bytes(plan: Plan, batch: int) -> int:
     """What each step of a sequence keeps for its backward pass: the largest frame of any variant."""
     return max((sum(b.bytes(batch) for b in v.frame) for v in plan.variants), default=0)
+
+
+def whole_bytes(plan: Plan, batch: int) -> int:
+    """What each step of a sequence that runs at once takes: its part of the frame, and of what has all steps' columns.
+
+    0 where sequences go step by step.
+    """
+    if all(v.phases is None for v in plan.variants):
+        return 0
+    return step_bytes(plan, batch) + sum(b.bytes(batch) for b in of_all_steps(plan) - plan.framed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
-from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner
+from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner, make_plan
 from knetc.ir.program import Instr, Phases, Program
 from knetc.options import Options
 from knetc.record import replace
@@ -25,8 +25,40 @@ def make_sequence_plan(program: Program, options: Options) -> Plan:
     planner = Planner(program, options)
     plan = planner.plan()
     known = {b.name: b for b in planner.inputs} | planner.params
-    variants = tuple(_variant(planner, v, known) for v in plan.variants)
+    variants = tuple(_variant(planner, v, known) for v in _with_results(plan))
     return replace(plan, variants=variants, buffers=tuple(planner.buffers))
+
+
+def device_plan(program: Program, options: Options) -> Plan:
+    """The plan for a device: with its phases where some variant has them, else that of single steps, in an arena.
+
+    With phases there is no arena. What a sequence takes is mostly its frame, which is held till the way back is done;
+    and memory that each value has for itself, for a step or for all of them, can be followed by eye.
+    """
+    if all(v.phases is None for v in program.variants):
+        return make_plan(program, options)
+    return make_sequence_plan(program, replace(options, arena=False))
+
+
+def of_all_steps(plan: Plan) -> frozenset[Buffer]:
+    """The arrays that need room for the columns of all steps of a sequence: what is given, what the loop has of all of
+    them, and what is computed before it and after it.
+    """
+    found = {b for b in plan.buffers if b.kind in _GIVEN}
+    for v in plan.variants:
+        for phases in (v.phases, *(b.phases for b in v.backward)):
+            if phases is not None:
+                found.update(phases.whole)
+                found.update(b.root for s in _steps((phases.before, phases.after)) for b in (*s.args, s.out))
+    return frozenset(b for b in found if b.type.batched and b.kind in (*_GIVEN, "value"))
+
+
+def _with_results(plan: Plan) -> Iterable[VariantPlan]:
+    """The variants with the model's values in their frames, where a sequence leaves those of all its steps."""
+    results = {v.result.root for v in plan.variants if v.variant.phases is not None and v.result is not None}
+    for v in plan.variants:
+        own = dict.fromkeys((*plan.inputs, *(s.out.root for s in flat(v.forward))))
+        yield replace(v, frame=(*v.frame, *(b for b in own if b in results and b not in v.frame)))
 
 
 def _variant(planner: Planner, v: VariantPlan, known: Mapping[str, Buffer]) -> VariantPlan:

@@ -25,7 +25,7 @@ from knetc.ir.program import LOSSES, Program
 from knetc.options import Options
 from knetc.runtime import build
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
-from knetc.runtime.library import KINDS, SIGNATURES, Library
+from knetc.runtime.library import KINDS, SIGNATURES, Library, place_of
 
 # Loops become vectors only where no errno is set and nothing traps; otherwise arithmetic is IEEE 754's.
 FLAGS = (
@@ -130,8 +130,8 @@ def _places(arrays: Sequence[Columns], dtype: np.dtype[Any]) -> tuple[Any, Any]:
     kinds = [a.dtype == dtype for a in arrays]
     room = ctypes.c_void_p * max(1, len(arrays))
     return (
-        room(*(a.ctypes.data if dense else None for a, dense in zip(arrays, kinds, strict=True))),
-        room(*(None if dense else a.ctypes.data for a, dense in zip(arrays, kinds, strict=True))),
+        room(*(place_of(a) if dense else None for a, dense in zip(arrays, kinds, strict=True))),
+        room(*(None if dense else place_of(a) for a, dense in zip(arrays, kinds, strict=True))),
     )
 
 
@@ -144,8 +144,6 @@ class CpuLibrary(Library):
     functions: Mapping[str, tuple[Any, ...]] = {
         **{name: arguments for name, arguments in SIGNATURES.items() if name not in ON_A_DEVICE},
         "set_threads": (ctypes.c_void_p, ctypes.c_int),
-        "forwseq": (_ADDRESS, ctypes.c_uint, _PLACES, ctypes.c_int, ctypes.c_int, _ADDRESS),
-        "backseq": (_ADDRESS, ctypes.c_int, _ADDRESS, _ADDRESS, ctypes.c_int),
         "set_gradient": (_ADDRESS, ctypes.c_char_p, _ADDRESS),
         "train": (_ADDRESS, ctypes.c_uint, ctypes.c_int, _PLACES, _PLACES, _ADDRESS, _ADDRESS, *_SIZES, _ADDRESS),
     }
@@ -168,23 +166,14 @@ class CpuLibrary(Library):
 
     def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
         """Several calls with `push` (see `Executable.forward_sequence`), at once where the library can."""
-        columns = self._batch(inputs)
-        dims = self._result(setting, columns)
-        value: Tensor | None = None if dims is None else self._room(dims)
-        given = [np.asfortranarray(a, self._dtype) for a in inputs]
-        bits = sum(self._bits[c] for c in setting)
-        places, _ = _places(given, self._dtype)
-        place = None if value is None else value.ctypes.data
-        self._call("forwseq", self._model, bits, places, columns // steps, steps, place)
-        self._depth += steps
+        value = super().forward_sequence(setting, inputs, steps)
+        self._held.clear()  # the library has copies
         return value
 
     def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
         """Several calls with `pop` (see `Executable.backward_sequence`), at once where the library can."""
-        given = (self._give("gold", gold), self._give("mask", mask))
-        self._call("backseq", self._model, LOSSES.index(loss), *given, steps)
+        super().backward_sequence(loss, gold, mask, steps)
         self._held.clear()
-        self._depth -= steps
 
     def _given(self, waited: bool) -> None:
         """Nothing to wait for: a call has done its work when it returns."""
@@ -210,7 +199,7 @@ class CpuLibrary(Library):
         bits = sum(self._bits[c] for c in setting)
         arrays, rows = _places(inputs, self._dtype)
         golds, gold_rows = _places([gold], self._dtype)
-        given = (arrays, rows, golds[0], gold_rows[0], columns, batch, gclip, 1.0, losses.ctypes.data)
+        given = (arrays, rows, golds[0], gold_rows[0], columns, batch, gclip, 1.0, place_of(losses))
         self._call("train", self._model, bits, LOSSES.index(loss), *given)
         return [float(value) for value in losses]
 
@@ -220,11 +209,11 @@ class CpuLibrary(Library):
 
     def read_gradient(self, name: str, to: Tensor) -> None:
         """Copies a parameter's gradient (see `splitting.Splittable`)."""
-        self._call("get", self._model, KINDS["grad"], name.encode(), to.ctypes.data)
+        self._call("get", self._model, KINDS["grad"], name.encode(), place_of(to))
 
     def write_gradient(self, name: str, array: Tensor) -> None:
         """Overwrites a parameter's gradient (see `splitting.Splittable`)."""
-        self._call("set_gradient", self._model, name.encode(), array.ctypes.data)
+        self._call("set_gradient", self._model, name.encode(), place_of(array))
 
     def set_threads(self, threads: int) -> None:
         """At most so many threads run a call; 0: as many as OpenMP has."""

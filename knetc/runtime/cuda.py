@@ -272,6 +272,19 @@ class CudaExecutable(Library):
         with self._device.current():
             return super().backward(loss, gold, mask, dinputs, pop)
 
+    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+        """Several calls with `push` (see `Executable.forward_sequence`)."""
+        self._streams.clear()
+        with self._device.current():
+            value = super().forward_sequence(setting, inputs, steps)
+            return None if value is None else value.copy(order="F")
+
+    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+        """Several calls with `pop` (see `Executable.backward_sequence`)."""
+        self._streams.clear()
+        with self._device.current():
+            super().backward_sequence(loss, gold, mask, steps)
+
     def _give(self, slot: str, array: Given | None) -> int | None:
         if isinstance(array, DeviceArray):
             for stream in array.streams:

@@ -16,7 +16,7 @@ import numpy as np
 
 from knetc.codegen.names import interface_prefix
 from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
-from knetc.ir.program import LOSSES, Program
+from knetc.ir.program import LOSSES, Program, Variant
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
@@ -63,13 +63,24 @@ SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "load": (_Address, _Text),
     "synchronize": (_Address,),
 }
+# Those of a library that runs whole sequences.
+SEQUENCES: Mapping[str, tuple[Any, ...]] = {
+    "forwseq": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, ctypes.c_int, _Address),
+    "backseq": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_int),
+}
 
 
-def _address(array: Any) -> _Address:
+def place_of(array: Any) -> int:
+    """Where an array of NumPy stands. (`array.ctypes.data` makes objects on the way, and takes twice as long.)"""
+    place: int = array.__array_interface__["data"][0]
+    return place
+
+
+def _address(array: Any) -> int | None:
     """The address of an array of NumPy, or of one on the device (pycuda's GPUArray)."""
     if array is None:
-        return _Address(None)
-    return _Address(array.ctypes.data if isinstance(array, np.ndarray) else int(array.gpudata))
+        return None
+    return place_of(array) if isinstance(array, np.ndarray) else int(array.gpudata)
 
 
 class Library:
@@ -84,9 +95,15 @@ class Library:
         self._model = _Address(None)
         self._library = ctypes.CDLL(path)
         self._prefix = interface_prefix(program.name)
+        self._functions: dict[str, Any] = {}  # the C functions by the part of their names after the model's
         self._function("last_error").restype = _Text
-        for name, arguments in self.functions.items():
+        self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
+        for name, arguments in {**self.functions, **(SEQUENCES if self._sequences else {})}.items():
             self._function(name).argtypes = arguments
+        # The first input that has the batch; and for each setting its bits, and the dims of the value, None the batch.
+        batched = (k for k, i in enumerate(program.inputs) if i.dims and not isinstance(i.dims[-1], int))
+        self._batched = next(batched, None)
+        self._results: dict[frozenset[str], tuple[int, tuple[int | None, ...] | None]] = {}
         self._options: dict[str, TrainingOptions] = {}
         self._states = program.states()
         self._depth = 0
@@ -102,7 +119,10 @@ class Library:
 
     def _function(self, name: str) -> Any:
         """A C function by the part of its name after the model's."""
-        return getattr(self._library, f"{self._prefix}_{name}")
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = getattr(self._library, f"{self._prefix}_{name}")
+        return function
 
     def _configure(self) -> None:
         """Settings from the environment. KnetError for a value that a setting does not have."""
@@ -132,15 +152,20 @@ class Library:
 
     def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
         """One call of the model (see `Executable.forward`)."""
-        batch = self._batch(inputs)
+        value = self._run("sforward" if push else "forward", setting, inputs)
+        self._depth += push
+        return value
+
+    def _run(self, name: str, setting: frozenset[str], inputs: Sequence[Given], steps: int | None = None) -> Any:
+        """A forward function of the library on the columns of a call, or of so many steps; the value."""
+        columns = self._batch(inputs)
         self._on_device = any(isinstance(a, DeviceArray) for a in inputs)
         given = [self._give(f"input {k}", a) for k, a in enumerate(inputs)]
-        dims = self._result(setting, batch)
+        bits, dims = self._result(setting, columns)
         value = None if dims is None else self._room(dims)
         places = (_Address * max(1, len(given)))(*given)
-        bits = sum(self._bits[c] for c in setting)
-        self._call("sforward" if push else "forward", self._model, bits, places, batch, _address(value))
-        self._depth += push
+        sizes = (columns,) if steps is None else (columns // steps, steps)
+        self._call(name, self._model, bits, places, *sizes, _address(value))
         self._given(waited=value is not None)
         return value
 
@@ -150,8 +175,8 @@ class Library:
         """Where the library finds an array, until `_given`; `slot` tells the arrays of a call apart."""
         if array is None:
             return None
-        self._held[slot] = np.asfortranarray(array, self._dtype)
-        return int(self._held[slot].ctypes.data)
+        held = self._held[slot] = np.asfortranarray(array, self._dtype)
+        return place_of(held)
 
     def _given(self, waited: bool) -> None:
         """The call has been made; `waited`: it has waited for the device, so what it was given may change."""
@@ -164,23 +189,27 @@ class Library:
         return np.empty(dims, self._dtype, order="F")
 
     def _batch(self, inputs: Sequence[Given]) -> int:
-        for declared, array in zip(self.program.inputs, inputs, strict=True):
-            if declared.dims and not isinstance(declared.dims[-1], int):
-                return int(array.shape[-1])
-        return 1
+        return 1 if self._batched is None else int(inputs[self._batched].shape[-1])
 
-    def _result(self, setting: frozenset[str], batch: int) -> tuple[int, ...] | None:
-        """The dims of the model's value; None where it returns nothing."""
-        variant = self.program.variant(setting)
+    def _result(self, setting: frozenset[str], batch: int) -> tuple[int, tuple[int, ...] | None]:
+        """A setting as the library takes it, and the dims of the model's value; None where it returns nothing."""
+        found = self._results.get(setting)
+        if found is None:
+            bits = sum(self._bits[c] for c in setting)
+            found = self._results[setting] = bits, self._value_dims(self.program.variant(setting))
+        bits, dims = found
+        return bits, None if dims is None else tuple([batch if d is None else d for d in dims])
+
+    def _value_dims(self, variant: Variant) -> tuple[int | None, ...] | None:
+        """The dims of a variant's value, None for the batch."""
         if variant.result is None:
             return None
-        dims = {i.name: i.dims for i in self.program.inputs}.get(variant.result)
-        if dims is not None:
-            return tuple(d if isinstance(d, int) else batch for d in dims)
-        type = next(i.type for i in variant.forward if i.out == variant.result)
-        if type is None:
+        given = {i.name: i.dims for i in self.program.inputs}.get(variant.result)
+        type = next((i.type for i in variant.forward if i.out == variant.result), None)
+        dims = given if given is not None else type.dims if type else None
+        if dims is None:
             raise KnetInternalError(f"the value {variant.result} has no type")
-        return type.concrete(batch)
+        return tuple(d if isinstance(d, int) else None for d in dims)
 
     def backward(
         self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
@@ -196,12 +225,22 @@ class Library:
         return found
 
     def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
-        """Several calls with `push` (see `Executable.forward_sequence`)."""
-        return forward_steps(self, setting, inputs, steps)
+        """Several calls with `push` (see `Executable.forward_sequence`), at once where the library can."""
+        if not self._sequences:
+            return forward_steps(self, setting, inputs, steps)
+        value: Tensor | None = self._run("forwseq", setting, inputs, steps)
+        self._depth += steps
+        return value
 
     def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
-        """Several calls with `pop` (see `Executable.backward_sequence`)."""
-        backward_steps(self, loss, gold, mask, steps)
+        """Several calls with `pop` (see `Executable.backward_sequence`), at once where the library can."""
+        if not self._sequences:
+            backward_steps(self, loss, gold, mask, steps)
+            return
+        given = (self._give("gold", gold), self._give("mask", mask))
+        self._call("backseq", self._model, LOSSES.index(loss), *given, steps)
+        self._depth -= steps
+        self._given(waited=False)
 
     def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
         """The loss's value for the last `forward`, by a backward pass."""

@@ -13,7 +13,7 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 325.2 kB for 28 buffers
+// Peak memory with a batch of 100: 486.8 kB for 28 buffers
 // (without sharing 486.8 kB; lower bound, the largest set live at once, 325.2 kB).
 //   state   h/h         f32[100,N]    40.0 kB
 //   input   x           f32[2,N]        800 B
@@ -44,6 +44,7 @@
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
 // Each step on the stack takes 81.2 kB more.
+// A sequence that runs at once takes 202.8 kB for each of its steps.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -471,6 +472,16 @@ int adding_sforward(adding_model* model, unsigned conditions, const adding_real*
    are. The state's gradient flows to the step before. KNET_ZERO where no gradient comes from that step's output. */
 int adding_sbackward(adding_model* model, int loss, const adding_real* gold,
     const adding_real* mask, unsigned long long input_grads, adding_real* loss_value);
+/* As so many calls of adding_sforward: each input, and output, has the columns of all steps side by side, the
+   first step's first. What the state does not stand between is computed for all steps at once. Memory is taken before
+   the first step. */
+int adding_forwseq(adding_model* model, unsigned conditions, const adding_real* const* inputs,
+    int batch, int steps, adding_real* output);
+/* As adding_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
+   them, the oldest step's first. Steps that ran in one adding_forwseq are gone back through at once, if all of
+   them are. */
+int adding_backseq(adding_model* model, int loss, const adding_real* gold,
+    const adding_real* mask, int steps);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -686,8 +697,10 @@ struct knet_options {
 
 // What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
 // gradients, and which allocations there are (`memory` of the model).
+// Which of the frame's steps it is about: from `first` on so many.
 struct knet_call {
   int batch, loss;
+  int first, steps;
   unsigned flags, memory;
   unsigned long long want;
 };
@@ -705,14 +718,15 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again. A call that is not on the stack has its values in the arena.
+// that waits to be used again.
+// Steps that ran at once have one frame, with the columns of all `steps` side by side, the first step's first; the way
+// back has still to go through `left` of them.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  int steps, left;
   knet_graph* graphs;
   float* values[4];
-  bool pushed;  // whether it has memory of its own
-  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -736,8 +750,9 @@ struct adding_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
+  int steps = 1;               // and its steps, each with so many columns
   int capacity = 0;  // the columns that the buffers have room for
-  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  int whole_capacity = 0;  // and those that have the columns of all steps of a sequence
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;  // whether the backward pass is of a step on the stack
   bool later = false;  // whether a later step of the sequence hands gradients to the state
@@ -799,6 +814,7 @@ using knet_place = float* knet_model::*;
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
+  bool whole = false;  // whether it has the columns of all steps of a sequence
 };
 const knet_buffer buffers[] = {
     {&knet_model::h_w, 200, 0},
@@ -806,13 +822,24 @@ const knet_buffer buffers[] = {
     {&knet_model::h_b, 100, 0},
     {&knet_model::wb_w, 100, 0},
     {&knet_model::wb_b, 1, 0},
+    {&knet_model::h_tmp1, 0, 100, true},
+    {&knet_model::h_tmp2, 0, 100},
+    {&knet_model::mask, 0, 1, true},
+    {&knet_model::d_h_h_next, 0, 100},
     {&knet_model::d_h_h_state, 0, 100},
+    {&knet_model::d_h_tmp4, 0, 100, true},
     {&knet_model::d_h_b, 100, 0},
     {&knet_model::d_h_r, 10000, 0},
+    {&knet_model::d_h_h_prev, 0, 100},
     {&knet_model::d_h_w, 200, 0},
+    {&knet_model::d_x, 0, 2},
+    {&knet_model::wb_tmp1, 0, 1, true},
+    {&knet_model::gold, 0, 1, true},
     {&knet_model::loss, 1, 0},
+    {&knet_model::d_return, 0, 1, true},
     {&knet_model::d_wb_b, 1, 0},
     {&knet_model::d_wb_w, 100, 0},
+    {&knet_model::d_h_h, 0, 100, true},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -828,73 +855,6 @@ const knet_buffer frame_1[] = {
     {&knet_model::h_h_prev, 0, 100},
     {&knet_model::h_h, 0, 100},
     {&knet_model::return_, 0, 1},
-    {nullptr, 0, 0},
-};
-// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
-// Buffers whose values are not needed at the same time share memory.
-size_t arena_elements(int batch) {
-  return 405 * (size_t)batch;
-}
-const knet_buffer places_0[] = {
-    {&knet_model::x, 0, 400},
-    {&knet_model::h_h_prev, 0, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 200},
-    {&knet_model::h_h, 0, 100},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_0_zero[] = {
-    {&knet_model::x, 0, 400},
-    {&knet_model::h_h_prev, 0, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 200},
-    {&knet_model::h_h, 0, 100},
-    {&knet_model::d_h_h_next, 0, 200},
-    {&knet_model::d_h_tmp4, 0, 200},
-    {&knet_model::d_h_h_prev, 0, 300},
-    {&knet_model::d_x, 0, 402},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_1[] = {
-    {&knet_model::x, 0, 400},
-    {&knet_model::h_h_prev, 0, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 200},
-    {&knet_model::h_h, 0, 100},
-    {&knet_model::wb_tmp1, 0, 404},
-    {&knet_model::return_, 0, 404},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_1_zero[] = {
-    {&knet_model::x, 0, 400},
-    {&knet_model::h_h_prev, 0, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 200},
-    {&knet_model::h_h, 0, 100},
-    {&knet_model::wb_tmp1, 0, 404},
-    {&knet_model::return_, 0, 404},
-    {&knet_model::d_h_h_next, 0, 200},
-    {&knet_model::d_h_tmp4, 0, 200},
-    {&knet_model::d_h_h_prev, 0, 300},
-    {&knet_model::d_x, 0, 402},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_1_quadloss[] = {
-    {&knet_model::x, 0, 400},
-    {&knet_model::h_h_prev, 0, 0},
-    {&knet_model::h_tmp1, 0, 100},
-    {&knet_model::h_tmp2, 0, 200},
-    {&knet_model::h_h, 0, 100},
-    {&knet_model::wb_tmp1, 0, 404},
-    {&knet_model::return_, 0, 404},
-    {&knet_model::gold, 0, 402},
-    {&knet_model::mask, 0, 200},
-    {&knet_model::d_return, 0, 402},
-    {&knet_model::d_h_h_next, 0, 200},
-    {&knet_model::d_h_h, 0, 300},
-    {&knet_model::d_h_tmp4, 0, 200},
-    {&knet_model::d_h_h_prev, 0, 300},
-    {&knet_model::d_x, 0, 402},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0, frame_1};
@@ -968,6 +928,8 @@ size_t elements(const knet_array& a, int batch) {
 }
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Where column c of it begins.
+size_t from_column(const knet_array& a, int c) { return batched(a) ? elements(a, c) : 0; }
 // Copies an array to one without pitch (`out`), or from there.
 cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
   const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
@@ -993,9 +955,9 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
-// A state's gradient from the step after: zero at the last step, and outside a sequence.
-int take_state_gradient(knet_model* m, float* to, const float* from, size_t bytes) {
-  if (m->unwinding && m->later)
+// A state's gradient from the step after: zero where there is no later one, at the last step and outside a sequence.
+int take_state_gradient(knet_model* m, bool later, float* to, const float* from, size_t bytes) {
+  if (later)
     TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, m->stream));
   else
     TRY(cudaMemsetAsync(to, 0, bytes, m->stream));
@@ -1046,11 +1008,75 @@ int forward_predict(knet_model* m) {
   return 0;
 }
 
+// The forward pass through a whole sequence, under no condition.
+int forwseq(knet_model* m) {
+  // Before the loop over time: the columns of all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // h/tmp1 f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2, m->h_tmp1, 100));
+  }
+  for (int step = 0; step < m->steps; step++) {
+    const int N = m->batch, at = N * step;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // h/h f32[100,N], as the call before left it
+    TRY(cudaMemcpyAsync(m->h_h_prev + 100 * at, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
+        m->stream));
+    // h/tmp2 f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev + 100 * at, 100,
+        m->h_tmp2, 100));
+    // h/h f32[100,N]
+    TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h + 100 * at, m->h_tmp1 + 100 * at,
+        m->h_tmp2, m->h_b));
+    // h/h f32[100,N], for the next call
+    TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
+        m->stream));
+  }
+  return 0;
+}
+
+// The forward pass through a whole sequence, under predict.
+int forwseq_predict(knet_model* m) {
+  // Before the loop over time: the columns of all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // h/tmp1 f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 2, m->h_w, 100, m->x, 2, m->h_tmp1, 100));
+  }
+  for (int step = 0; step < m->steps; step++) {
+    const int N = m->batch, at = N * step;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // h/h f32[100,N], as the call before left it
+    TRY(cudaMemcpyAsync(m->h_h_prev + 100 * at, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
+        m->stream));
+    // h/tmp2 f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev + 100 * at, 100,
+        m->h_tmp2, 100));
+    // h/h f32[100,N]
+    TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h + 100 * at, m->h_tmp1 + 100 * at,
+        m->h_tmp2, m->h_b));
+    // h/h f32[100,N], for the next call
+    TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
+        m->stream));
+  }
+  // After the loop: again all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:8: return wb(h; out=1, winit=Glorot())
+    // wb/tmp1 f32[1,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, N, 100, m->wb_w, 1, m->h_h, 100, m->wb_tmp1, 1));
+    TRY(knet_launch_each(kernels.add_N, N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[1,N]
+  }
+  return 0;
+}
+
 // The backward pass from a zero gradient of the output, under no condition, and under predict.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
@@ -1075,6 +1101,39 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   return 0;
 }
 
+// The backward pass through a whole sequence from a zero gradient of the output, under no condition, and under predict.
+int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  for (int step = m->steps - 1; step >= 0; step--) {
+    const int N = m->batch, at = N * step;
+    // d:h/h f32[100,N], from the step after
+    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
+        100 * N * sizeof(float)));
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // d:h/tmp4 f32[100,N]
+    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
+        m->h_h + 100 * at));
+    // d:h/h@prev f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4 + 100 * at, 100,
+        m->d_h_h_prev, 100));
+    // d:h/h f32[100,N], for the step before
+    TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
+  }
+  // After the loop: again all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
+    // d:h/r f32[100,100]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
+        100));
+    // d:h/w f32[100,2]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
+    TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
+    TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
+  }
+  return 0;
+}
+
 // The backward pass from quadloss, under predict.
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
@@ -1085,7 +1144,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
@@ -1113,6 +1172,50 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   return 0;
 }
 
+// The backward pass through a whole sequence from quadloss, under predict.
+int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long long) {
+  // Before the loop over time: the columns of all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:8: return wb(h; out=1, winit=Glorot())
+    // d:return f32[1,N]
+    TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, m->batch));
+    TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
+    // d:wb/w f32[1,100]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
+    // d:h/h f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1, m->d_h_h, 100));
+  }
+  for (int step = m->steps - 1; step >= 0; step--) {
+    const int N = m->batch, at = N * step;
+    // adding.knet:8: return wb(h; out=1, winit=Glorot())
+    // d:h/h f32[100,N], from the step after
+    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
+        100 * N * sizeof(float)));
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    // d:h/tmp4 f32[100,N]
+    TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
+        m->d_h_h + 100 * at, m->h_h + 100 * at));
+    // d:h/h@prev f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4 + 100 * at, 100,
+        m->d_h_h_prev, 100));
+    // d:h/h f32[100,N], for the step before
+    TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
+  }
+  // After the loop: again all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
+    // d:h/r f32[100,100]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
+        100));
+    // d:h/w f32[100,2]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
+  }
+  return 0;
+}
+
 // Keys the draws of the call at hand.
 int set_clock(knet_model* m) {
   TRY(knet_launch(kernels.set_clock, 1, 1, 0, m->stream, m->clock, m->seed, m->call, m->columns_before));
@@ -1135,28 +1238,28 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, and whether it draws random numbers.
+// The forward function of each variant, the one for a whole sequence or NULL, and whether it draws random numbers.
 struct knet_forward_function {
   int (*run)(knet_model* m);
+  int (*sequence)(knet_model* m);
   bool draws;
-  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false, places_0},
-    {forward_predict, false, places_1},
+    {forward, forwseq, false},
+    {forward_predict, forwseq_predict, false},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
+  int (*sequence)(knet_model* m, const float* mask, unsigned long long want);  // for a whole sequence, or NULL
   knet_buffer gold;
-  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
-    {1, 0, backward_zero, {nullptr, 0, 0}, places_1_zero},
-    {1, 2, backward_quadloss_predict, {&knet_model::gold, 0, 1}, places_1_quadloss},
-    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
+    {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
+    {1, 2, backward_quadloss_predict, backseq_quadloss_predict, {&knet_model::gold, 0, 1}},
+    {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };
 
 }  // namespace
@@ -1173,7 +1276,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  if (f->pushed) release(f->values, code);  // the first begins their memory
+  release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1188,7 +1291,6 @@ int make_frame(knet_frame* f, int room) {
   for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
   float* at = nullptr;
   TRY(allocate(&at, size));
-  f->pushed = true;
   float** value = f->values;
   for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
     *value++ = at;
@@ -1196,10 +1298,27 @@ int make_frame(knet_frame* f, int room) {
   }
   return 0;
 }
-// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
-int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
+// Of the frames that wait, the place of one for a forward function over so many steps, or of the end. Those of several
+// steps that are too small are freed: the next ones will be larger too.
+knet_frame** find_frame(knet_model* m, int variant, int batch, int steps, int* code) {
   knet_frame** place = &m->spare;
-  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
+  while (knet_frame* f = *place) {
+    if (steps > 1 && f->steps > 1 && f->room < batch * steps) {
+      *place = f->below;
+      free_frame(m, f, code);
+    } else if (f->variant == variant && (f->steps > 1) == (steps > 1)) {
+      return place;
+    } else {
+      place = &f->below;
+    }
+  }
+  return place;
+}
+// A frame for so many steps of a forward function: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, int steps, knet_frame** frame) {
+  int code = 0;
+  knet_frame** const place = find_frame(m, variant, batch, steps, &code);
+  if (code) return code;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1207,8 +1326,8 @@ int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** fr
     f = new (std::nothrow) knet_frame();
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
-    f->room = m->capacity;
-    int code = push ? make_frame(f, f->room) : 0;
+    f->room = steps > 1 ? batch * steps : m->capacity;
+    code = make_frame(f, f->room);
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1216,7 +1335,7 @@ int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   }
   f->below = nullptr;
   f->batch = batch;
-  f->spent = false;
+  f->steps = f->left = steps;
   *frame = f;
   return 0;
 }
@@ -1229,13 +1348,31 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
-void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
-  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
+// Makes frames for so many single steps to wait, so that no step finds no memory.
+int make_frames(knet_model* m, int variant, int batch, int steps) {
+  knet_frame* made = nullptr;
+  int code = 0;
+  while (!code && steps-- > 0) {
+    knet_frame* f = nullptr;
+    code = take_frame(m, variant, batch, 1, &f);
+    if (!f) break;
+    f->below = made;
+    made = f;
+  }
+  if (code) free_frames(m, &made, &code);
+  while (knet_frame* f = made) {
+    made = f->below;
+    give_frame(m, f, &code);
+  }
+  return code;
+}
+// Points the model at the buffers in the frame, from one of its steps on.
+void use_frame(knet_model* m, const knet_frame* f, int first = 0) {
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++ + b->column * f->batch * first;
   m->variant = f->variant;
   m->batch = f->batch;
+  m->steps = f->steps;
 }
 void forget_record(knet_model* m, int* code) {
   if (m->record) give_frame(m, m->record, code);
@@ -1252,32 +1389,40 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
-  release(&m->arena, code);
-  m->capacity = 0;
+  m->capacity = m->whole_capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
 }
-// Makes room for `batch` columns; on failure the model has no room for values at all, but its parameters, state and
-// stack.
-int reserve(knet_model* m, int batch) {
-  const int end = sizeof buffers / sizeof *buffers - 1;
-  // Kernels count elements in int, and their strides must not run over.
-  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+// Makes room for so many columns in the buffers that have those of all steps, or in the others; where it fails, none
+// have.
+int make_room(knet_model* m, bool whole, int columns, int* capacity) {
+  int code = 0;
+  m->memory++;
+  *capacity = 0;
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->column && b->whole == whole) release(&(m->*b->place), &code);
+  for (const knet_buffer* b = buffers; b->place && !code; b++)
+    if (b->column && b->whole == whole) code = allocate(&(m->*b->place), columns * b->column);
+  if (!code) *capacity = columns;
+  return code;
+}
+// Whether arrays of so many columns have more elements than are counted: in int.
+bool is_too_large(double columns) {
+  return columns * (double)buffers[sizeof buffers / sizeof *buffers - 1].column > 2130706432.0;
+}
+// Makes room for `batch` columns, of so many steps at once; on failure the model has no room for values, but its
+// parameters, state and stack.
+int reserve(knet_model* m, int batch, int steps = 1) {
+  if (is_too_large((double)batch * steps))
     return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
                      batch);
+  int code = 0;
   if (batch > m->capacity) {
-    int code = 0;
     release_columns(m, &code);
-    for (const knet_buffer* b = buffers; b->place && !code; b++)
-      if (b->column) code = allocate(&(m->*b->place), batch * b->column);
-    if (!code) code = allocate(&m->arena, arena_elements(batch));
-    if (code) {
-      release_columns(m, &code);
-      return code;
-    }
-    m->capacity = batch;
+    if (!code) code = make_room(m, false, batch, &m->capacity);
   }
-  return 0;
+  if (!code && batch * steps > m->whole_capacity) code = make_room(m, true, batch * steps, &m->whole_capacity);
+  return code;
 }
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
@@ -1320,7 +1465,8 @@ int begin_state(knet_model* m, int batch) {
 enum { KNET_GRAPHS = 8 };  // the most that are kept for a frame
 
 bool same_call(const knet_call& a, const knet_call& b) {
-  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want;
+  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want &&
+         a.first == b.first && a.steps == b.steps;
 }
 void drop_graph(knet_graph* g, int* code) {
   if (!g->exec) return;
@@ -1599,7 +1745,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
+  if (kind == KNET_VALUE) use_frame(m, m->last, m->last->steps - 1);
   *batch = m->batch;
   *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
@@ -1736,24 +1882,25 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f, forwards[f->variant].places);
+  use_frame(m, f);
   for (int i = 0; i < INPUTS; i++) {
-    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
+    const size_t bytes = elements(inputs[i], m->batch * m->steps) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
   }
   knet_call call = {};
   call.batch = m->batch;
   call.loss = -1;
-  TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
+  call.steps = m->steps;
+  const auto run = m->steps > 1 ? forwards[m->variant].sequence : forwards[m->variant].run;
+  TRY(run_call(m, &f->graphs, call, [=] { return run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch * m->steps, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// A forward call; with `push`, a step of a sequence.
-int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
-                 bool push) {
+// Whether a forward call can run; *variant: the forward function for the conditions.
+int check_step(const knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int* variant) {
   // For every setting of the conditions: which forward function it runs.
   static const unsigned short variant_of[1 << CONDITIONS] = {0, 1};
   TRY(check_model(m));
@@ -1764,18 +1911,26 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(check_state(m, batch));
-  TRY(reserve(m, batch));
+  *variant = variant_of[conditions];
+  return 0;
+}
+// A forward call; with `push`, a step of a sequence, or so many steps at once.
+int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+                 bool push, int steps = 1) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  TRY(reserve(m, batch, steps));
   int code = 0;
   m->last = nullptr;
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
+  if (!code) code = take_frame(m, variant, batch, steps, &f);
   if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
-    if (code) m->call--;
+    m->call += code ? -1 : steps - 1;
   }
   if (code) {
     settle(m, &code);
@@ -1793,19 +1948,23 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs a backward function in the frame in use; `add` to the gradients that there are.
+// Runs a backward function through so many steps of the frame in use; `add` to the gradients that there are.
 int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
-             const knet_real* mask, unsigned long long input_grads, bool add) {
+             const knet_real* mask, unsigned long long input_grads, bool add, int steps) {
   knet_call call = {};
   call.batch = m->batch;
   call.loss = b->loss;
   call.want = input_grads;
+  call.first = f->left - steps;
+  call.steps = steps;
+  const int columns = m->batch * steps;
+  const auto run = steps > 1 ? b->sequence : b->run;
   if (b->gold.place) {
-    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    const size_t bytes = (b->gold.fixed + b->gold.column * columns) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
   if (mask) {
-    TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+    TRY(cudaMemcpyAsync(m->mask, mask, columns * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;
     call.flags |= KNET_MASKED;
   }
@@ -1816,7 +1975,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   }
   return run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
-    const int code = b->run(m, mask, input_grads);
+    const int code = run(m, mask, input_grads);
     if (add) swap_gradients(m);
     return code || !add ? code : add_gradients(m);
   });
@@ -1829,29 +1988,41 @@ int copy_loss(knet_model* m, int loss, knet_real* value) {
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
+// Whether a backward pass can start from a loss, against `gold`.
+int check_loss(int loss, const knet_real* gold) {
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  return 0;
+}
+// The backward function from a loss for the forward call that a frame is of.
+int find_way_back(const knet_frame* f, int loss, const knet_backward_function** found) {
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  *found = b;
+  return 0;
+}
+// A backward pass through the last forward call; with `pop`, through the newest step of the sequence, or so many.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value, bool pop) {
+                  unsigned long long input_grads, knet_real* loss_value, bool pop, int steps = 1) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
     return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
                                      : "backward comes after forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_loss(loss, gold));
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
-  const knet_backward_function* b = backwards;
-  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
-  if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
-  TRY(reserve(m, f->batch));
-  use_frame(m, f, b->places);
+  const knet_backward_function* b = nullptr;
+  TRY(find_way_back(f, loss, &b));
+  TRY(reserve(m, f->batch, steps));
+  use_frame(m, f, f->left - steps);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
   m->unwinding = pop;
-  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  int code = run_back(m, f, b, gold, mask, input_grads, add, steps);
   if (!code && loss_value) code = copy_loss(m, loss, loss_value);
   if (code) {
     settle(m, &code);
@@ -1860,13 +2031,67 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
-    m->stack = f->below;
-    give_frame(m, f, &code);
+    f->left -= steps;
+    if (!f->left) {
+      m->stack = f->below;
+      give_frame(m, f, &code);
+    }
     m->later = true;
   }
   return code;
 }
 
+// A sequence forward: at once where the forward function has one for that beside it, else step by step.
+int sequence_forward(knet_model* m, unsigned conditions, const float* const* arrays, int batch, int steps,
+                     float* output) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  if (steps > 1 && forwards[variant].sequence && !is_too_large((double)batch * steps))
+    return step_forward(m, conditions, arrays, batch, output, true, steps);
+  const knet_array* const value = find(values[variant], "return");
+  TRY(reserve(m, batch));
+  TRY(make_frames(m, variant, batch, steps));
+  for (int t = 0; t < steps; t++) {
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
+    float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
+    TRY(step_forward(m, conditions, given, batch, to, true));  // only the first can find no memory
+  }
+  return 0;
+}
+// Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+  TRY(check_model(m));
+  TRY(check_loss(loss, gold));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  int left = steps, columns = 0, runs = 0;
+  const knet_backward_function* b = nullptr;
+  for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
+    TRY(find_way_back(f, loss, &b));
+    TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
+    const int of_frame = f->left < left ? f->left : left;
+    columns += f->batch * of_frame;
+    runs += of_frame == f->steps && b->sequence ? 1 : of_frame;
+    left -= of_frame;
+  }
+  if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  if (m->gradients || runs > 1) TRY(make_sums(m));
+  for (left = steps; left > 0;) {
+    knet_frame* const f = m->stack;
+    TRY(find_way_back(f, loss, &b));
+    const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
+                       b->sequence;
+    const int now = whole ? f->steps : 1;
+    columns -= f->batch * now;
+    left -= now;
+    const knet_array* const value = find(values[f->variant], "return");
+    const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
+    const float* const weights = mask ? mask + columns : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+  }
+  return 0;
+}
 // Empties the stack and forgets the gradients.
 void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
@@ -1930,6 +2155,14 @@ int adding_backward(knet_model* m, int loss, const knet_real* gold, const knet_r
 int adding_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
     unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
+}
+
+int adding_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int steps,
+    knet_real* output) {
+  return sequence_forward(m, conditions, arrays, batch, steps, output);
+}
+int adding_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
+  return sequence_backward(m, loss, gold, mask, steps);
 }
 
 int adding_update(knet_model* m, double gclip, double gscale) {

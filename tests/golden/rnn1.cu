@@ -13,8 +13,8 @@
 //       h = relu(d)
 //   end
 //
-// Peak memory with a batch of 100: 365.6 kB for 21 buffers
-// (without sharing 526.0 kB; lower bound, the largest set live at once, 365.6 kB).
+// Peak memory with a batch of 100: 566.0 kB for 22 buffers
+// (without sharing 566.0 kB; lower bound, the largest set live at once, 365.6 kB).
 //   state   h         f32[100,N]    40.0 kB
 //   input   x         f32[3,N]       1.2 kB
 //   param   a         f32[100,3]     1.2 kB
@@ -36,7 +36,9 @@
 //   grad    d:a       f32[100,3]     1.2 kB
 //   value   d:x       f32[3,N]       1.2 kB
 //   loss    @loss     f32[]             4 B
+//   value   d:h       f32[100,N]    40.0 kB
 // Each step on the stack takes 121.2 kB more.
+// A sequence that runs at once takes 281.6 kB for each of its steps.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -211,6 +213,27 @@ __global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(f
     const float d_y = share != 0.0f ? (x_2_i - gold[i]) * share : 0.0f;
     const float d_y_2 = d_y + d_next[i];
     d_y_3[i] = x_2_i > 0.0f ? d_y_2 : 0.0f;
+  }
+}
+
+// y = quadloss_back(p, gold, mask)
+//   rnn1.knet:9: h = relu(d)
+__global__ void __launch_bounds__(256) rnn1_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float share = mask ? mask[i / 100] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
+  }
+}
+
+// add, relu_back, element by element
+//   rnn1.knet:9: h = relu(d)
+__global__ void __launch_bounds__(256) rnn1_add_relu_back_kernel(float* d_y_2, const float* d_x,
+    const float* d_next, const float* x_2, int n) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float d_y = d_x[i] + d_next[i];
+    d_y_2[i] = x_2[i] > 0.0f ? d_y : 0.0f;
   }
 }
 
@@ -423,6 +446,16 @@ int rnn1_sforward(rnn1_model* model, unsigned conditions, const rnn1_real* const
    are. The state's gradient flows to the step before. KNET_ZERO where no gradient comes from that step's output. */
 int rnn1_sbackward(rnn1_model* model, int loss, const rnn1_real* gold,
     const rnn1_real* mask, unsigned long long input_grads, rnn1_real* loss_value);
+/* As so many calls of rnn1_sforward: each input, and output, has the columns of all steps side by side, the
+   first step's first. What the state does not stand between is computed for all steps at once. Memory is taken before
+   the first step. */
+int rnn1_forwseq(rnn1_model* model, unsigned conditions, const rnn1_real* const* inputs,
+    int batch, int steps, rnn1_real* output);
+/* As rnn1_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
+   them, the oldest step's first. Steps that ran in one rnn1_forwseq are gone back through at once, if all of
+   them are. */
+int rnn1_backseq(rnn1_model* model, int loss, const rnn1_real* gold,
+    const rnn1_real* mask, int steps);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -598,6 +631,10 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x_2, \
     const float* gold, const float* d_next, const float* mask, int columns, int n)) \
+  K(quadloss_back, rnn1_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
+    int columns, int n)) \
+  K(add_relu_back, rnn1_add_relu_back_kernel, (float* d_y_2, const float* d_x, const float* d_next, \
+    const float* x_2, int n)) \
   K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, rnn1_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -632,8 +669,10 @@ struct knet_options {
 
 // What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
 // gradients, and which allocations there are (`memory` of the model).
+// Which of the frame's steps it is about: from `first` on so many.
 struct knet_call {
   int batch, loss;
+  int first, steps;
   unsigned flags, memory;
   unsigned long long want;
 };
@@ -651,14 +690,15 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again. A call that is not on the stack has its values in the arena.
+// that waits to be used again.
+// Steps that ran at once have one frame, with the columns of all `steps` side by side, the first step's first; the way
+// back has still to go through `left` of them.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
+  int steps, left;
   knet_graph* graphs;
   float* values[4];
-  bool pushed;  // whether it has memory of its own
-  bool spent;   // whether a backward pass has overwritten values in the arena
 };
 
 }  // namespace
@@ -682,8 +722,9 @@ struct rnn1_model {
   // steps of a sequence, the newest first; and those that wait to be used again.
   knet_frame *last = nullptr, *record = nullptr, *stack = nullptr, *spare = nullptr;
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
+  int steps = 1;               // and its steps, each with so many columns
   int capacity = 0;  // the columns that the buffers have room for
-  float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
+  int whole_capacity = 0;  // and those that have the columns of all steps of a sequence
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;  // whether the backward pass is of a step on the stack
   bool later = false;  // whether a later step of the sequence hands gradients to the state
@@ -724,6 +765,7 @@ struct rnn1_model {
   float* d_d = nullptr;  // d:d f32[100,N]
   float* d_h_prev = nullptr;  // d:h@prev f32[100,N]
   float* d_x = nullptr;  // d:x f32[3,N]
+  float* d_h = nullptr;  // d:h f32[100,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[100,N]
@@ -738,16 +780,26 @@ using knet_place = float* knet_model::*;
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
+  bool whole = false;  // whether it has the columns of all steps of a sequence
 };
 const knet_buffer buffers[] = {
     {&knet_model::a, 300, 0},
     {&knet_model::b, 10000, 0},
     {&knet_model::c, 100, 0},
+    {&knet_model::tmp1, 0, 100, true},
+    {&knet_model::tmp2, 0, 100},
+    {&knet_model::gold, 0, 100, true},
+    {&knet_model::mask, 0, 1, true},
+    {&knet_model::d_h_next, 0, 100},
     {&knet_model::d_h_state, 0, 100},
+    {&knet_model::d_d, 0, 100, true},
     {&knet_model::d_c, 100, 0},
     {&knet_model::d_b, 10000, 0},
+    {&knet_model::d_h_prev, 0, 100},
     {&knet_model::d_a, 300, 0},
+    {&knet_model::d_x, 0, 3},
     {&knet_model::loss, 1, 0},
+    {&knet_model::d_h, 0, 100, true},
     {nullptr, 0, 100},  // the end, and the elements a column of the largest buffer
 };
 
@@ -757,48 +809,6 @@ const knet_buffer frame_0[] = {
     {&knet_model::h_prev, 0, 100},
     {&knet_model::d, 0, 100},
     {&knet_model::h, 0, 100},
-    {nullptr, 0, 0},
-};
-// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
-// Buffers whose values are not needed at the same time share memory.
-size_t arena_elements(int batch) {
-  return 506 * (size_t)batch;
-}
-const knet_buffer places_0[] = {
-    {&knet_model::x, 0, 500},
-    {&knet_model::h_prev, 0, 0},
-    {&knet_model::tmp1, 0, 100},
-    {&knet_model::tmp2, 0, 200},
-    {&knet_model::d, 0, 100},
-    {&knet_model::h, 0, 200},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_0_zero[] = {
-    {&knet_model::x, 0, 500},
-    {&knet_model::h_prev, 0, 0},
-    {&knet_model::tmp1, 0, 100},
-    {&knet_model::tmp2, 0, 200},
-    {&knet_model::d, 0, 100},
-    {&knet_model::h, 0, 200},
-    {&knet_model::d_h_next, 0, 400},
-    {&knet_model::d_d, 0, 300},
-    {&knet_model::d_h_prev, 0, 400},
-    {&knet_model::d_x, 0, 503},
-    {nullptr, 0, 0},
-};
-const knet_buffer places_0_quadloss[] = {
-    {&knet_model::x, 0, 500},
-    {&knet_model::h_prev, 0, 0},
-    {&knet_model::tmp1, 0, 100},
-    {&knet_model::tmp2, 0, 200},
-    {&knet_model::d, 0, 100},
-    {&knet_model::h, 0, 200},
-    {&knet_model::gold, 0, 300},
-    {&knet_model::mask, 0, 503},
-    {&knet_model::d_h_next, 0, 400},
-    {&knet_model::d_d, 0, 300},
-    {&knet_model::d_h_prev, 0, 400},
-    {&knet_model::d_x, 0, 503},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0};
@@ -856,6 +866,8 @@ size_t elements(const knet_array& a, int batch) {
 }
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Where column c of it begins.
+size_t from_column(const knet_array& a, int c) { return batched(a) ? elements(a, c) : 0; }
 // Copies an array to one without pitch (`out`), or from there.
 cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
   const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
@@ -881,9 +893,9 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
-// A state's gradient from the step after: zero at the last step, and outside a sequence.
-int take_state_gradient(knet_model* m, float* to, const float* from, size_t bytes) {
-  if (m->unwinding && m->later)
+// A state's gradient from the step after: zero where there is no later one, at the last step and outside a sequence.
+int take_state_gradient(knet_model* m, bool later, float* to, const float* from, size_t bytes) {
+  if (later)
     TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, m->stream));
   else
     TRY(cudaMemsetAsync(to, 0, bytes, m->stream));
@@ -912,11 +924,38 @@ int forward(knet_model* m) {
   return 0;
 }
 
+// The forward pass through a whole sequence.
+int forwseq(knet_model* m) {
+  // Before the loop over time: the columns of all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 3, m->a, 100, m->x, 3, m->tmp1, 100));  // tmp1 f32[100,N]
+  }
+  for (int step = 0; step < m->steps; step++) {
+    const int N = m->batch, at = N * step;
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    // h f32[100,N], as the call before left it
+    TRY(cudaMemcpyAsync(m->h_prev + 100 * at, m->h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
+        m->stream));
+    // tmp2 f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->h_prev + 100 * at, 100, m->tmp2,
+        100));
+    // rnn1.knet:9: h = relu(d)
+    // h f32[100,N]
+    TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->d + 100 * at, m->h + 100 * at,
+        m->tmp1 + 100 * at, m->tmp2, m->c));
+    // h f32[100,N], for the next call
+    TRY(cudaMemcpyAsync(m->h_state, m->h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  }
+  return 0;
+}
+
 // The backward pass from a zero gradient of the output.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
   // rnn1.knet:9: h = relu(d)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->d_h_next, m->h));  // d:d f32[100,N]
   // rnn1.knet:8: d = a * x .+ b * h .+ c
@@ -935,6 +974,35 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   return 0;
 }
 
+// The backward pass through a whole sequence from a zero gradient of the output.
+int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  for (int step = m->steps - 1; step >= 0; step--) {
+    const int N = m->batch, at = N * step;
+    // d:h f32[100,N], from the step after
+    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_next, m->d_h_state,
+        100 * N * sizeof(float)));
+    // rnn1.knet:9: h = relu(d)
+    // d:d f32[100,N]
+    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d + 100 * at, m->d_h_next, m->h + 100 * at));
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    // d:h@prev f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, m->d_h_prev,
+        100));
+    // d:h f32[100,N], for the step before
+    TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
+  }
+  // After the loop: again all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
+    // d:b f32[100,100]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
+  }
+  return 0;
+}
+
 // The backward pass from quadloss.
 int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
@@ -944,7 +1012,7 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
   // d:h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
   // d:d f32[100,N]
   TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold,
       m->d_h_next, mask, N));
@@ -961,6 +1029,43 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:h f32[100,N], for the step before
   TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
   if (want & 1) m->input_gradients[0] = m->d_x;
+  return 0;
+}
+
+// The backward pass through a whole sequence from quadloss.
+int backseq_quadloss(knet_model* m, const float* mask, unsigned long long) {
+  // Before the loop over time: the columns of all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // rnn1.knet:9: h = relu(d)
+    // d:h f32[100,N]
+    TRY(knet_launch_each(kernels.quadloss_back, 100 * N, m->stream, m->d_h, m->h, m->gold, mask, m->batch));
+  }
+  for (int step = m->steps - 1; step >= 0; step--) {
+    const int N = m->batch, at = N * step;
+    // rnn1.knet:9: h = relu(d)
+    // d:h f32[100,N], from the step after
+    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_next, m->d_h_state,
+        100 * N * sizeof(float)));
+    // d:d f32[100,N]
+    TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_d + 100 * at, m->d_h + 100 * at,
+        m->d_h_next, m->h + 100 * at));
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    // d:h@prev f32[100,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, m->d_h_prev,
+        100));
+    // d:h f32[100,N], for the step before
+    TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
+  }
+  // After the loop: again all steps at once.
+  {
+    const int N = m->batch * m->steps;
+    // rnn1.knet:8: d = a * x .+ b * h .+ c
+    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
+    // d:b f32[100,100]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
+  }
   return 0;
 }
 
@@ -983,26 +1088,26 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, and whether it draws random numbers.
+// The forward function of each variant, the one for a whole sequence or NULL, and whether it draws random numbers.
 struct knet_forward_function {
   int (*run)(knet_model* m);
+  int (*sequence)(knet_model* m);
   bool draws;
-  const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false, places_0},
+    {forward, forwseq, false},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
+  int (*sequence)(knet_model* m, const float* mask, unsigned long long want);  // for a whole sequence, or NULL
   knet_buffer gold;
-  const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, {nullptr, 0, 0}, places_0_zero},
-    {0, 2, backward_quadloss, {&knet_model::gold, 0, 100}, places_0_quadloss},
-    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
+    {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
+    {0, 2, backward_quadloss, backseq_quadloss, {&knet_model::gold, 0, 100}},
+    {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };
 
 }  // namespace
@@ -1019,7 +1124,7 @@ void free_graphs(knet_graph** list, int* code);
 void free_frame(knet_model* m, knet_frame* f, int* code) {
   if (m->last == f) m->last = nullptr;
   free_graphs(&f->graphs, code);
-  if (f->pushed) release(f->values, code);  // the first begins their memory
+  release(f->values, code);  // the first begins their memory
   delete f;
 }
 void free_frames(knet_model* m, knet_frame** list, int* code) {
@@ -1034,7 +1139,6 @@ int make_frame(knet_frame* f, int room) {
   for (const knet_buffer* b = frames[f->variant]; b->place; b++) size += knet_round(b->fixed + b->column * room);
   float* at = nullptr;
   TRY(allocate(&at, size));
-  f->pushed = true;
   float** value = f->values;
   for (const knet_buffer* b = frames[f->variant]; b->place; b++) {
     *value++ = at;
@@ -1042,10 +1146,27 @@ int make_frame(knet_frame* f, int room) {
   }
   return 0;
 }
-// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
-int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
+// Of the frames that wait, the place of one for a forward function over so many steps, or of the end. Those of several
+// steps that are too small are freed: the next ones will be larger too.
+knet_frame** find_frame(knet_model* m, int variant, int batch, int steps, int* code) {
   knet_frame** place = &m->spare;
-  while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
+  while (knet_frame* f = *place) {
+    if (steps > 1 && f->steps > 1 && f->room < batch * steps) {
+      *place = f->below;
+      free_frame(m, f, code);
+    } else if (f->variant == variant && (f->steps > 1) == (steps > 1)) {
+      return place;
+    } else {
+      place = &f->below;
+    }
+  }
+  return place;
+}
+// A frame for so many steps of a forward function: one that waits, or a new one.
+int take_frame(knet_model* m, int variant, int batch, int steps, knet_frame** frame) {
+  int code = 0;
+  knet_frame** const place = find_frame(m, variant, batch, steps, &code);
+  if (code) return code;
   knet_frame* f = *place;
   if (f) {
     *place = f->below;
@@ -1053,8 +1174,8 @@ int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** fr
     f = new (std::nothrow) knet_frame();
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
-    f->room = m->capacity;
-    int code = push ? make_frame(f, f->room) : 0;
+    f->room = steps > 1 ? batch * steps : m->capacity;
+    code = make_frame(f, f->room);
     if (code) {
       free_frame(m, f, &code);
       return code;
@@ -1062,7 +1183,7 @@ int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   }
   f->below = nullptr;
   f->batch = batch;
-  f->spent = false;
+  f->steps = f->left = steps;
   *frame = f;
   return 0;
 }
@@ -1075,13 +1196,31 @@ void give_frame(knet_model* m, knet_frame* f, int* code) {
   f->below = m->spare;
   m->spare = f;
 }
-// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
-void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places) {
-  for (const knet_buffer* b = places; b->place; b++) m->*b->place = m->arena + b->fixed + b->column * f->batch;
+// Makes frames for so many single steps to wait, so that no step finds no memory.
+int make_frames(knet_model* m, int variant, int batch, int steps) {
+  knet_frame* made = nullptr;
+  int code = 0;
+  while (!code && steps-- > 0) {
+    knet_frame* f = nullptr;
+    code = take_frame(m, variant, batch, 1, &f);
+    if (!f) break;
+    f->below = made;
+    made = f;
+  }
+  if (code) free_frames(m, &made, &code);
+  while (knet_frame* f = made) {
+    made = f->below;
+    give_frame(m, f, &code);
+  }
+  return code;
+}
+// Points the model at the buffers in the frame, from one of its steps on.
+void use_frame(knet_model* m, const knet_frame* f, int first = 0) {
   float* const* value = f->values;
-  for (const knet_buffer* b = frames[f->variant]; b->place && f->pushed; b++) m->*b->place = *value++;
+  for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++ + b->column * f->batch * first;
   m->variant = f->variant;
   m->batch = f->batch;
+  m->steps = f->steps;
 }
 void forget_record(knet_model* m, int* code) {
   if (m->record) give_frame(m, m->record, code);
@@ -1098,32 +1237,40 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
-  release(&m->arena, code);
-  m->capacity = 0;
+  m->capacity = m->whole_capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
 }
-// Makes room for `batch` columns; on failure the model has no room for values at all, but its parameters, state and
-// stack.
-int reserve(knet_model* m, int batch) {
-  const int end = sizeof buffers / sizeof *buffers - 1;
-  // Kernels count elements in int, and their strides must not run over.
-  if ((double)batch * (double)buffers[end].column > 2130706432.0)
+// Makes room for so many columns in the buffers that have those of all steps, or in the others; where it fails, none
+// have.
+int make_room(knet_model* m, bool whole, int columns, int* capacity) {
+  int code = 0;
+  m->memory++;
+  *capacity = 0;
+  for (const knet_buffer* b = buffers; b->place; b++)
+    if (b->column && b->whole == whole) release(&(m->*b->place), &code);
+  for (const knet_buffer* b = buffers; b->place && !code; b++)
+    if (b->column && b->whole == whole) code = allocate(&(m->*b->place), columns * b->column);
+  if (!code) *capacity = columns;
+  return code;
+}
+// Whether arrays of so many columns have more elements than are counted: in int.
+bool is_too_large(double columns) {
+  return columns * (double)buffers[sizeof buffers / sizeof *buffers - 1].column > 2130706432.0;
+}
+// Makes room for `batch` columns, of so many steps at once; on failure the model has no room for values, but its
+// parameters, state and stack.
+int reserve(knet_model* m, int batch, int steps = 1) {
+  if (is_too_large((double)batch * steps))
     return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
                      batch);
+  int code = 0;
   if (batch > m->capacity) {
-    int code = 0;
     release_columns(m, &code);
-    for (const knet_buffer* b = buffers; b->place && !code; b++)
-      if (b->column) code = allocate(&(m->*b->place), batch * b->column);
-    if (!code) code = allocate(&m->arena, arena_elements(batch));
-    if (code) {
-      release_columns(m, &code);
-      return code;
-    }
-    m->capacity = batch;
+    if (!code) code = make_room(m, false, batch, &m->capacity);
   }
-  return 0;
+  if (!code && batch * steps > m->whole_capacity) code = make_room(m, true, batch * steps, &m->whole_capacity);
+  return code;
 }
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
@@ -1166,7 +1313,8 @@ int begin_state(knet_model* m, int batch) {
 enum { KNET_GRAPHS = 8 };  // the most that are kept for a frame
 
 bool same_call(const knet_call& a, const knet_call& b) {
-  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want;
+  return a.batch == b.batch && a.loss == b.loss && a.flags == b.flags && a.memory == b.memory && a.want == b.want &&
+         a.first == b.first && a.steps == b.steps;
 }
 void drop_graph(knet_graph* g, int* code) {
   if (!g->exec) return;
@@ -1445,7 +1593,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last, forwards[m->last->variant].places);
+  if (kind == KNET_VALUE) use_frame(m, m->last, m->last->steps - 1);
   *batch = m->batch;
   *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
@@ -1582,24 +1730,25 @@ int in_host_memory(const void* pointer, bool* yes) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f, forwards[f->variant].places);
+  use_frame(m, f);
   for (int i = 0; i < INPUTS; i++) {
-    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
+    const size_t bytes = elements(inputs[i], m->batch * m->steps) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
   }
   knet_call call = {};
   call.batch = m->batch;
   call.loss = -1;
-  TRY(run_call(m, &f->graphs, call, [=] { return forwards[m->variant].run(m); }));
+  call.steps = m->steps;
+  const auto run = m->steps > 1 ? forwards[m->variant].sequence : forwards[m->variant].run;
+  TRY(run_call(m, &f->graphs, call, [=] { return run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
-  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch, true));
+  if (value) TRY(copy_array(m, *value, data_of(m, *value), output, m->batch * m->steps, true));
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// A forward call; with `push`, a step of a sequence.
-int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
-                 bool push) {
+// Whether a forward call can run; *variant: the forward function for the conditions.
+int check_step(const knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int* variant) {
   // For every setting of the conditions: which forward function it runs.
   static const unsigned short variant_of[1 << CONDITIONS] = {0};
   TRY(check_model(m));
@@ -1610,18 +1759,26 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(check_state(m, batch));
-  TRY(reserve(m, batch));
+  *variant = variant_of[conditions];
+  return 0;
+}
+// A forward call; with `push`, a step of a sequence, or so many steps at once.
+int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+                 bool push, int steps = 1) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  TRY(reserve(m, batch, steps));
   int code = 0;
   m->last = nullptr;
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
+  if (!code) code = take_frame(m, variant, batch, steps, &f);
   if (!code) code = begin_state(m, batch);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
-    if (code) m->call--;
+    m->call += code ? -1 : steps - 1;
   }
   if (code) {
     settle(m, &code);
@@ -1639,19 +1796,23 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs a backward function in the frame in use; `add` to the gradients that there are.
+// Runs a backward function through so many steps of the frame in use; `add` to the gradients that there are.
 int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
-             const knet_real* mask, unsigned long long input_grads, bool add) {
+             const knet_real* mask, unsigned long long input_grads, bool add, int steps) {
   knet_call call = {};
   call.batch = m->batch;
   call.loss = b->loss;
   call.want = input_grads;
+  call.first = f->left - steps;
+  call.steps = steps;
+  const int columns = m->batch * steps;
+  const auto run = steps > 1 ? b->sequence : b->run;
   if (b->gold.place) {
-    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    const size_t bytes = (b->gold.fixed + b->gold.column * columns) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
   if (mask) {
-    TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
+    TRY(cudaMemcpyAsync(m->mask, mask, columns * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;
     call.flags |= KNET_MASKED;
   }
@@ -1662,7 +1823,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   }
   return run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
-    const int code = b->run(m, mask, input_grads);
+    const int code = run(m, mask, input_grads);
     if (add) swap_gradients(m);
     return code || !add ? code : add_gradients(m);
   });
@@ -1675,29 +1836,41 @@ int copy_loss(knet_model* m, int loss, knet_real* value) {
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
+// Whether a backward pass can start from a loss, against `gold`.
+int check_loss(int loss, const knet_real* gold) {
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  return 0;
+}
+// The backward function from a loss for the forward call that a frame is of.
+int find_way_back(const knet_frame* f, int loss, const knet_backward_function** found) {
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  *found = b;
+  return 0;
+}
+// A backward pass through the last forward call; with `pop`, through the newest step of the sequence, or so many.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
-                  unsigned long long input_grads, knet_real* loss_value, bool pop) {
+                  unsigned long long input_grads, knet_real* loss_value, bool pop, int steps = 1) {
   TRY(check_model(m));
   knet_frame* const f = pop ? m->stack : m->record;
   if (!f)
     return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
                                      : "backward comes after forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_loss(loss, gold));
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
-  const knet_backward_function* b = backwards;
-  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
-  if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
-  TRY(reserve(m, f->batch));
-  use_frame(m, f, b->places);
+  const knet_backward_function* b = nullptr;
+  TRY(find_way_back(f, loss, &b));
+  TRY(reserve(m, f->batch, steps));
+  use_frame(m, f, f->left - steps);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
   m->unwinding = pop;
-  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  int code = run_back(m, f, b, gold, mask, input_grads, add, steps);
   if (!code && loss_value) code = copy_loss(m, loss, loss_value);
   if (code) {
     settle(m, &code);
@@ -1706,13 +1879,67 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   m->gradients = true;
   m->input_batch = f->batch;
   if (pop) {
-    m->stack = f->below;
-    give_frame(m, f, &code);
+    f->left -= steps;
+    if (!f->left) {
+      m->stack = f->below;
+      give_frame(m, f, &code);
+    }
     m->later = true;
   }
   return code;
 }
 
+// A sequence forward: at once where the forward function has one for that beside it, else step by step.
+int sequence_forward(knet_model* m, unsigned conditions, const float* const* arrays, int batch, int steps,
+                     float* output) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  if (steps > 1 && forwards[variant].sequence && !is_too_large((double)batch * steps))
+    return step_forward(m, conditions, arrays, batch, output, true, steps);
+  const knet_array* const value = find(values[variant], "return");
+  TRY(reserve(m, batch));
+  TRY(make_frames(m, variant, batch, steps));
+  for (int t = 0; t < steps; t++) {
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
+    float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
+    TRY(step_forward(m, conditions, given, batch, to, true));  // only the first can find no memory
+  }
+  return 0;
+}
+// Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+  TRY(check_model(m));
+  TRY(check_loss(loss, gold));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  int left = steps, columns = 0, runs = 0;
+  const knet_backward_function* b = nullptr;
+  for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
+    TRY(find_way_back(f, loss, &b));
+    TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
+    const int of_frame = f->left < left ? f->left : left;
+    columns += f->batch * of_frame;
+    runs += of_frame == f->steps && b->sequence ? 1 : of_frame;
+    left -= of_frame;
+  }
+  if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  if (m->gradients || runs > 1) TRY(make_sums(m));
+  for (left = steps; left > 0;) {
+    knet_frame* const f = m->stack;
+    TRY(find_way_back(f, loss, &b));
+    const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
+                       b->sequence;
+    const int now = whole ? f->steps : 1;
+    columns -= f->batch * now;
+    left -= now;
+    const knet_array* const value = find(values[f->variant], "return");
+    const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
+    const float* const weights = mask ? mask + columns : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+  }
+  return 0;
+}
 // Empties the stack and forgets the gradients.
 void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
@@ -1776,6 +2003,14 @@ int rnn1_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
 int rnn1_sbackward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
     unsigned long long input_grads, knet_real* loss_value) {
   return step_backward(m, loss, gold, mask, input_grads, loss_value, true);
+}
+
+int rnn1_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int steps,
+    knet_real* output) {
+  return sequence_forward(m, conditions, arrays, batch, steps, output);
+}
+int rnn1_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
+  return sequence_backward(m, loss, gold, mask, steps);
 }
 
 int rnn1_update(knet_model* m, double gclip, double gscale) {

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from knetc.codegen.chain_text import Writer
-from knetc.codegen.cpu.module import CpuModule, column_stride
-from knetc.codegen.index import Group, collapse
+from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.index import Group, collapse, column_stride
 from knetc.codegen.spec import FieldValue, KernelSpec
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import Buffer, Kernel, Step

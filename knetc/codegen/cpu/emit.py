@@ -17,7 +17,7 @@ from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.emit import chosen, emitted, interface_context, literal_table, render
-from knetc.codegen.functions import WIDTH, wrapped
+from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
@@ -118,6 +118,7 @@ def _context(module: CpuModule) -> dict[str, Any]:
         "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
         "initial": start,
         "sequences": any(f.phase for f in found),
+        "device": False,
         "one_hot": any(f.phase for f in found) and "rows" in features,
         "draws_ahead": any("knet_each_step" in line for f in found for line in f.lines),
         "trains": any(f.kind == "train" for f in found),

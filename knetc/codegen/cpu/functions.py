@@ -16,8 +16,9 @@ from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.steps import lower_unit, moved
 from knetc.codegen.cpu.work import work
-from knetc.codegen.functions import START, laid_out, when
+from knetc.codegen.functions import START, when
 from knetc.codegen.index import extent
+from knetc.codegen.lines import laid_out
 from knetc.codegen.names import spell
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Step, Unit, VariantPlan

@@ -13,7 +13,7 @@ from knetc.codegen.cpu.access import MODES, Action, Columns, Epoch, Mode, barrie
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import unit_places
-from knetc.codegen.functions import bits, laid_out
+from knetc.codegen.lines import bits, laid_out
 from knetc.ir.plan import Buffer
 
 # Between them, the arrays of a block should stay in a processor's second cache.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from knetc.codegen.cpu.access import Columns
-from knetc.codegen.index import extent
+from knetc.codegen.index import column_stride, extent
 from knetc.codegen.names import Names
 from knetc.codegen.spec import KernelSpec, Module, members
 from knetc.ir.plan import Buffer, Param, Plan
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Members of the model's struct that no value may be called.
 _TAKEN = """workers threads sinks gold mask loss seed call batch capacity variant gradients input_gradients input_batch
-    rows desired training last record stack spare state_batch state_room unwinding later wants_loss conv"""
+    rows desired training last record stack spare state_batch state_room unwinding later wants_loss conv steps
+    whole_capacity columns_before"""
 
 
 class WorkerArray(Record):
@@ -32,12 +33,6 @@ class WorkerArray(Record):
     member: str
     elements: int
     comment: str
-
-
-def column_stride(buffer: Buffer) -> int:
-    """The elements from one column of the batch to the next."""
-    rows = buffer.type.dims[0] if buffer.pitch else 1
-    return buffer.type.column // (rows if isinstance(rows, int) else 1) * (buffer.pitch or 1)
 
 
 def is_pitched(p: Param) -> bool:

@@ -8,8 +8,8 @@ then over the threads, in their order.
 from __future__ import annotations
 
 from knetc.codegen.cpu.access import ALL, COLUMNS, OWN, Access, Action, Columns, share
-from knetc.codegen.cpu.module import CpuModule, column_stride
-from knetc.codegen.index import Group, collapse, extent
+from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.index import Group, collapse, column_stride, extent
 from knetc.codegen.spec import KernelSpec, describe
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import Buffer, Step

@@ -19,9 +19,11 @@ from knetc.ir.plan import flat
 from knetc.ir.planner import make_plan
 from knetc.ir.types import N
 from knetc.options import Options
+from knetc.runtime.interp import Interpreter
 from knetc.values import Symbol
 
-from .support import NONE, ROOT, both, close, compiled
+from .support import NONE, ROOT, TARGETS, both, close, compiled
+from .test_models import data
 
 
 @pytest.mark.parametrize(
@@ -193,3 +195,21 @@ def test_a_model_without_parameters_or_losses_builds(tmp_path):
         emitted, meaning = both(program, options)
         x = np.asfortranarray(np.arange(8).reshape(4, 2), np.float32)
         close(*(e.forward(NONE, [x], push=False) for e in (emitted, meaning)), "f32")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_variables_may_be_called_like_what_the_model_counts(target):
+    """Members of the emitted struct that sequences, a share of a minibatch and the arena need."""
+    source = """
+@knet function f(x; out=3)
+    steps = irnn(x; out=4)
+    whole_capacity = 2 * steps
+    columns_before = whole_capacity .+ steps
+    arena = relu(columns_before)
+    return wbf(arena; out=out, f=:soft)
+end
+"""
+    program, options = compiled(source, inputs=((3, N),), dtype="f64")
+    emitted, meaning = TARGETS[target](program, options, 7), Interpreter(program, 7)
+    x = data(((3, N),), 4, "f64")
+    close(emitted.forward(NONE, x, push=False), meaning.forward(NONE, x, push=False), "f64")

@@ -4,6 +4,7 @@
 #include <cublas_v2.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "emu.h"
 
@@ -33,6 +34,8 @@ template <class T> T scalar(const cublasContext& handle, const T* value, const c
   return *value;
 }
 
+std::atomic<long long> products;
+
 template <class T>
 cublasStatus_t checked_gemm(const char* who, cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m,
                             int n, int k, const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c,
@@ -51,6 +54,7 @@ cublasStatus_t checked_gemm(const char* who, cublasHandle_t handle, cublasOperat
     check(c, sizeof(T) * extent(m, n, ldc), who);
     DeviceMode device;
     gemm(at, bt, m, n, k, alpha_value, a, lda, b, ldb, beta_value, c, ldc);
+    products++;
   });
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -177,4 +181,5 @@ cublasStatus_t cublasDaxpy_v2(cublasHandle_t handle, int n, const double* alpha,
                               int incy) {
   return checked_axpy("cublasDaxpy", handle, n, alpha, x, incx, y, incy);
 }
+long long knetemu_products() { return knetemu::products; }
 }

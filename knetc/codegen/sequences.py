@@ -1,0 +1,55 @@
+"""The functions of the emitted file that run a whole sequence, forward or back, around its loop over time.
+
+Before: `ir.sequence_plan`, whose lists these run. After: `codegen.functions`, which puts them beside the functions of
+single steps. They have the same parameters as those, so that a call only chooses between the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from knetc.codegen.lines import declared, unit_lines, unreached
+from knetc.codegen.spec import Module, Part
+from knetc.errors import KnetLimitation
+from knetc.ir.plan import BackwardPlan, PhasePlan, Unit, flat
+
+_BEFORE = "// Before the loop over time: the columns of all steps at once."
+_AFTER = "// After the loop: again all steps at once."
+_FORWARD = "for (int step = 0; step < m->steps; step++) {"
+_BACK = "for (int step = m->steps - 1; step >= 0; step--) {"
+_CUDNN = re.compile(r"&m->(conv|pool)\[")
+
+
+def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan | None = None) -> list[str]:
+    """The lines of the function that runs a list over a whole sequence; none where that goes step by step."""
+    if phases is None:
+        return []
+    whole, step = module.about(Part("all")), module.about(Part("step", frozenset(phases.whole)))
+    try:
+        before = list(unit_lines(whole, _without_loss(phases.before)))
+        loop = list(unit_lines(step, phases.loop))
+        after = list(unit_lines(whole, _without_loss(phases.after)))
+    except KnetLimitation:  # of kernels that are fused otherwise than those of a step
+        return []
+    after += unreached(module, back) if back is not None else ()
+    head = _FORWARD if back is None else _BACK
+    return [*_block("{", before, _BEFORE), *_block(head, loop), *_block("{", after, _AFTER)]
+
+
+def _without_loss(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """The units but for what computes the loss's value, which nobody asks of a sequence."""
+    return tuple(u for u in units if any(s.out.kind != "loss" for s in flat([u])))
+
+
+def _block(head: str, lines: Sequence[str], comment: str = "") -> Iterator[str]:
+    """A block with what its lines use declared; nothing where there are no lines."""
+    if not lines:
+        return
+    yield from [comment] if comment else []
+    yield head
+    yield from (f"  {line}" for line in declared(lines, "m->batch * m->steps" if comment else "m->batch"))
+    if any(_CUDNN.search(line) for line in lines):
+        yield f"  TRY(describe(m, {'m->batch * m->steps' if comment else 'm->batch'}));"
+    yield from (f"  {line}" for line in lines)
+    yield "}"
