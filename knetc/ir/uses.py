@@ -108,8 +108,11 @@ def prologue(kernel: Sequence[Instr]) -> set[str]:
     return found
 
 
-def in_order(body: Sequence[Instr]) -> tuple[Instr, ...]:
-    """The instructions so that each value is computed before it is read; otherwise as near to their order as can be."""
+def in_order(body: Sequence[Instr]) -> tuple[Instr, ...] | None:
+    """The instructions so that each value is computed before it is read; otherwise as near to their order as can be.
+
+    None where they read each other's values in a circle.
+    """
     own = {i.out: k for k, i in enumerate(body) if i.out}
     waits = [len({a for a in i.args if a in own}) for i in body]
     feeds: dict[str, list[int]] = {}
@@ -125,6 +128,4 @@ def in_order(body: Sequence[Instr]) -> tuple[Instr, ...]:
             waits[k] -= 1
             if not waits[k]:
                 heappush(ready, k)
-    if len(found) != len(body):
-        raise KnetInternalError("instructions read each other's values in a circle")
-    return tuple(found)
+    return tuple(found) if len(found) == len(body) else None

@@ -78,6 +78,46 @@ end
 """,
         ((3,),),
     ),
+    # The gradient of v by w is added to itself; merged with the one by u it was counted once: a wrong number (at -O2).
+    "a term of a merged sum that is added twice": (
+        """
+@knet function m(x)
+    v = sigm(x)
+    w = par(dims=(5,3))
+    return soft(par(dims=(5,3)) * v .* sigm(w * v + w * v))
+end
+""",
+        ((3,),),
+    ),
+    # Both products have w on their right, and one is computed from the other: no block of their left operands (at -O2).
+    "powers of a matrix": (
+        """
+@knet function m(x)
+    w = arr(init=reshape([0.6,0.6,-0.1,-0.9,-0.6,0.8,0.1,-0.3,0.3], (3,3)))
+    w3 = w * w
+    w6 = w3 * w
+    return soft(wdot(w3 * x; out=3) - w6 * x)
+end
+""",
+        ((3,),),
+    ),
+    # d:c is a part of one block, and the result of another product that was merged: two blocks of one name (at -O2).
+    "a gradient in two blocks": (
+        """
+@knet function m(x)
+    v = par(dims=(5,1)) * x
+    v2 = sigm(par(dims=(1,0)) * (par(dims=(1,5)) * v))
+    v4 = wdot(v; out=1)
+    w = par(dims=(1,1), init=Gaussian(0,0.5))
+    s2 = tanh(w * (w * x) + wdot(x; out=1))
+    if dropout
+        return sigm(w * v4) .* v4
+    end
+    return soft(repeat(w * s2; frepeat=:wbf, nrepeat=2, out=1) - tanh(s2) .* (par(dims=(1,1)) * v2))
+end
+""",
+        ((1,),),
+    ),
 }
 
 

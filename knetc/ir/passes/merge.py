@@ -28,25 +28,49 @@ def run(program: Program, options: Options) -> Program:
 
 
 def _variant(variant: Variant, blocks: dict[str, Parts]) -> Variant:
-    forward = _Merger(variant.forward, blocks)
+    """The variant merged, `blocks` with what its parameters stand in.
+
+    One product can be computed from another with the same right operand, as in w2 = w·w, w2·w. That shows when the
+    list that comes of it cannot be put in order; then only what nothing can be computed from in between is merged.
+    """
+    for careful in (False, True):
+        taken = dict(blocks)
+        merged = _merged(variant, taken, careful)
+        if merged is not None:
+            blocks.update(taken)
+            return merged
+    return variant
+
+
+def _merged(variant: Variant, blocks: dict[str, Parts], careful: bool) -> Variant | None:
+    forward = _Merger(variant.forward, blocks, careful)
     for group in forward.sharing_right(tb=False):
         forward.merge_products(group)
     if not forward.changed:
         return variant
+    body = forward.result()
     backward = []
     for b in variant.backward:
-        merger = _Merger(b.body, blocks, forward)
+        merger = _Merger(b.body, blocks, careful, forward)
         merger.merge_ways_back()
-        backward.append(replace(b, body=merger.result()))
-    return uses.without_unused(replace(variant, forward=forward.result(), backward=tuple(backward)))
+        backward.append((b, merger.result()))
+    if body is None or any(found is None for _, found in backward):
+        return None
+    back = tuple([replace(b, body=found) for b, found in backward if found is not None])
+    return uses.without_unused(replace(variant, forward=body, backward=back))
 
 
 class _Merger:
-    """Merges within one list of instructions. `outer`: what was done to the forward list, for a backward one."""
+    """Merges within one list of instructions. `outer`: what was done to the forward list, for a backward one;
+    `careful`: leaves alone what might make the list one that cannot be put in order.
+    """
 
-    def __init__(self, body: Sequence[Instr], blocks: dict[str, Parts], outer: _Merger | None = None) -> None:
+    def __init__(
+        self, body: Sequence[Instr], blocks: dict[str, Parts], careful: bool, outer: _Merger | None = None
+    ) -> None:
         self.body = body
         self.blocks = blocks
+        self.careful = careful
         self.changed = False
         self.new: dict[str, list[Instr]] = {}  # what takes the place of each instruction, by its result
         self.stands: dict[str, str] = {}  # sums that one product has made superfluous, with what stands for them
@@ -59,8 +83,8 @@ class _Merger:
         self.readers = uses.readers(body)
         self.places = {i.out: k for k, i in enumerate(body) if i.out}
 
-    def result(self) -> tuple[Instr, ...]:
-        """The list with what was merged, in an order in which every value is computed before it is read."""
+    def result(self) -> tuple[Instr, ...] | None:
+        """The list with what was merged, in an order in which every value is computed before it is read, if any."""
         if not self.changed:
             return tuple(self.body)
         found = []
@@ -85,7 +109,13 @@ class _Merger:
         for i in self.body:
             if i.op == "dot" and not i.attr("ta") and i.attr("tb") is tb and self.is_matrix(i.args[0]):
                 groups.setdefault(i.args[1], []).append(i)
-        return [g for g in groups.values() if len({i.args[0] for i in g}) == len(g) > 1]
+        found = [g for g in groups.values() if len({i.args[0] for i in g}) == len(g) > 1]
+        return [g for g in found if not self.careful or self.is_apart(g)]
+
+    def is_apart(self, group: Sequence[Instr]) -> bool:
+        """Whether no product of a group can be computed from another: parameters are multiplied, or none is read."""
+        read = any(self.readers.get(i.out) for i in group)
+        return not read or all(i.args[0] in self.made and self.made[i.args[0]].op == "par" for i in group)
 
     def is_matrix(self, value: str) -> bool:
         """Whether a value has two dimensions, of which the first is not the batch."""
@@ -102,7 +132,7 @@ class _Merger:
         block = self.block_of([i.args[0] for i in group], group[0])
         if block is None or any(i.type is None or len(i.type.dims) != 2 for i in group):
             return
-        self.split(group, replace(group[0], out=f"{group[0].out}@block", args=(block, group[0].args[1])))
+        self.split(group, replace(group[0], out=self.fresh(f"{group[0].out}@block"), args=(block, group[0].args[1])))
 
     def split(self, group: Sequence[Instr], whole: Instr) -> None:
         """Puts one instruction in the place of several whose results, one above the other, are its result."""
@@ -162,7 +192,8 @@ class _Merger:
         assert of is not None
         if (first, reached) == (0, of.dims[0]):
             return block
-        some = Instr(f"{at.out}@part", "rows", type=Type(of.dtype, (reached - first, *of.dims[1:])), span=at.span)
+        rows = Type(of.dtype, (reached - first, *of.dims[1:]))
+        some = Instr(self.fresh(f"{at.out}@part"), "rows", type=rows, span=at.span)
         self.before(at, self.cut(some, block, first, reached - first))
         self.stacks[tuple(parts)] = some.out
         return some.out
@@ -171,7 +202,7 @@ class _Merger:
         """A new block of values that are in none."""
         types = [t for p in key if (t := self.type(p)) is not None]
         of = Type(types[0].dtype, (sum(_rows(t) for t in types), *types[0].dims[1:]))
-        block = Instr(f"{key[0]}@block", "stack", key, type=of, span=at.span)
+        block = Instr(self.fresh(f"{key[0]}@block"), "stack", key, type=of, span=at.span)
         self.before(at, block)
         self.stacks[key] = block.out
         self.parts[block.out] = key
@@ -180,6 +211,16 @@ class _Merger:
             self.rows[p] = (block.out, first, _rows(t))
             first += _rows(t)
         return block.out
+
+    def fresh(self, name: str) -> str:
+        """The name, or with a number where it is taken: a value can be the result of one merged product and the first
+        part of a block too.
+        """
+        found, number = name, 1
+        while found in self.made:
+            number += 1
+            found = f"{name}#{number}"
+        return found
 
     def before(self, at: Instr, instr: Instr) -> None:
         """Puts an instruction before the place of another, which is about to be merged."""
@@ -252,18 +293,24 @@ class _Merger:
         """The additions, one for each value in order, that sum them and nothing else reads before all are summed."""
         found = []
         for value in values:
-            readers = self.readers.get(value, [])
-            if len(readers) != 1 or readers[0].op != "add" or readers[0].type != self.type(value):
+            add = self.only_add(value)
+            if add is None or add.type != self.type(value):
                 return None
-            found.append(readers[0])
+            found.append(add)
         chain: set[str] = set()
         last: str | None = values[0]
         while last is not None:
-            readers = self.readers.get(last, [])
-            last = readers[0].out if len(readers) == 1 and readers[0].op == "add" else None
+            add = self.only_add(last)
+            last = add.out if add else None
             chain.add(last or "")
         apart = len({add.out for add in found[1:]}) == len(found) - 1
         return found if apart and all(add.out in chain for add in found) else None
+
+    def only_add(self, value: str) -> Instr | None:
+        """The addition that alone reads a value, and once: not x + x."""
+        readers = self.readers.get(value, [])
+        once = len(readers) == 1 and readers[0].op == "add" and readers[0].args.count(value) == 1
+        return readers[0] if once else None
 
     def merge_sums_of_rows(self, parts: Parts) -> None:
         """Replaces the sums over the batch of all parts of a block by rows of one sum."""
@@ -278,7 +325,7 @@ class _Merger:
                 return
             sums += mine
         if len({len(i.type.dims) for i in sums if i.type}) == 1:
-            self.split(sums, replace(sums[0], out=f"{sums[0].out}@block", args=(self.stacks[parts],)))
+            self.split(sums, replace(sums[0], out=self.fresh(f"{sums[0].out}@block"), args=(self.stacks[parts],)))
 
 
 def _rows(of: Type | None) -> int:
