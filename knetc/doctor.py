@@ -142,6 +142,7 @@ def _libraries() -> Iterator[Finding]:
     for label, name, header, command, version in (
         ("CUDA runtime", "cudart", "cuda_runtime.h", _TOOLKIT, _cudart_version),
         ("cuBLAS", "cublas", "cublas_v2.h", "pip install 'nvidia-cublas>=13,<14'", _cublas_version),
+        ("cuBLASLt", "cublasLt", "cublasLt.h", "pip install 'nvidia-cublas>=13,<14'", _cublaslt_version),
         ("cuDNN", "cudnn", "cudnn.h", "pip install 'nvidia-cudnn-cu13>=9.10'", _cudnn_version),
     ):
         try:
@@ -165,6 +166,15 @@ def _cublas_version(path: Path) -> str:
 
     def ask(library: ctypes.CDLL) -> int:
         return sum(library.cublasGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
+
+    return _version(path, ask, lambda: ".".join(str(part.value) for part in parts))
+
+
+def _cublaslt_version(path: Path) -> str:
+    parts = [ctypes.c_int(), ctypes.c_int(), ctypes.c_int()]
+
+    def ask(library: ctypes.CDLL) -> int:
+        return sum(library.cublasLtGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
 
     return _version(path, ask, lambda: ".".join(str(part.value) for part in parts))
 

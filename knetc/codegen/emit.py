@@ -153,9 +153,10 @@ def _module_context(module: Module) -> dict[str, Any]:
         "kernels": kernels,
         "device_includes": chosen(features, _DEVICE_INCLUDES),
         "host_includes": ["knet_host.h", *chosen(features, _HOST_INCLUDES)],
-        "libraries": chosen(features, {"cublas": "cublas_v2.h", "cudnn": "cudnn.h"}),
+        "libraries": chosen(features, {"cublas": "cublas_v2.h", "epilogue": "cublasLt.h", "cudnn": "cudnn.h"}),
         "convs": [_shape(c.fields, c.comment) for c in module.convs.values()],
         "pools": [_shape(p.fields, p.comment) for p in module.pools.values()],
+        "products": module.products,
         "tables": [literal_table(module, name, a.elements()) for a, name in module.tables.items()],
         "features": features,
         "members": member_groups(module),
@@ -206,11 +207,20 @@ def _module_context(module: Module) -> dict[str, Any]:
         if (module.dtype, module.options.math) == ("f32", "fp32")
         else "CUDNN_DEFAULT_MATH",
         "cublas_math": "CUBLAS_TF32_TENSOR_OP_MATH" if module.options.math == "tf32" else "CUBLAS_DEFAULT_MATH",
+        "lt_compute": _LT_COMPUTE[module.dtype, module.options.math],
+        "lt_type": "CUDA_R_32F" if module.dtype == "f32" else "CUDA_R_64F",
         "mask": any(b.kind == "mask" for b in plan.buffers),
         "loss": any(b.kind == "loss" for b in plan.buffers),
     }
 
 
+# In which numbers cuBLASLt computes, as `cublas_math` says it to cuBLAS.
+_LT_COMPUTE = {
+    ("f32", "fp32"): "CUBLAS_COMPUTE_32F",
+    ("f32", "tf32"): "CUBLAS_COMPUTE_32F_FAST_TF32",
+    ("f64", "fp32"): "CUBLAS_COMPUTE_64F",
+    ("f64", "tf32"): "CUBLAS_COMPUTE_64F",
+}
 KNET_BLOCKS = 256  # of templates/include/knet_blocks.h
 # What is pasted for a feature, in the order in which the pieces build on each other.
 _DEVICE_INCLUDES = {
@@ -223,6 +233,7 @@ _DEVICE_INCLUDES = {
 _HOST_INCLUDES = {
     "partials": "knet_blocks.h",
     "cublas": "knet_cublas.h",
+    "epilogue": "knet_epilogue.h",
     "cudnn": "knet_cudnn.h",
     "conv": "knet_conv.h",
     "pool": "knet_pool.h",

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 
 import knetc.ops  # noqa: F401  (fills the registry)
 from knetc.codegen.chain import MAX_THREADS, chain
+from knetc.codegen.epilogue import product
 from knetc.codegen.fill import fill
 from knetc.codegen.index import collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY
 from knetc.codegen.pooling import pool, pool_back
 from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
 from knetc.errors import KnetInternalError
+from knetc.ir.epilogues import is_product
 from knetc.ir.plan import Kernel, Step, Unit
 from knetc.ops import base
 from knetc.ops.base import Elementwise, Library, NoCode, Piece, registry
@@ -25,9 +27,11 @@ Build = Callable[[Module, Step], "list[Statement]"]
 
 def lower_unit(module: Module, unit: Unit) -> list[Statement]:
     """The statements that run one step, or several as one kernel."""
-    if isinstance(unit, Kernel):
-        return chain(module, unit)
-    return _lower_step(module, unit)
+    if not isinstance(unit, Kernel):
+        return _lower_step(module, unit)
+    if any(is_product(s.instr) for s in unit.steps):
+        return product(module, unit, lower_unit)
+    return chain(module, unit)
 
 
 def _lower_step(module: Module, step: Step) -> list[Statement]:

@@ -33,29 +33,30 @@ def matrix(dims: Dims) -> tuple[str, str]:
 
 def gemm(module: Module, step: Step) -> list[Statement]:
     """`dot`: a matrix product, written straight to the result."""
+    module.features.add("cublas")
+    return [statement("gemm", **product_fields(module, step, step.out), value=f"{step.instr.out} {step.out.type}")]
+
+
+def product_fields(module: Module, step: Step, out: Buffer) -> dict[str, FieldValue]:
+    """What a call for a matrix product is given, the result in `out`."""
     ta, tb = bool(step.instr.attr("ta")), bool(step.instr.attr("tb"))
     a, b = (matrix(x.type.dims) for x in step.args)
     m, k = reversed(a) if ta else a
     n = b[0] if tb else b[1]
-    lda, ldb, ldc = (x.pitch or rows for x, (rows, _) in zip((*step.args, step.out), (a, b, (m, n)), strict=True))
-    module.features.add("cublas")
-    return [
-        statement(
-            "gemm",
-            ta="T" if ta else "N",
-            tb="T" if tb else "N",
-            m=m,
-            n=n,
-            k=k,
-            a=module.ref(step.args[0]),
-            lda=lda,
-            b=module.ref(step.args[1]),
-            ldb=ldb,
-            out=module.ref(step.out),
-            ldc=ldc,
-            value=f"{step.instr.out} {step.out.type}",
-        )
-    ]
+    lda, ldb, ldc = (x.pitch or rows for x, (rows, _) in zip((*step.args, out), (a, b, (m, n)), strict=True))
+    return {
+        "ta": "T" if ta else "N",
+        "tb": "T" if tb else "N",
+        "m": m,
+        "n": n,
+        "k": k,
+        "a": module.ref(step.args[0]),
+        "lda": lda,
+        "b": module.ref(step.args[1]),
+        "ldb": ldb,
+        "out": module.ref(out),
+        "ldc": ldc,
+    }
 
 
 # --- convolution ------------------------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ Before: a `training` program. After: the command, which prints them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from knetc.codegen.describe import memory_lines, size_text
 from knetc.codegen.functions import functions, initial, trained
 from knetc.codegen.spec import Module
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
+from knetc.ir.passes.epilogue import reasons
 from knetc.ir.plan import REPORT_BATCH, Kernel, PhasePlan, Plan, Step, Unit
 from knetc.ir.program import Program
 from knetc.ir.sequence_plan import device_plan
@@ -27,9 +28,12 @@ def report(program: Program, options: Options) -> str:
     trained(module)
     kernels = [(f"{k.name}_kernel", str(len(k.instrs)), k.spec.formula) for k in module.kernels.values()]
     steps = [s for v in plan.variants for s in (*v.forward, *(t for b in v.backward for t in b.steps))]
+    epilogues = [tuple(text.rsplit(": ", 1)) for text in module.products]
     library = [(c.comment,) for c in (*module.convs.values(), *module.pools.values())]
     lines = [f"{program.name}: {len(plan.variants)} variant(s), {len(steps)} steps, {len(kernels)} kernels", ""]
     lines += _table(("kernel", "used by", "computes"), kernels)
+    if epilogues:
+        lines += ["", *_table(("product with an epilogue", "cuBLASLt's"), epilogues)]
     if library:
         lines += ["", *_table(("cuDNN shapes",), library)]
     lines += ["", *memory_lines(plan)]
@@ -45,9 +49,11 @@ def show_plan(program: Program, options: Options) -> str:
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
         label = " ".join(v.label) or "no condition"
-        lines += ["", f"forward ({label})", *chain(*map(_unit, v.forward)), *_phases(v.phases, f"forwseq ({label})")]
-        for b in v.backward:
-            lines += ["", f"backward from {b.loss} ({label})", *chain(*map(_unit, b.steps))]
+        alone, *backs = reasons(program, v.variant) if options.level >= 2 else [{}] * (1 + len(v.backward))
+        lines += ["", f"forward ({label})", *chain(*(_unit(u, alone) for u in v.forward))]
+        lines += _phases(v.phases, f"forwseq ({label})")
+        for b, why in zip(v.backward, backs, strict=True):
+            lines += ["", f"backward from {b.loss} ({label})", *chain(*(_unit(u, why) for u in b.steps))]
             lines += [f"  gradient of input {index}: {at.name}" for index, at in b.inputs]
             lines += _phases(b.phases, f"backseq from {b.loss} ({label})")
     lines += ["", *_sizes(plan)]
@@ -57,13 +63,15 @@ def show_plan(program: Program, options: Options) -> str:
 def _phases(phases: PhasePlan | None, title: str) -> Iterator[str]:
     """The lists over a whole sequence."""
     for where, units in zip(("before the loop", "the loop", "after it"), phases.lists if phases else (), strict=False):
-        yield from ("", f"{title}, {where}", *chain(*map(_unit, units)))
+        yield from ("", f"{title}, {where}", *chain(*(_unit(u, {}) for u in units)))
 
 
-def _unit(unit: Unit) -> list[str]:
+def _unit(unit: Unit, alone: Mapping[str, str]) -> list[str]:
+    """A unit in lines; `alone`: why a product has no epilogue."""
     if isinstance(unit, Kernel):
         return ["  kernel {", *(f"  {_step(s)}" for s in unit.steps), "  }"]
-    return [_step(unit)]
+    why = alone.get(unit.instr.out)
+    return [_step(unit) + (f"  # no epilogue: {why}" if why else "")]
 
 
 def _step(step: Step) -> str:

@@ -29,7 +29,7 @@ REAL = {"f32": "float", "f64": "double"}
 _TAKEN = """stream own_stream device blas dnn conv pool workspace workspace_bytes partials squares gold mask loss
     seed call batch described capacity variant gradients input_gradients input_batch training last record stack spare
     state_batch state_room unwinding later sums clock memory graphs updates sent event search deterministic
-    blas_workspace captured refused steps whole_capacity columns_before arena"""
+    blas_workspace captured refused steps whole_capacity columns_before arena blas_lt blas_workspace_bytes product"""
 TAKEN = tuple(_TAKEN.split())
 
 
@@ -138,6 +138,7 @@ class Module:
         self.kernels: dict[tuple[object, ...], KernelUse] = {}
         self.convs: dict[tuple[object, ...], LibraryShape] = {}
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
+        self.products: list[str] = []  # what each call of a product with an epilogue computes
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
         self.chains: dict[tuple[object, ...], ChainText] = {}

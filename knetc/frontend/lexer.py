@@ -168,6 +168,7 @@ class _ItemLexer:
         self.brackets: list[Token] = []
         self.blocks: list[Token] = []
         self.suspect: Token | None = None  # a block whose `end` does not stand under it
+        self.told = 0  # closing brackets before this place belong to one that was told to be never closed
         self.sound = True
         self.definition = False
         self.spaced = False
@@ -277,7 +278,8 @@ class _ItemLexer:
     def _close(self) -> None:
         token = self.tokens[-1]
         if not self.brackets:
-            self._fault(f"'{token.text}' closes nothing", token)
+            if token.start >= self.told:
+                self._fault(f"'{token.text}' closes nothing", token)
             return
         opened = self.brackets.pop()
         if _PAIR[opened.text] != token.text:
@@ -318,6 +320,9 @@ class _ItemLexer:
         opened = self.brackets[0]
         notes = [Note(f"'{found.text}' comes first", self._span(found))] if found else []
         self._fault(f"this '{opened.text}' is never closed; '{_PAIR[opened.text]}' is missing", opened, *notes)
+        if found:  # what closes brackets in the rest of the line is told of with this
+            end = self.text.find("\n", found.start)
+            self.told = len(self.text) if end < 0 else end
         self.brackets.clear()
 
     def _unfinished(self, found: Token | None) -> None:

@@ -10,7 +10,19 @@ from time import perf_counter
 from typing import Protocol, cast
 
 from knetc.errors import KnetInternalError
-from knetc.ir.passes import conditions, fuse, gradient, merge, reassociate, shapes, simplify, state, timebatch, winners
+from knetc.ir.passes import (
+    conditions,
+    epilogue,
+    fuse,
+    gradient,
+    merge,
+    reassociate,
+    shapes,
+    simplify,
+    state,
+    timebatch,
+    winners,
+)
 from knetc.ir.program import Program
 from knetc.ir.verify import verify
 from knetc.options import Options
@@ -38,6 +50,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("merge", "training", "training", merge.run, "matrix products that share an operand as one over a block"),
     Pass("timebatch", "training", "training", timebatch.run, "sequences: what no state stands between, for all steps"),
     Pass("fuse", "training", "training", fuse.run, "elementwise values over the same dims as one kernel"),
+    Pass("epilogue", "training", "training", epilogue.run, "bias, relu and bias gradient in the matrix product's call"),
 )
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from knetc import ops
 from knetc.errors import KnetInternalError
+from knetc.ir import epilogues
 from knetc.ir.printer import print_instr
 from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Phases, Program, Variant
 from knetc.ir.types import UNKNOWN, N, Partial, Type
@@ -34,7 +35,8 @@ RULES = {
     "types": "every value is typed, in the program's element type, batch last, dims complete",
     "shape rule": "the operator's shape rule agrees with the types",
     "gradients": "an effect of a backward program names a parameter, input or state, once, with its type",
-    "kernels": "a kernel's members stand together; they are elementwise values of one shape, and one with a reach",
+    "kernels": "a kernel's members stand together; they are elementwise values of one shape, and one with a reach, "
+    "or a product with its epilogue",
     "phases": "a sequence runs what a step does: state passes through the loop, and nothing before depends on it",
     "losses": "a variant has one backward program a loss; one without a result only 'zero'",
     "update": "one update for each parameter that has a gradient",
@@ -135,7 +137,7 @@ class _Verifier:
             if self.level and instr.guard is not ALWAYS and instr.guard != ALWAYS:
                 self.fail("guards", "a guard is left", instr)
         self.once(variant)
-        self.kernels(variant.forward)
+        self.kernels(variant.forward, types)
         self.phases(variant.phases, inputs, variant.forward)
         if self.ssa:
             self.outcome(variant, types)
@@ -163,7 +165,7 @@ class _Verifier:
                 late.update({instr.out} if flows or not late.isdisjoint(instr.args) else ())
                 if flows != (flows and k == 1) or (k == 0 and bool(late & {instr.out, *instr.args} - {""})):
                     self.fail("phases", f"this stands in list {k + 1} of 3", instr)
-            self.kernels(part)
+            self.kernels(part, types)
         single = {(i.out, i.op, i.attrs) for i in body if i.op != "dinput"}
         extra = {(i.out, i.op, i.attrs) for part in phases.lists for i in part} - single
         if extra:
@@ -233,7 +235,7 @@ class _Verifier:
             self.instr(instr, op, types)
             if op.effect or op.name == "dstate":
                 self.gradient(instr, forward, types, seen)
-        self.kernels(backward.body)
+        self.kernels(backward.body, types)
         self.phases(backward.phases, known, backward.body)
 
     def gradient(
@@ -262,23 +264,29 @@ class _Verifier:
 
     # --- kernels ------------------------------------------------------------------------------------------------------
 
-    def kernels(self, body: tuple[Instr, ...]) -> None:
-        """The rule `kernels`."""
+    def kernels(self, body: tuple[Instr, ...], types: dict[str, Type | None]) -> None:
+        """The rule `kernels`; `types` has those of all values of the list."""
         number = 0
         for kernel, group in groupby(body, key=attrgetter("kernel")):
             members = list(group)
             if not kernel:
                 continue
             number += 1
-            before = prologue(members)
-            alike = len({i.type.dims for i in members if i.type and i.out not in before}) == 1
-            reaching = [i for i in members if self.ops[i.op].reach]
-            one = len({(i.args, self.ops[i.op].reach) for i in reaching}) <= 1
-            own = {i.out for i in members} - before
-            apart = not any(own.intersection(i.args) for i in reaching)
-            whole = all(i.type and (i in reaching or isinstance(self.ops[i.op].cuda, Elementwise)) for i in members)
-            if kernel != number or len(members) == 1 or not (alike and one and apart and whole and self.training):
+            product, rest = epilogues.split(members)
+            right = not epilogues.fits(product, rest, types) if product else self.is_one_kernel(members)
+            if kernel != number or len(members) == 1 or not (right and self.training):
                 self.fail("kernels", f"kernel {kernel} of {', '.join(i.out for i in members)}", members[0])
+
+    def is_one_kernel(self, members: list[Instr]) -> bool:
+        """Whether instructions without a product can be gone through element by element together."""
+        before = prologue(members)
+        alike = len({i.type.dims for i in members if i.type and i.out not in before}) == 1
+        reaching = [i for i in members if self.ops[i.op].reach]
+        one = len({(i.args, self.ops[i.op].reach) for i in reaching}) <= 1
+        own = {i.out for i in members} - before
+        apart = not any(own.intersection(i.args) for i in reaching)
+        whole = all(i.type and (i in reaching or isinstance(self.ops[i.op].cuda, Elementwise)) for i in members)
+        return alike and one and apart and whole
 
     # --- an instruction -----------------------------------------------------------------------------------------------
 

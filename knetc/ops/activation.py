@@ -217,6 +217,7 @@ def _unary(
             in_place=name in _IN_PLACE,
             direct=_DIRECT.get(name),
             shares=name == "axpb",  # which may be the identity
+            epilogue="relu" if name == "relu" else "",
         )
     )
 

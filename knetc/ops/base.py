@@ -188,7 +188,8 @@ class OpDef(Record):
     not the batch even where they are inputs of the model (conv's w, dot's a). `variadic`: the one name in `args` stands
     for any number of arguments, at least one. `in_place`: the NumPy meaning writes to `ctx.out` where that is given;
     `shares`: its result may share an argument's memory. `direct`: what the NumPy meaning comes to for arguments of
-    certain shapes, None where it has no shorter form.
+    certain shapes, None where it has no shorter form. `epilogue`: what it can be to a matrix product that computes it
+    in the same call (`ir.epilogues`).
     """
 
     name: str
@@ -208,6 +209,7 @@ class OpDef(Record):
     in_place: bool = False
     shares: bool = False
     direct: Direct | None = None
+    epilogue: str = ""
 
     @property
     def reach(self) -> str:

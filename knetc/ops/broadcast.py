@@ -253,6 +253,7 @@ ADD = register(
         user=True,
         in_place=True,
         direct=_direct("add"),
+        epilogue="bias",
     )
 )
 
@@ -282,5 +283,6 @@ SUMTO = register(
         cuda=Kernel("sumto", apart=True),
         shares=True,
         direct=_sumto_direct,
+        epilogue="bias_gradient",
     )
 )

@@ -37,6 +37,8 @@ __all__ = [
     "version",
 ]
 
+# NVIDIA's libraries that an emitted file may need, each with the header that the file includes then.
+LIBRARIES = (("cublas", "<cublas_v2.h>"), ("cublasLt", "<cublasLt.h>"), ("cudnn", "<cudnn.h>"))
 CUDA_HOMES = ("/usr/local/cuda", "/opt/cuda")
 
 
@@ -95,17 +97,17 @@ def library(name: str) -> Path:
         files = sorted(folder.glob(f"lib{name}.so*"), key=lambda f: len(f.name))
         if files:
             return files[0]
-    wheel = {"cublas": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}.get(name, name)
+    wheel = {"cublas": "nvidia-cublas", "cublasLt": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}.get(name, name)
     raise KnetEnvironmentError(f"lib{name}.so was not found: pip install {wheel}, or set CUDA_HOME")
 
 
 def nvcc_command(source: str, output: str, arch: str) -> list[str]:
-    """The command that builds an emitted file as a shared library, linked with cuBLAS and cuDNN where it uses them."""
+    """The command that builds an emitted file as a shared library, linked with the libraries that it uses."""
     text = Path(source).read_text(encoding="utf-8")
     command = [nvcc(), "-std=c++17", "-O2", "-shared", "-Xcompiler", "-fPIC", f"-arch={arch}"]
     command += [f"-I{folder}" for folder in nvidia_folders("include")]
     command += [source, "-o", output]
-    for name, header in (("cublas", "<cublas_v2.h>"), ("cudnn", "<cudnn.h>")):
+    for name, header in LIBRARIES:
         if header in text:
             found = library(name)
             command += [f"-L{found.parent}", f"-l:{found.name}", "-Xlinker", f"-rpath={found.parent}"]

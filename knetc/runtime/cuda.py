@@ -58,9 +58,9 @@ def available() -> str | None:
     try:
         build.nvcc()
         build.cxx()
-        for name in ("cudart", "cublas", "cudnn"):
+        for name in ("cudart", "cublas", "cublasLt", "cudnn"):
             build.library(name)
-        for name in ("cuda_runtime.h", "cublas_v2.h", "cudnn.h"):
+        for name in ("cuda_runtime.h", "cublas_v2.h", "cublasLt.h", "cudnn.h"):
             _require_header(name)
     except KnetEnvironmentError as error:
         return error.diagnostics[0].message
@@ -99,7 +99,7 @@ def host_command(source: str, output: str, text: str) -> list[str]:
     command = [build.cxx(), "-std=c++17", "-O2", "-fPIC", "-shared", "-DKNET_HOST_ONLY"]
     command += [f"-I{folder}" for folder in build.nvidia_folders("include")]
     command += ["-x", "c++", source, "-x", "none", "-o", output]
-    for name, header in (("cublas", "<cublas_v2.h>"), ("cudnn", "<cudnn.h>"), ("cudart", "")):
+    for name, header in (*build.LIBRARIES, ("cudart", "")):
         if header in text:
             found = build.library(name)
             command += [str(found), f"-Wl,-rpath,{found.parent}"]

@@ -18,22 +18,25 @@ from typing import Any
 from knetc.errors import KnetError, KnetTypeError
 from knetc.ir.printer import print_program
 from knetc.runtime import check, process, saving
+from knetc.runtime.farewell import farewell
 from knetc.runtime.model import Model
 from knetc.runtime.ranks import Ranks, apart, communicator, digest
 
 BACKENDS = ("numpy", "cpu")
 TIMEOUT = 300.0
+START = 300.0
 
-_GRACE = 0.5  # seconds in which the other processes say what they have to, before all are ended
+_GRACE = 1.0  # seconds in which the other processes say what they have to, before all are ended
 
 
-def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, quiet: bool = True) -> Model:
+def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float = START, quiet: bool = True) -> Model:
     """The model, trained by all processes of this run: those that `mpirun -n 4 python train.py` has started.
 
     Every process runs the same script and gives each call the whole minibatch, of which it computes its share; values,
     gradients and losses are those of the whole. What rank 0 has holds for all: parameters, training options, state;
     another process may give None. A process that is not heard of for `timeout` seconds is given up with a KnetError
-    that names it, and an error that nothing catches ends all processes. `quiet`: nothing but rank 0 prints to standard
+    that names it; for `start` seconds, if they are more, as long as it may still be importing or building. One that
+    ends is given up at once, and an error that nothing catches ends all. `quiet`: nothing but rank 0 prints to standard
     output from here on. `net` is left as it was; one that is distributed comes back as it is. Raises
     KnetEnvironmentError where mpi4py or MPI is missing; KnetError on every process where their models differ;
     KnetTypeError.
@@ -42,10 +45,8 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, quiet: bool = 
         raise KnetTypeError(f"distribute: a model that knetc.compile made is expected, got {type(net).__name__}")
     if net is not None and net._engine.ranks:
         return net
-    timeout = check.number("timeout", timeout)
-    if timeout <= 0:
-        raise KnetTypeError(f"option timeout is over 0 seconds, got {timeout:g}")
-    ranks = Ranks(communicator(), timeout)
+    timeout, start = _seconds("timeout", timeout), _seconds("start", start)
+    ranks = Ranks(communicator(), timeout, max(timeout, start))
     process.take_rank(ranks.rank)
     if ranks.size > 1:
         _end_all_on_errors(ranks)
@@ -53,6 +54,13 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, quiet: bool = 
     if quiet and ranks.rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
     return shared
+
+
+def _seconds(name: str, value: float) -> float:
+    seconds = check.number(name, value)
+    if seconds <= 0:
+        raise KnetTypeError(f"option {name} is over 0 seconds, got {seconds:g}")
+    return seconds
 
 
 def _same_backend(ranks: Ranks, net: Model | None) -> str:
@@ -98,7 +106,7 @@ def _from_rank_0(ranks: Ranks, net: Model | None, backend: str) -> Model:
 
 
 def _end_all_on_errors(ranks: Ranks) -> None:
-    """An error that nothing catches, once it has been shown, ends the other processes: they would wait for this one."""
+    """An error that nothing catches, once it has been shown and told, ends the other processes."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
@@ -108,6 +116,7 @@ def _end_all_on_errors(ranks: Ranks) -> None:
             before(kind, error, trace)
         print(f"knetc: rank {ranks.rank} of {ranks.size} ends all processes: {kind.__name__}", file=sys.stderr)
         sys.stderr.flush()
+        farewell(communicator()).tell(f"has ended by {kind.__name__}: {error}")
         time.sleep(_GRACE)
         communicator().Abort(1)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knetc.errors import KnetEnvironmentError, KnetError
+from knetc.runtime.farewell import farewell
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -26,6 +27,8 @@ MISSING = "training on several processes needs mpi4py and an MPI: pip install 'k
 DIGEST = 16
 HEAD = 64  # bytes before what a message carries, so that this is aligned: two digests and room
 TAG = 27182  # apart from what a script itself may send
+FOLLOWS = "has ended by KnetError"
+"""How the farewell of a process begins that may have ended because of another."""
 SMALL = 1 << 14
 """Bytes up to which all ranks are sent all terms of a sum at once, and each adds them."""
 
@@ -53,16 +56,24 @@ def digest(text: str | bytes) -> bytes:
 class Ranks:
     """The processes of `comm`, of which this one has number `rank` of `size`; none is waited for over `timeout` s.
 
+    `start`: the same for as long as a process may still be importing or building (see `built`), by default as long.
     `neighbours`: how many of them share this machine, as soon as that is known.
     """
 
-    def __init__(self, comm: Any, timeout: float) -> None:
+    def __init__(self, comm: Any, timeout: float, start: float | None = None) -> None:
         self._comm = comm  # as it is: making another one would wait for all, however long that takes
-        self.rank, self.size, self.timeout = int(comm.Get_rank()), int(comm.Get_size()), timeout
+        self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+        self._timeout, self._start = timeout, timeout if start is None else start
+        self._limit = self._next = self._start  # seconds, of the next exchange and of those after it
+        self._farewell = farewell(comm)
         self._all = set(range(self.size))
         self.neighbours = 1
         self._kept: dict[tuple[str, int, int], Bytes] = {}  # memory of messages, which the next ones of a size reuse
         self._others = [r for r in range(self.size) if r != self.rank]
+
+    def built(self) -> None:
+        """This process has built what it needs; that the others have, the next exchange shows."""
+        self._limit, self._next = self._start, self._timeout
 
     # --- what is exchanged --------------------------------------------------------------------------------------------
 
@@ -125,25 +136,30 @@ class Ranks:
         from mpi4py import MPI
 
         try:
-            return self._swapped(what, sends)
+            found = self._swapped(what, sends)
         except MPI.Exception as error:
             raise KnetError(f"{what}: rank {self.rank} lost another process: {error}") from None
+        self._limit, self._farewell.met = self._next, True
+        return found
 
     def _swapped(self, what: str, sends: Sequence[Bytes]) -> list[Bytes]:
         found: dict[int, Bytes] = {self.rank: sends[self.rank]}
-        sent = [self._comm.Isend(sends[r], dest=r, tag=TAG) for r in self._others]
+        sent = {r: self._comm.Isend(sends[r], dest=r, tag=TAG) for r in self._others}
         receiving: dict[int, Any] = {}
         start = last = time.monotonic()
         while sent or len(found) < self.size:
             before = len(sent)
-            sent = [request for request in sent if not request.Test()]
+            sent = {r: request for r, request in sent.items() if not request.Test()}
             now = time.monotonic()
             if self._receive(receiving, found) or len(sent) < before:
                 last = now
-            elif now - start > self.timeout and now - last > self.timeout:
+            elif now - start > self._limit and now - last > self._limit:
                 self._missing(what, found)
+            elif now - last > _YIELD:
+                self._ended(what, receiving, found, sent)
+                time.sleep(_NAP)
             elif now - last > (_SPIN if found.keys() | receiving.keys() != self._all else _MOVING):
-                time.sleep(_NAP if now - last > _YIELD else 0)
+                time.sleep(0)
         return [found[r] for r in range(self.size)]
 
     def _receive(self, receiving: dict[int, Any], found: dict[int, Bytes]) -> bool:
@@ -190,7 +206,18 @@ class Ranks:
         gone = [r for r in range(self.size) if r not in set(found)]
         names = numbered(gone) if gone else "a rank that did not take what it was sent"
         did = "has" if len(gone) < 2 else "have"
-        raise KnetError(f"{names} {did} not come to {what} within {self.timeout:g} seconds; rank {self.rank} gives up")
+        raise KnetError(f"{names} {did} not come to {what} within {self._limit:g} seconds; rank {self.rank} gives up")
+
+    def _ended(self, what: str, receiving: dict[int, Any], found: dict[int, Bytes], sent: Iterable[int]) -> None:
+        """Raises KnetError where a rank that is waited for has said that it ends, with those that began it."""
+        heard = self._farewell.heard()
+        if not heard or self._receive(receiving, found):  # what it sent before it ended has come before that
+            return
+        gone = {r: how for r, how in heard.items() if r not in found or r in sent}
+        first = {r: how for r, how in gone.items() if not how.startswith(FOLLOWS)} or gone
+        if first:
+            said = "; ".join(f"rank {r} {how}" for r, how in sorted(first.items()))
+            raise KnetError(f"{what}: {said}; rank {self.rank} gives up")
 
 
 def _added(parts: Iterable[Tensor]) -> Tensor:

@@ -51,6 +51,7 @@ class Split:
         self.program: Program = inner.program
         self._dtype = DTYPES[self.program.dtype]
         self._share_processors(ranks.neighbours)
+        ranks.built()
         self._moves = [i.dims is not None and i.dims[-1:] == (N,) for i in self.program.inputs]
         self._types = {s: result_type(self.program, v) for v in self.program.variants for s in v.settings}
         self._places = list(places(self.program))
@@ -64,6 +65,7 @@ class Split:
         self._summed = False  # whether the gradients are the sum over all processes
         self._doing = ""  # what has computed the gradients
         self._empty = True  # whether no column of this process is in the gradients
+        self._resets, self._seed = 0, ""  # what else must be the same on all processes
 
     def _share_processors(self, neighbours: int) -> None:
         """Divides the processors among the processes of this machine, unless the user has."""
@@ -158,11 +160,15 @@ class Split:
         self._empty = not share.weight and (self._empty or not pop or self._summed)
         self._summed = False
 
+    def _so_far(self) -> str:
+        """What every exchange says, so that a process that alone has reset or seeded its model is told."""
+        return f"(call {self._inner.calls()}, reset {self._resets}{self._seed})"
+
     # --- sums ---------------------------------------------------------------------------------------------------------
 
     def sum_gradients(self, what: str, word: bytes = b"", loss: float = 0.0) -> tuple[float, list[bytes]]:
         """Makes the gradients the sum over all processes, by one sum of one vector; so the losses, which come back."""
-        what = f"{what} after {self._doing} ({len(self._zeros)} gradients)"
+        what = f"{what} after {self._doing} ({len(self._zeros)} gradients) {self._so_far()}"
         if self._summed:
             return loss, self._ranks.gather(what, np.empty(0, np.uint8), word)[1]
         if self._empty:
@@ -249,7 +255,7 @@ class Split:
     def _gather(self, what: str, value: Tensor, share: Share, steps: int = 1) -> Tensor:
         """A value's columns of all processes, those of each step side by side."""
         mine = np.asfortranarray(value).reshape(-1, order="F") if not share.idle else np.empty(0, self._dtype)
-        parts, _ = self._ranks.gather(what, mine.view(np.uint8))
+        parts, _ = self._ranks.gather(f"{what} {self._so_far()}", mine.view(np.uint8))
         shape = value.shape[:-1]
         shaped = [p.view(self._dtype).reshape((*shape, -1, steps), order="F") for p in parts if len(p)]
         whole: Tensor = np.asfortranarray(np.concatenate(shaped, axis=-2))
@@ -296,6 +302,7 @@ class Split:
     def reset(self, keepstate: bool) -> None:
         """Empties the stack, zeroes gradients, and zeroes the state unless `keepstate`."""
         self._inner.reset(keepstate)
+        self._resets += 1
         self._stack.clear()
         self._summed, self._empty = False, True
 
@@ -320,6 +327,7 @@ class Split:
     def set_seed(self, seed: int, calls: int = 0) -> None:
         """Random draws are keyed by `seed`, as after so many `calls`."""
         self._inner.set_seed(seed, calls)
+        self._seed = f", seed {seed}"
 
     def calls(self) -> int:
         """The number of the last `forward`."""

@@ -84,7 +84,10 @@ class Variables:
 
     @whole
     def set(self, name: str, array: Any) -> None:
-        """Overwrites a parameter or a state variable. Raises KnetNameError, KnetTypeError, KnetShapeError."""
+        """Overwrites a parameter or a state variable; in several processes all call it, and the array of rank 0 counts.
+
+        Raises KnetNameError, KnetTypeError, KnetShapeError.
+        """
         self._check_name(name)
         device = self._engine.device("set")
         program = self._engine.known
@@ -96,12 +99,14 @@ class Variables:
         assert type_ is not None
         batch = check.fits(result, type_.dims, f"set: {name}")
         if name in self._options:
+            result = self._of_rank_0(f"set {name}", result)
             device.write("par", name, result)
             self._engine.written.add(name)
             self._order.parameters_changed()
             return
         if batch is not None and self._state_batch not in (None, batch):
             raise KnetStateError(f"set: the state has {self._state_batch} columns, got {batch}; reset the model first")
+        result = self._of_rank_0(f"set {name}", result)
         device.write("state", name, result)
         self._order.state_changed("set")
         self._state_batch = batch or self._state_batch
@@ -163,6 +168,15 @@ class Variables:
         """Raises KnetError on every process where not all of them are about to do this."""
         if self._engine.ranks:
             self._engine.ranks.any(what, False)
+
+    def _of_rank_0(self, what: str, array: Tensor) -> Tensor:
+        """The array that rank 0 has; those of the others have the same shape."""
+        ranks = self._engine.ranks
+        if ranks is None or ranks.size == 1:
+            return array
+        flat = array.reshape(-1, order="F")
+        found = ranks.first(f"{what} to an array of {array.shape}", flat.tobytes() if ranks.rank == 0 else None)
+        return np.frombuffer(found, array.dtype).reshape(array.shape, order="F").copy(order="F")
 
     def all_stop(self, stop: bool) -> bool:
         """Whether some process of those that train the model is to stop; all ask."""

@@ -15,6 +15,7 @@ import numpy as np
 
 import knetc
 from distributed.cases import DROPOUT, LSTM
+from knetc.runtime.executable import Executable
 
 FOLDER = Path(sys.argv[2])
 
@@ -45,16 +46,16 @@ def step(net: knetc.Model, columns: int = 12) -> None:
 
 
 def keywords() -> None:
-    knetc.distribute(model(hidden=7 if me() == 1 else 6), timeout=30)
+    knetc.distribute(model(hidden=7 if me() == 1 else 6), timeout=5)
 
 
 def source() -> None:
     text = DROPOUT.replace("0.4", "0.5") if me() == 2 else DROPOUT
-    knetc.distribute(knetc.compile(text, backend="numpy"), timeout=30)
+    knetc.distribute(knetc.compile(text, backend="numpy"), timeout=5)
 
 
 def shapes() -> None:
-    net = knetc.distribute(model(), timeout=30)
+    net = knetc.distribute(model(), timeout=5)
     columns = 40 if me() == 1 else 30
     data = knetc.minibatch(np.zeros((5, columns)), np.zeros(columns, int), 10)
     try:
@@ -66,7 +67,7 @@ def shapes() -> None:
 
 def by_hand() -> None:
     """One process makes another call than the others."""
-    net = knetc.distribute(model(), timeout=30)
+    net = knetc.distribute(model(), timeout=5)
     x = np.zeros((5, 6))
     net.forw(x)
     net.back(np.zeros(6, int), knetc.softloss)
@@ -78,7 +79,7 @@ def by_hand() -> None:
 
 def alone() -> None:
     """Rank 0 asks for what all must ask for."""
-    net = knetc.distribute(model(), timeout=30)
+    net = knetc.distribute(model(), timeout=5)
     net.forw(np.zeros((5, 6)))
     net.back(np.zeros(6, int), knetc.softloss)
     if net.rank == 0:
@@ -88,7 +89,7 @@ def alone() -> None:
 
 def loss() -> None:
     """One process starts from another loss."""
-    net = knetc.distribute(model(), timeout=30)
+    net = knetc.distribute(model(), timeout=5)
     net.forw(np.zeros((5, 6)))
     net.back(np.full((3, 6), 1 / 3), knetc.quadloss if me() == 0 else knetc.softloss)
     net.update()
@@ -105,7 +106,7 @@ def killed() -> None:
 
 def stopped() -> None:
     """One process hangs."""
-    net = knetc.distribute(model(), timeout=20)  # more than a busy machine needs to begin
+    net = knetc.distribute(model(), timeout=3)
     for k in range(400):
         if k == 20 and me() == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -123,8 +124,8 @@ def raises() -> None:
 
 
 def leaves() -> None:
-    """One process ends before the others."""
-    net = knetc.distribute(model(), timeout=20)  # more than a busy machine needs to begin
+    """One process ends before the others, by `sys.exit`."""
+    net = knetc.distribute(model(), timeout=90)
     for k in range(400):
         if k == 20 and me() == 1:
             sys.exit(0)
@@ -132,10 +133,71 @@ def leaves() -> None:
     tell("went on to the end")
 
 
+def slow() -> None:
+    """One process takes longer than `timeout` to begin, and another to build its model: more is given to both."""
+    if me() == 1:
+        time.sleep(3)
+    net = knetc.distribute(model(), timeout=1.5)
+    if me() == 2:
+        made = net._engine.device
+
+        def device(what: str = "") -> Executable:
+            if net._engine.executable is None:
+                time.sleep(3)
+            return made(what)
+
+        net._engine.device = device  # type: ignore[method-assign]
+    step(net)
+    tell("has begun")
+
+
+def late() -> None:
+    """One process takes longer than `start` to begin."""
+    if me() == 1:
+        time.sleep(30)
+    knetc.distribute(model(), timeout=1, start=2)
+
+
+def sets() -> None:
+    """Each process sets a parameter to values of its own."""
+    net = knetc.distribute(model(), timeout=5)
+    net.forw(np.zeros((5, 6)))
+    for name, dims in net.params().items():
+        net.set(name, np.random.default_rng(me()).normal(size=dims))
+    tell([net.get(name).tobytes().hex() for name in net.params()])
+
+
+def sets_alone() -> None:
+    """Rank 0 alone sets a parameter."""
+    net = knetc.distribute(model(), timeout=5)
+    net.forw(np.zeros((5, 6)))
+    if net.rank == 0:
+        name, dims = next(iter(net.params().items()))
+        net.set(name, np.zeros(dims))
+    step(net)
+
+
+def seeds_alone() -> None:
+    """Rank 0 alone seeds what is drawn."""
+    net = knetc.distribute(model(), timeout=5)
+    if net.rank == 0:
+        net.setseed(3)
+    step(net)
+
+
+def resets_alone() -> None:
+    """Rank 0 alone forgets the state."""
+    net = knetc.distribute(model(), timeout=5)
+    net.forw(np.zeros((5, 6)))
+    if net.rank == 0:
+        net.reset()
+    step(net)
+
+
 def saves() -> None:
     """Saves after every step until it is killed."""
     (FOLDER / f"pid{me()}.txt").write_text(str(os.getpid()))
-    net = knetc.distribute(knetc.compile(LSTM, backend="numpy"), timeout=30)
+    net = knetc.distribute(knetc.compile(LSTM, backend="numpy"), timeout=5)
     steps = knetc.seqbatch([i % 6 for i in range(30)], {i: i for i in range(6)}, 5)
     while True:
         net.train(steps, "softloss", seqlength=5, progress=False)

@@ -389,6 +389,7 @@ __global__ void __launch_bounds__(256) adding_set_clock_kernel(knet_clock* __res
 #include <nccl.h>
 #endif
 #include <cublas_v2.h>
+#include <cublasLt.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
@@ -646,6 +647,61 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
+// Matrix products with an epilogue, by cuBLASLt: what it is told of a call of certain sizes, and the algorithm that it
+// chose for it, if it has one.
+struct knet_product_plan {
+  int m, n, k;         // m is 0 where there is no plan
+  unsigned alignment;  // bytes by which the addresses of all arrays can be divided
+  cublasLtMatmulDesc_t call;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algorithm;
+  bool fused;  // whether there is an algorithm
+};
+// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// computed when it last ran.
+struct knet_product {
+  knet_product_plan plans[4];
+  int next;
+  bool fused;
+};
+// A number that all addresses can be divided by: a power of two, at most the 256 that an algorithm may ask for.
+template <class... P> static unsigned knet_alignment(P... addresses) {
+  const uintptr_t bits = ((uintptr_t)addresses | ... | (uintptr_t)256);
+  return (unsigned)(bits & (~bits + 1));
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulDesc_t call, cublasLtMatmulDescAttributes_t attribute, T value) {
+  return cublasLtMatmulDescSetAttribute(call, attribute, &value, sizeof value);
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  return cublasLtMatmulPreferenceSetAttribute(p, attribute, &value, sizeof value);
+}
+static inline void knet_product_release(knet_product_plan* p, int* code) {
+  if (p->call) NOTE(code, cublasLtMatmulDescDestroy(p->call));
+  for (cublasLtMatrixLayout_t layout : {p->a, p->b, p->d})
+    if (layout) NOTE(code, cublasLtMatrixLayoutDestroy(layout));
+  *p = {};
+}
+// Asks cuBLASLt for an algorithm, the best by its heuristics, that needs no more than so many bytes of workspace. That
+// there is none is no error.
+static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p, cublasLtMatmulPreference_t preference,
+                                      size_t workspace) {
+  TRY(knet_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)workspace));
+  for (cublasLtMatmulPreferenceAttributes_t attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    TRY(knet_set(preference, attribute, (uint32_t)p->alignment));
+  cublasLtMatmulHeuristicResult_t best = {};
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(lt, p->call, p->a, p->b, p->d, p->d, preference, 1, &best, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) TRY(status);
+  p->fused = !status && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+  p->algorithm = best.algo;
+  return 0;
+}
+
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(add_relu_100xN, adding_add_relu_100xN_kernel, (float* h, const float* tmp1, const float* tmp2, const float* b, \
@@ -742,6 +798,9 @@ struct adding_model {
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
+  cublasLtHandle_t blas_lt = nullptr;
+  size_t blas_workspace_bytes = 0;
+  knet_product product[3] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -955,6 +1014,66 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
+// Makes the plan of a product whose plan is empty; on failure it is in part made.
+int plan_product(knet_model* m, knet_product_plan* p, cublasLtEpilogue_t epilogue, float* vector,
+                 cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda, int ldb,
+                 int ldd) {
+  const cudaDataType_t type = CUDA_R_32F;
+  TRY(cublasLtMatmulDescCreate(&p->call, CUBLAS_COMPUTE_32F, type));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)ta));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)tb));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)epilogue));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));  // for the heuristics, its alignment
+  const bool at = ta != CUBLAS_OP_N, bt = tb != CUBLAS_OP_N;
+  TRY(cublasLtMatrixLayoutCreate(&p->a, type, at ? depth : rows, at ? rows : depth, lda));
+  TRY(cublasLtMatrixLayoutCreate(&p->b, type, bt ? columns : depth, bt ? depth : columns, ldb));
+  TRY(cublasLtMatrixLayoutCreate(&p->d, type, rows, columns, ldd));
+  cublasLtMatmulPreference_t preference = nullptr;
+  TRY(cublasLtMatmulPreferenceCreate(&preference));
+  int code = knet_product_choose(m->blas_lt, p, preference, m->blas_workspace_bytes);
+  NOTE(&code, cublasLtMatmulPreferenceDestroy(preference));
+  return code;
+}
+// The plan of a product for these sizes and arrays of this alignment: one that there is, or a new one.
+int find_plan(knet_model* m, knet_product* product, knet_product_plan** plan, cublasLtEpilogue_t epilogue,
+              float* vector, cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda,
+              int ldb, int ldd, unsigned alignment) {
+  for (knet_product_plan& p : product->plans)
+    if (p.m == rows && p.n == columns && p.k == depth && p.alignment == alignment) {
+      *plan = &p;
+      return 0;
+    }
+  knet_product_plan* const p = *plan = &product->plans[product->next];
+  int code = 0;
+  knet_product_release(p, &code);
+  p->alignment = alignment;
+  if (!code) code = plan_product(m, p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd);
+  if (code) return code;
+  p->m = rows, p->n = columns, p->k = depth;
+  product->next = (product->next + 1) % (int)(sizeof product->plans / sizeof *product->plans);
+  return 0;
+}
+// d = op(a) * op(b) with an epilogue, as knet_gemm otherwise; `vector`: the bias, or where a bias's gradient goes.
+// Where cuBLASLt has no algorithm for it this is the product alone, product->fused is false, and the rest comes after.
+int multiply(knet_model* m, knet_product* product, cublasLtEpilogue_t epilogue, float* vector,
+             cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, const float* a, int lda,
+             const float* b, int ldb, float* d, int ldd) {
+  knet_product_plan* p = nullptr;
+  const unsigned alignment = knet_alignment(a, b, d, vector);
+  TRY(find_plan(m, product, &p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd, alignment));
+  if (p->fused) {
+    const float one = 1, zero = 0;
+    TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));
+    const cublasStatus_t status = cublasLtMatmul(m->blas_lt, p->call, &one, a, p->a, b, p->b, &zero, d, p->d, d, p->d,
+                                                 &p->algorithm, m->blas_workspace, m->blas_workspace_bytes, m->stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TRY(status);
+    p->fused = !status;
+  }
+  product->fused = p->fused;
+  if (!p->fused) TRY(knet_gemm(m->blas, ta, tb, rows, columns, depth, a, lda, b, ldb, d, ldd));
+  return 0;
+}
+
 // A state's gradient from the step after: zero where there is no later one, at the last step and outside a sequence.
 int take_state_gradient(knet_model* m, bool later, float* to, const float* from, size_t bytes) {
   if (later)
@@ -1072,7 +1191,7 @@ int forwseq_predict(knet_model* m) {
   return 0;
 }
 
-// The backward pass from a zero gradient of the output, under no condition, and under predict.
+// The backward pass from a zero gradient of the output, under no condition.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:h/h f32[100,N], from the step after
@@ -1080,10 +1199,11 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
-  // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
-      100));
+  // d:h/r f32[100,100], d:h/b f32[100]
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+      m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+      N));
   // d:h/h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
@@ -1134,6 +1254,36 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
   return 0;
 }
 
+// The backward pass from a zero gradient of the output, under predict.
+int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
+  const int N = m->batch;
+  // d:h/h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
+  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
+  // d:h/tmp4 f32[100,N]
+  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
+  // d:h/r f32[100,100], d:h/b f32[100]
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+      m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+      N));
+  // d:h/h@prev f32[100,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
+      100));
+  // d:h/w f32[100,2]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
+  if (want & 1) {
+    // d:x f32[2,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
+  }
+  // d:h/h f32[100,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
+  TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
+  return 0;
+}
+
 // The backward pass from quadloss, under predict.
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
@@ -1153,10 +1303,11 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->d_h_h, m->h_h));
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
-  // d:h/r f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
-      100));
+  // d:h/r f32[100,100], d:h/b f32[100]
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+      m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+      N));
   // d:h/h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
@@ -1257,7 +1408,7 @@ struct knet_backward_function {
 };
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero_predict, backseq_zero, {nullptr, 0, 0}},
     {1, 2, backward_quadloss_predict, backseq_quadloss_predict, {&knet_model::gold, 0, 1}},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };
@@ -1658,6 +1809,8 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
+  TRY(cublasLtCreate(&m->blas_lt));
+  m->blas_workspace_bytes = bytes;
   TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
@@ -1690,6 +1843,9 @@ void close_model(knet_model* m, int* code) {
   release(&m->updates, code);
   delete[] m->sent;
   release(&m->clock, code);
+  for (knet_product& product : m->product)
+    for (knet_product_plan& p : product.plans) knet_product_release(&p, code);
+  if (m->blas_lt) NOTE(code, cublasLtDestroy(m->blas_lt));
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));

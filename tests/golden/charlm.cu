@@ -568,6 +568,7 @@ __global__ void __launch_bounds__(256) charlm_set_clock_kernel(knet_clock* __res
 #include <nccl.h>
 #endif
 #include <cublas_v2.h>
+#include <cublasLt.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
@@ -825,6 +826,61 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
+// Matrix products with an epilogue, by cuBLASLt: what it is told of a call of certain sizes, and the algorithm that it
+// chose for it, if it has one.
+struct knet_product_plan {
+  int m, n, k;         // m is 0 where there is no plan
+  unsigned alignment;  // bytes by which the addresses of all arrays can be divided
+  cublasLtMatmulDesc_t call;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algorithm;
+  bool fused;  // whether there is an algorithm
+};
+// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// computed when it last ran.
+struct knet_product {
+  knet_product_plan plans[4];
+  int next;
+  bool fused;
+};
+// A number that all addresses can be divided by: a power of two, at most the 256 that an algorithm may ask for.
+template <class... P> static unsigned knet_alignment(P... addresses) {
+  const uintptr_t bits = ((uintptr_t)addresses | ... | (uintptr_t)256);
+  return (unsigned)(bits & (~bits + 1));
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulDesc_t call, cublasLtMatmulDescAttributes_t attribute, T value) {
+  return cublasLtMatmulDescSetAttribute(call, attribute, &value, sizeof value);
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  return cublasLtMatmulPreferenceSetAttribute(p, attribute, &value, sizeof value);
+}
+static inline void knet_product_release(knet_product_plan* p, int* code) {
+  if (p->call) NOTE(code, cublasLtMatmulDescDestroy(p->call));
+  for (cublasLtMatrixLayout_t layout : {p->a, p->b, p->d})
+    if (layout) NOTE(code, cublasLtMatrixLayoutDestroy(layout));
+  *p = {};
+}
+// Asks cuBLASLt for an algorithm, the best by its heuristics, that needs no more than so many bytes of workspace. That
+// there is none is no error.
+static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p, cublasLtMatmulPreference_t preference,
+                                      size_t workspace) {
+  TRY(knet_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)workspace));
+  for (cublasLtMatmulPreferenceAttributes_t attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    TRY(knet_set(preference, attribute, (uint32_t)p->alignment));
+  cublasLtMatmulHeuristicResult_t best = {};
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(lt, p->call, p->a, p->b, p->d, p->d, preference, 1, &best, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) TRY(status);
+  p->fused = !status && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+  p->algorithm = best.algo;
+  return 0;
+}
+
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(fused_h_64xN, charlm_fused_h_64xN_kernel, (float* output, float* forget, float* input, float* newmem, \
@@ -943,6 +999,9 @@ struct charlm_model {
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
+  cublasLtHandle_t blas_lt = nullptr;
+  size_t blas_workspace_bytes = 0;
+  knet_product product[6] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1254,6 +1313,66 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
+// Makes the plan of a product whose plan is empty; on failure it is in part made.
+int plan_product(knet_model* m, knet_product_plan* p, cublasLtEpilogue_t epilogue, float* vector,
+                 cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda, int ldb,
+                 int ldd) {
+  const cudaDataType_t type = CUDA_R_32F;
+  TRY(cublasLtMatmulDescCreate(&p->call, CUBLAS_COMPUTE_32F, type));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)ta));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)tb));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)epilogue));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));  // for the heuristics, its alignment
+  const bool at = ta != CUBLAS_OP_N, bt = tb != CUBLAS_OP_N;
+  TRY(cublasLtMatrixLayoutCreate(&p->a, type, at ? depth : rows, at ? rows : depth, lda));
+  TRY(cublasLtMatrixLayoutCreate(&p->b, type, bt ? columns : depth, bt ? depth : columns, ldb));
+  TRY(cublasLtMatrixLayoutCreate(&p->d, type, rows, columns, ldd));
+  cublasLtMatmulPreference_t preference = nullptr;
+  TRY(cublasLtMatmulPreferenceCreate(&preference));
+  int code = knet_product_choose(m->blas_lt, p, preference, m->blas_workspace_bytes);
+  NOTE(&code, cublasLtMatmulPreferenceDestroy(preference));
+  return code;
+}
+// The plan of a product for these sizes and arrays of this alignment: one that there is, or a new one.
+int find_plan(knet_model* m, knet_product* product, knet_product_plan** plan, cublasLtEpilogue_t epilogue,
+              float* vector, cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda,
+              int ldb, int ldd, unsigned alignment) {
+  for (knet_product_plan& p : product->plans)
+    if (p.m == rows && p.n == columns && p.k == depth && p.alignment == alignment) {
+      *plan = &p;
+      return 0;
+    }
+  knet_product_plan* const p = *plan = &product->plans[product->next];
+  int code = 0;
+  knet_product_release(p, &code);
+  p->alignment = alignment;
+  if (!code) code = plan_product(m, p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd);
+  if (code) return code;
+  p->m = rows, p->n = columns, p->k = depth;
+  product->next = (product->next + 1) % (int)(sizeof product->plans / sizeof *product->plans);
+  return 0;
+}
+// d = op(a) * op(b) with an epilogue, as knet_gemm otherwise; `vector`: the bias, or where a bias's gradient goes.
+// Where cuBLASLt has no algorithm for it this is the product alone, product->fused is false, and the rest comes after.
+int multiply(knet_model* m, knet_product* product, cublasLtEpilogue_t epilogue, float* vector,
+             cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, const float* a, int lda,
+             const float* b, int ldb, float* d, int ldd) {
+  knet_product_plan* p = nullptr;
+  const unsigned alignment = knet_alignment(a, b, d, vector);
+  TRY(find_plan(m, product, &p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd, alignment));
+  if (p->fused) {
+    const float one = 1, zero = 0;
+    TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));
+    const cublasStatus_t status = cublasLtMatmul(m->blas_lt, p->call, &one, a, p->a, b, p->b, &zero, d, p->d, d, p->d,
+                                                 &p->algorithm, m->blas_workspace, m->blas_workspace_bytes, m->stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TRY(status);
+    p->fused = !status;
+  }
+  product->fused = p->fused;
+  if (!p->fused) TRY(knet_gemm(m->blas, ta, tb, rows, columns, depth, a, lda, b, ldb, d, ldd));
+  return 0;
+}
+
 // A state's gradient from the step after: zero where there is no later one, at the last step and outside a sequence.
 int take_state_gradient(knet_model* m, bool later, float* to, const float* from, size_t bytes) {
   if (later)
@@ -1447,7 +1566,7 @@ int forwseq_dropout(knet_model* m) {
   return 0;
 }
 
-// The backward pass from a zero gradient of the output, under no condition, and under dropout.
+// The backward pass from a zero gradient of the output, under no condition.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // d:b/h f32[64,N], from the step after
@@ -1467,12 +1586,11 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
       256, m->d_a, 32));
-  // d:b/input/c@block f32[256]
-  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-      N));
-  // d:b/input/b@block f32[256,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-      m->d_b_input_b_block, 256));
+  // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+      64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -1559,9 +1677,11 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
-  TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
-  // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
+  // d:wbf/w f32[65,64], d:wbf/b f32[65]
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
+      m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
+      m->d_wbf_tmp2, N));
   // d:b/h f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   // charlm.knet:6: b = lstm(a; out=hidden)
@@ -1576,12 +1696,11 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
       256, m->d_a, 32));
-  // d:b/input/c@block f32[256]
-  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-      N));
-  // d:b/input/b@block f32[256,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-      m->d_b_input_b_block, 256));
+  // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+      64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -1662,6 +1781,51 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
   return 0;
 }
 
+// The backward pass from a zero gradient of the output, under dropout.
+int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) {
+  const int N = m->batch;
+  // d:b/h f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
+  // d:b/cell f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
+      64 * N * sizeof(float)));
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/input/tmp4 f32[64,N]
+  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
+      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
+      m->d_b_input_tmp4_block, m->d_b_h_next, m->b_output, m->b_tmp3, m->d_b_cell_next, m->b_forget, m->b_cell_prev,
+      m->b_newmem, m->b_input));
+  // d:b/h@prev f32[64,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_b_h_prev, 64));
+  // d:a f32[32,N]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
+      256, m->d_a, 32));
+  // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+  TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+      64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, N));
+  // d:b/input/a@block f32[256,32]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
+      m->d_b_input_a_block, 256));
+  // charlm.knet:5: a = wdot(x; out=embedding)
+  // d:a/w f32[32,65]
+  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
+  if (want & 1) {
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
+  }
+  // charlm.knet:6: b = lstm(a; out=hidden)
+  // d:b/h f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
+  // d:b/cell f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
+  if (want & 1) m->input_gradients[0] = m->d_x;
+  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
+  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
+  return 0;
+}
+
 // The backward pass from softloss, under dropout.
 int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
@@ -1678,10 +1842,11 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
-  TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
-  // d:wbf/w f32[65,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w,
-      65));
+  // d:wbf/w f32[65,64], d:wbf/b f32[65]
+  TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
+      m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
+  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
+      m->d_wbf_tmp2, N));
   // d:c/return f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
       64));
@@ -1698,12 +1863,11 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:a f32[32,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
       256, m->d_a, 32));
-  // d:b/input/c@block f32[256]
-  TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-      N));
-  // d:b/input/b@block f32[256,64]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-      m->d_b_input_b_block, 256));
+  // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+  TRY(multiply(m, &m->product[5], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+      64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+  if (!m->product[5].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -1859,7 +2023,7 @@ struct knet_backward_function {
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
     {0, 3, backward_softloss, backseq_softloss, {&knet_model::gold, 0, 65}},
-    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero_dropout, backseq_zero, {nullptr, 0, 0}},
     {1, 3, backward_softloss_dropout, backseq_softloss_dropout, {&knet_model::gold, 0, 65}},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };
@@ -2260,6 +2424,8 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
+  TRY(cublasLtCreate(&m->blas_lt));
+  m->blas_workspace_bytes = bytes;
   TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
@@ -2292,6 +2458,9 @@ void close_model(knet_model* m, int* code) {
   release(&m->updates, code);
   delete[] m->sent;
   release(&m->clock, code);
+  for (knet_product& product : m->product)
+    for (knet_product_plan& p : product.plans) knet_product_release(&p, code);
+  if (m->blas_lt) NOTE(code, cublasLtDestroy(m->blas_lt));
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));

@@ -12,8 +12,8 @@
 //       return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 //   end
 //
-// Peak memory with a batch of 100: 12.4 MB for 40 buffers
-// (without sharing 22.6 MB; lower bound, the largest set live at once, 12.4 MB).
+// Peak memory with a batch of 100: 12.4 MB for 39 buffers
+// (without sharing 22.4 MB; lower bound, the largest set live at once, 12.4 MB).
 //   input  x           f32[28,28,1,N]   313.6 kB
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
@@ -29,7 +29,6 @@
 //   value  b/c         f32[8,8,50,N]      1.3 MB
 //   value  b@winner    f32[4,4,50,N]    320.0 kB
 //   value  b           f32[4,4,50,N]    320.0 kB
-//   value  c/tmp1      f32[500,N]       200.0 kB
 //   value  c           f32[500,N]       200.0 kB
 //   value  wbf/tmp1    f32[10,N]          4.0 kB
 //   value  return      f32[10,N]          4.0 kB
@@ -505,6 +504,7 @@ __global__ void __launch_bounds__(256) lenet_set_clock_kernel(knet_clock* __rest
 #include <nccl.h>
 #endif
 #include <cublas_v2.h>
+#include <cublasLt.h>
 #include <cudnn.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
@@ -746,6 +746,61 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   *bytes = (size_t)(major >= 9 ? 32 : 4) << 20;
 #endif
+  return 0;
+}
+
+// Matrix products with an epilogue, by cuBLASLt: what it is told of a call of certain sizes, and the algorithm that it
+// chose for it, if it has one.
+struct knet_product_plan {
+  int m, n, k;         // m is 0 where there is no plan
+  unsigned alignment;  // bytes by which the addresses of all arrays can be divided
+  cublasLtMatmulDesc_t call;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algorithm;
+  bool fused;  // whether there is an algorithm
+};
+// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// computed when it last ran.
+struct knet_product {
+  knet_product_plan plans[4];
+  int next;
+  bool fused;
+};
+// A number that all addresses can be divided by: a power of two, at most the 256 that an algorithm may ask for.
+template <class... P> static unsigned knet_alignment(P... addresses) {
+  const uintptr_t bits = ((uintptr_t)addresses | ... | (uintptr_t)256);
+  return (unsigned)(bits & (~bits + 1));
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulDesc_t call, cublasLtMatmulDescAttributes_t attribute, T value) {
+  return cublasLtMatmulDescSetAttribute(call, attribute, &value, sizeof value);
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  return cublasLtMatmulPreferenceSetAttribute(p, attribute, &value, sizeof value);
+}
+static inline void knet_product_release(knet_product_plan* p, int* code) {
+  if (p->call) NOTE(code, cublasLtMatmulDescDestroy(p->call));
+  for (cublasLtMatrixLayout_t layout : {p->a, p->b, p->d})
+    if (layout) NOTE(code, cublasLtMatrixLayoutDestroy(layout));
+  *p = {};
+}
+// Asks cuBLASLt for an algorithm, the best by its heuristics, that needs no more than so many bytes of workspace. That
+// there is none is no error.
+static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p, cublasLtMatmulPreference_t preference,
+                                      size_t workspace) {
+  TRY(knet_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)workspace));
+  for (cublasLtMatmulPreferenceAttributes_t attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    TRY(knet_set(preference, attribute, (uint32_t)p->alignment));
+  cublasLtMatmulHeuristicResult_t best = {};
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(lt, p->call, p->a, p->b, p->d, p->d, preference, 1, &best, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) TRY(status);
+  p->fused = !status && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+  p->algorithm = best.algo;
   return 0;
 }
 
@@ -1005,6 +1060,9 @@ struct lenet_model {
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
+  cublasLtHandle_t blas_lt = nullptr;
+  size_t blas_workspace_bytes = 0;
+  knet_product product[3] = {};
   cudnnHandle_t dnn = nullptr;
   knet_conv conv[2] = {};
   char* workspace = nullptr;
@@ -1061,7 +1119,6 @@ struct lenet_model {
   float* b_c = nullptr;  // b/c f32[8,8,50,N]
   float* b_winner = nullptr;  // b@winner f32[4,4,50,N]
   float* b = nullptr;  // b f32[4,4,50,N]
-  float* c_tmp1 = nullptr;  // c/tmp1 f32[500,N]
   float* c = nullptr;  // c f32[500,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
   float* return_ = nullptr;  // return f32[10,N]
@@ -1135,7 +1192,6 @@ const knet_buffer places_0[] = {
     {&knet_model::b_c, 0, 0},
     {&knet_model::b_winner, 0, 3200},
     {&knet_model::b, 0, 20160},
-    {&knet_model::c_tmp1, 0, 21744},
     {&knet_model::c, 0, 21744},
     {&knet_model::wbf_tmp1, 0, 22244},
     {&knet_model::return_, 0, 22244},
@@ -1149,7 +1205,6 @@ const knet_buffer places_0_softloss[] = {
     {&knet_model::b_c, 0, 0},
     {&knet_model::b_winner, 0, 3200},
     {&knet_model::b, 0, 20160},
-    {&knet_model::c_tmp1, 0, 21744},
     {&knet_model::c, 0, 21744},
     {&knet_model::wbf_tmp1, 0, 22244},
     {&knet_model::return_, 0, 22244},
@@ -1265,6 +1320,66 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
+// Makes the plan of a product whose plan is empty; on failure it is in part made.
+int plan_product(knet_model* m, knet_product_plan* p, cublasLtEpilogue_t epilogue, float* vector,
+                 cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda, int ldb,
+                 int ldd) {
+  const cudaDataType_t type = CUDA_R_32F;
+  TRY(cublasLtMatmulDescCreate(&p->call, CUBLAS_COMPUTE_32F, type));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)ta));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)tb));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)epilogue));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));  // for the heuristics, its alignment
+  const bool at = ta != CUBLAS_OP_N, bt = tb != CUBLAS_OP_N;
+  TRY(cublasLtMatrixLayoutCreate(&p->a, type, at ? depth : rows, at ? rows : depth, lda));
+  TRY(cublasLtMatrixLayoutCreate(&p->b, type, bt ? columns : depth, bt ? depth : columns, ldb));
+  TRY(cublasLtMatrixLayoutCreate(&p->d, type, rows, columns, ldd));
+  cublasLtMatmulPreference_t preference = nullptr;
+  TRY(cublasLtMatmulPreferenceCreate(&preference));
+  int code = knet_product_choose(m->blas_lt, p, preference, m->blas_workspace_bytes);
+  NOTE(&code, cublasLtMatmulPreferenceDestroy(preference));
+  return code;
+}
+// The plan of a product for these sizes and arrays of this alignment: one that there is, or a new one.
+int find_plan(knet_model* m, knet_product* product, knet_product_plan** plan, cublasLtEpilogue_t epilogue,
+              float* vector, cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda,
+              int ldb, int ldd, unsigned alignment) {
+  for (knet_product_plan& p : product->plans)
+    if (p.m == rows && p.n == columns && p.k == depth && p.alignment == alignment) {
+      *plan = &p;
+      return 0;
+    }
+  knet_product_plan* const p = *plan = &product->plans[product->next];
+  int code = 0;
+  knet_product_release(p, &code);
+  p->alignment = alignment;
+  if (!code) code = plan_product(m, p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd);
+  if (code) return code;
+  p->m = rows, p->n = columns, p->k = depth;
+  product->next = (product->next + 1) % (int)(sizeof product->plans / sizeof *product->plans);
+  return 0;
+}
+// d = op(a) * op(b) with an epilogue, as knet_gemm otherwise; `vector`: the bias, or where a bias's gradient goes.
+// Where cuBLASLt has no algorithm for it this is the product alone, product->fused is false, and the rest comes after.
+int multiply(knet_model* m, knet_product* product, cublasLtEpilogue_t epilogue, float* vector,
+             cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, const float* a, int lda,
+             const float* b, int ldb, float* d, int ldd) {
+  knet_product_plan* p = nullptr;
+  const unsigned alignment = knet_alignment(a, b, d, vector);
+  TRY(find_plan(m, product, &p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd, alignment));
+  if (p->fused) {
+    const float one = 1, zero = 0;
+    TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));
+    const cublasStatus_t status = cublasLtMatmul(m->blas_lt, p->call, &one, a, p->a, b, p->b, &zero, d, p->d, d, p->d,
+                                                 &p->algorithm, m->blas_workspace, m->blas_workspace_bytes, m->stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TRY(status);
+    p->fused = !status;
+  }
+  product->fused = p->fused;
+  if (!p->fused) TRY(knet_gemm(m->blas, ta, tb, rows, columns, depth, a, lda, b, ldb, d, ldd));
+  return 0;
+}
+
 // Makes the workspace of convolutions so large.
 int grow_workspace(knet_model* m, size_t bytes) {
   if (bytes <= m->workspace_bytes) return 0;
@@ -1349,9 +1464,10 @@ int forward(knet_model* m) {
   TRY(knet_launch_each(kernels.add_pool_winner_relu_8x8_to_4x4, 800 * N, m->stream, m->b_winner, m->b, m->b_c,
       m->b_b));
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-  // c/tmp1 f32[500,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800, m->c_w, 500, m->b, 800, m->c_tmp1, 500));
-  TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c_tmp1, m->c_b));  // c f32[500,N]
+  // c f32[500,N]
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_RELU_BIAS, m->c_b, CUBLAS_OP_N, CUBLAS_OP_N, 500, N, 800,
+      m->c_w, 500, m->b, 800, m->c, 500));
+  if (!m->product[0].fused) TRY(knet_launch_each(kernels.add_relu_500xN, 500 * N, m->stream, m->c, m->c, m->c_b));
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
   // wbf/tmp1 f32[10,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 500, m->wbf_w, 10, m->c, 500, m->wbf_tmp1, 10));
@@ -1370,16 +1486,20 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/tmp2 f32[10,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
-  TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
-  // d:wbf/w f32[10,500]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N, m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
+  // d:wbf/w f32[10,500], d:wbf/b f32[10]
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
+      m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
+      m->d_wbf_tmp2, N));
   // d:c f32[500,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
-  TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2, N));  // d:c/b f32[500]
-  // d:c/w f32[500,800]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N, m->d_c_tmp2, 500, m->b, 800, m->d_c_w, 500));
+  // d:c/w f32[500,800], d:c/b f32[500]
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_c_b, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N,
+      m->d_c_tmp2, 500, m->b, 800, m->d_c_w, 500));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
+      N));
   // d:b f32[4,4,50,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500, m->d_b, 800));
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
@@ -1792,6 +1912,8 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
+  TRY(cublasLtCreate(&m->blas_lt));
+  m->blas_workspace_bytes = bytes;
   TRY(cudnnCreate(&m->dnn));
   TRY(cudnnSetStream(m->dnn, m->stream));
   TRY(allocate(&m->partials, 256));
@@ -1827,6 +1949,9 @@ void close_model(knet_model* m, int* code) {
   release(&m->workspace, code);
   for (knet_conv& c : m->conv) knet_conv_release(&c, code);
   if (m->dnn) NOTE(code, cudnnDestroy(m->dnn));
+  for (knet_product& product : m->product)
+    for (knet_product_plan& p : product.plans) knet_product_release(&p, code);
+  if (m->blas_lt) NOTE(code, cublasLtDestroy(m->blas_lt));
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));

@@ -10,14 +10,13 @@
 //       return wbf(h; out=nclass, f=:soft, winit=winit)
 //   end
 //
-// Peak memory with a batch of 100: 1.3 MB for 20 buffers
+// Peak memory with a batch of 100: 1.3 MB for 19 buffers
 // (without sharing 1.4 MB; lower bound, the largest set live at once, 1.3 MB).
 //   input  x           f32[784,N]    313.6 kB
 //   param  h/w         f32[100,784]  313.6 kB
 //   param  h/b         f32[100]         400 B
 //   param  wbf/w       f32[10,100]     4.0 kB
 //   param  wbf/b       f32[10]           40 B
-//   value  h/tmp1      f32[100,N]     40.0 kB
 //   value  h           f32[100,N]     40.0 kB
 //   value  wbf/tmp1    f32[10,N]       4.0 kB
 //   value  return      f32[10,N]       4.0 kB
@@ -411,6 +410,7 @@ __global__ void __launch_bounds__(256) mlp_set_clock_kernel(knet_clock* __restri
 #include <nccl.h>
 #endif
 #include <cublas_v2.h>
+#include <cublasLt.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
@@ -654,6 +654,61 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
+// Matrix products with an epilogue, by cuBLASLt: what it is told of a call of certain sizes, and the algorithm that it
+// chose for it, if it has one.
+struct knet_product_plan {
+  int m, n, k;         // m is 0 where there is no plan
+  unsigned alignment;  // bytes by which the addresses of all arrays can be divided
+  cublasLtMatmulDesc_t call;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algorithm;
+  bool fused;  // whether there is an algorithm
+};
+// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// computed when it last ran.
+struct knet_product {
+  knet_product_plan plans[4];
+  int next;
+  bool fused;
+};
+// A number that all addresses can be divided by: a power of two, at most the 256 that an algorithm may ask for.
+template <class... P> static unsigned knet_alignment(P... addresses) {
+  const uintptr_t bits = ((uintptr_t)addresses | ... | (uintptr_t)256);
+  return (unsigned)(bits & (~bits + 1));
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulDesc_t call, cublasLtMatmulDescAttributes_t attribute, T value) {
+  return cublasLtMatmulDescSetAttribute(call, attribute, &value, sizeof value);
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  return cublasLtMatmulPreferenceSetAttribute(p, attribute, &value, sizeof value);
+}
+static inline void knet_product_release(knet_product_plan* p, int* code) {
+  if (p->call) NOTE(code, cublasLtMatmulDescDestroy(p->call));
+  for (cublasLtMatrixLayout_t layout : {p->a, p->b, p->d})
+    if (layout) NOTE(code, cublasLtMatrixLayoutDestroy(layout));
+  *p = {};
+}
+// Asks cuBLASLt for an algorithm, the best by its heuristics, that needs no more than so many bytes of workspace. That
+// there is none is no error.
+static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p, cublasLtMatmulPreference_t preference,
+                                      size_t workspace) {
+  TRY(knet_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)workspace));
+  for (cublasLtMatmulPreferenceAttributes_t attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    TRY(knet_set(preference, attribute, (uint32_t)p->alignment));
+  cublasLtMatmulHeuristicResult_t best = {};
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(lt, p->call, p->a, p->b, p->d, p->d, preference, 1, &best, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) TRY(status);
+  p->fused = !status && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+  p->algorithm = best.algo;
+  return 0;
+}
+
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
@@ -742,6 +797,9 @@ struct mlp_model {
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
+  cublasLtHandle_t blas_lt = nullptr;
+  size_t blas_workspace_bytes = 0;
+  knet_product product[3] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -778,7 +836,6 @@ struct mlp_model {
   float* x = nullptr;  // x f32[784,N]
 
   // values, forward and backward
-  float* h_tmp1 = nullptr;  // h/tmp1 f32[100,N]
   float* h = nullptr;  // h f32[100,N]
   float* wbf_tmp1 = nullptr;  // wbf/tmp1 f32[10,N]
   float* return_ = nullptr;  // return f32[10,N]
@@ -828,7 +885,6 @@ size_t arena_elements(int batch) {
 }
 const knet_buffer places_0[] = {
     {&knet_model::x, 0, 0},
-    {&knet_model::h_tmp1, 0, 1568},
     {&knet_model::h, 0, 1568},
     {&knet_model::wbf_tmp1, 0, 1768},
     {&knet_model::return_, 0, 1768},
@@ -836,7 +892,6 @@ const knet_buffer places_0[] = {
 };
 const knet_buffer places_0_softloss[] = {
     {&knet_model::x, 0, 0},
-    {&knet_model::h_tmp1, 0, 1568},
     {&knet_model::h, 0, 1568},
     {&knet_model::wbf_tmp1, 0, 1768},
     {&knet_model::return_, 0, 1768},
@@ -928,13 +983,74 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
+// Makes the plan of a product whose plan is empty; on failure it is in part made.
+int plan_product(knet_model* m, knet_product_plan* p, cublasLtEpilogue_t epilogue, float* vector,
+                 cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda, int ldb,
+                 int ldd) {
+  const cudaDataType_t type = CUDA_R_32F;
+  TRY(cublasLtMatmulDescCreate(&p->call, CUBLAS_COMPUTE_32F, type));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)ta));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)tb));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)epilogue));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));  // for the heuristics, its alignment
+  const bool at = ta != CUBLAS_OP_N, bt = tb != CUBLAS_OP_N;
+  TRY(cublasLtMatrixLayoutCreate(&p->a, type, at ? depth : rows, at ? rows : depth, lda));
+  TRY(cublasLtMatrixLayoutCreate(&p->b, type, bt ? columns : depth, bt ? depth : columns, ldb));
+  TRY(cublasLtMatrixLayoutCreate(&p->d, type, rows, columns, ldd));
+  cublasLtMatmulPreference_t preference = nullptr;
+  TRY(cublasLtMatmulPreferenceCreate(&preference));
+  int code = knet_product_choose(m->blas_lt, p, preference, m->blas_workspace_bytes);
+  NOTE(&code, cublasLtMatmulPreferenceDestroy(preference));
+  return code;
+}
+// The plan of a product for these sizes and arrays of this alignment: one that there is, or a new one.
+int find_plan(knet_model* m, knet_product* product, knet_product_plan** plan, cublasLtEpilogue_t epilogue,
+              float* vector, cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda,
+              int ldb, int ldd, unsigned alignment) {
+  for (knet_product_plan& p : product->plans)
+    if (p.m == rows && p.n == columns && p.k == depth && p.alignment == alignment) {
+      *plan = &p;
+      return 0;
+    }
+  knet_product_plan* const p = *plan = &product->plans[product->next];
+  int code = 0;
+  knet_product_release(p, &code);
+  p->alignment = alignment;
+  if (!code) code = plan_product(m, p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd);
+  if (code) return code;
+  p->m = rows, p->n = columns, p->k = depth;
+  product->next = (product->next + 1) % (int)(sizeof product->plans / sizeof *product->plans);
+  return 0;
+}
+// d = op(a) * op(b) with an epilogue, as knet_gemm otherwise; `vector`: the bias, or where a bias's gradient goes.
+// Where cuBLASLt has no algorithm for it this is the product alone, product->fused is false, and the rest comes after.
+int multiply(knet_model* m, knet_product* product, cublasLtEpilogue_t epilogue, float* vector,
+             cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, const float* a, int lda,
+             const float* b, int ldb, float* d, int ldd) {
+  knet_product_plan* p = nullptr;
+  const unsigned alignment = knet_alignment(a, b, d, vector);
+  TRY(find_plan(m, product, &p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd, alignment));
+  if (p->fused) {
+    const float one = 1, zero = 0;
+    TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));
+    const cublasStatus_t status = cublasLtMatmul(m->blas_lt, p->call, &one, a, p->a, b, p->b, &zero, d, p->d, d, p->d,
+                                                 &p->algorithm, m->blas_workspace, m->blas_workspace_bytes, m->stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TRY(status);
+    p->fused = !status;
+  }
+  product->fused = p->fused;
+  if (!p->fused) TRY(knet_gemm(m->blas, ta, tb, rows, columns, depth, a, lda, b, ldb, d, ldd));
+  return 0;
+}
+
 // The forward pass.
 int forward(knet_model* m) {
   const int N = m->batch;
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-  // h/tmp1 f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784, m->h_w, 100, m->x, 784, m->h_tmp1, 100));
-  TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h, m->h_tmp1, m->h_b));  // h f32[100,N]
+  // h f32[100,N]
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_RELU_BIAS, m->h_b, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 784,
+      m->h_w, 100, m->x, 784, m->h, 100));
+  if (!m->product[0].fused) TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h, m->h, m->h_b));
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
   // wbf/tmp1 f32[10,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 10, N, 100, m->wbf_w, 10, m->h, 100, m->wbf_tmp1, 10));
@@ -953,16 +1069,20 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/tmp2 f32[10,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
-  TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[10]
-  // d:wbf/w f32[10,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N, m->d_wbf_tmp2, 10, m->h, 100, m->d_wbf_w, 10));
+  // d:wbf/w f32[10,100], d:wbf/b f32[10]
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N,
+      m->d_wbf_tmp2, 10, m->h, 100, m->d_wbf_w, 10));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
+      m->d_wbf_tmp2, N));
   // d:h f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_h, 100));
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp2, m->d_h, m->h));  // d:h/tmp2 f32[100,N]
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2, N));  // d:h/b f32[100]
-  // d:h/w f32[100,784]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N, m->d_h_tmp2, 100, m->x, 784, m->d_h_w, 100));
+  // d:h/w f32[100,784], d:h/b f32[100]
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N,
+      m->d_h_tmp2, 100, m->x, 784, m->d_h_w, 100));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2,
+      N));
   if (want & 1) {
     // d:x f32[784,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 784, N, 100, m->h_w, 100, m->d_h_tmp2, 100, m->d_x, 784));
@@ -1332,6 +1452,8 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
+  TRY(cublasLtCreate(&m->blas_lt));
+  m->blas_workspace_bytes = bytes;
   TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
@@ -1362,6 +1484,9 @@ void close_model(knet_model* m, int* code) {
   release(&m->updates, code);
   delete[] m->sent;
   release(&m->clock, code);
+  for (knet_product& product : m->product)
+    for (knet_product_plan& p : product.plans) knet_product_release(&p, code);
+  if (m->blas_lt) NOTE(code, cublasLtDestroy(m->blas_lt));
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));

@@ -367,6 +367,7 @@ __global__ void __launch_bounds__(256) rnn1_set_clock_kernel(knet_clock* __restr
 #include <nccl.h>
 #endif
 #include <cublas_v2.h>
+#include <cublasLt.h>
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
@@ -620,6 +621,61 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
   return 0;
 }
 
+// Matrix products with an epilogue, by cuBLASLt: what it is told of a call of certain sizes, and the algorithm that it
+// chose for it, if it has one.
+struct knet_product_plan {
+  int m, n, k;         // m is 0 where there is no plan
+  unsigned alignment;  // bytes by which the addresses of all arrays can be divided
+  cublasLtMatmulDesc_t call;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algorithm;
+  bool fused;  // whether there is an algorithm
+};
+// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// computed when it last ran.
+struct knet_product {
+  knet_product_plan plans[4];
+  int next;
+  bool fused;
+};
+// A number that all addresses can be divided by: a power of two, at most the 256 that an algorithm may ask for.
+template <class... P> static unsigned knet_alignment(P... addresses) {
+  const uintptr_t bits = ((uintptr_t)addresses | ... | (uintptr_t)256);
+  return (unsigned)(bits & (~bits + 1));
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulDesc_t call, cublasLtMatmulDescAttributes_t attribute, T value) {
+  return cublasLtMatmulDescSetAttribute(call, attribute, &value, sizeof value);
+}
+template <class T>
+static cublasStatus_t knet_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+  return cublasLtMatmulPreferenceSetAttribute(p, attribute, &value, sizeof value);
+}
+static inline void knet_product_release(knet_product_plan* p, int* code) {
+  if (p->call) NOTE(code, cublasLtMatmulDescDestroy(p->call));
+  for (cublasLtMatrixLayout_t layout : {p->a, p->b, p->d})
+    if (layout) NOTE(code, cublasLtMatrixLayoutDestroy(layout));
+  *p = {};
+}
+// Asks cuBLASLt for an algorithm, the best by its heuristics, that needs no more than so many bytes of workspace. That
+// there is none is no error.
+static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p, cublasLtMatmulPreference_t preference,
+                                      size_t workspace) {
+  TRY(knet_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)workspace));
+  for (cublasLtMatmulPreferenceAttributes_t attribute :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    TRY(knet_set(preference, attribute, (uint32_t)p->alignment));
+  cublasLtMatmulHeuristicResult_t best = {};
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(lt, p->call, p->a, p->b, p->d, p->d, preference, 1, &best, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) TRY(status);
+  p->fused = !status && count > 0 && best.state == CUBLAS_STATUS_SUCCESS;
+  p->algorithm = best.algo;
+  return 0;
+}
+
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(add_relu_100xN, rnn1_add_relu_100xN_kernel, (float* y_3, float* y_4, const float* x_2, const float* x_3, \
@@ -714,6 +770,9 @@ struct rnn1_model {
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
+  cublasLtHandle_t blas_lt = nullptr;
+  size_t blas_workspace_bytes = 0;
+  knet_product product[2] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -893,6 +952,66 @@ template <class T> void release(T** place, int* code) {
   *place = nullptr;
 }
 
+// Makes the plan of a product whose plan is empty; on failure it is in part made.
+int plan_product(knet_model* m, knet_product_plan* p, cublasLtEpilogue_t epilogue, float* vector,
+                 cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda, int ldb,
+                 int ldd) {
+  const cudaDataType_t type = CUDA_R_32F;
+  TRY(cublasLtMatmulDescCreate(&p->call, CUBLAS_COMPUTE_32F, type));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSA, (int32_t)ta));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_TRANSB, (int32_t)tb));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_EPILOGUE, (uint32_t)epilogue));
+  TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));  // for the heuristics, its alignment
+  const bool at = ta != CUBLAS_OP_N, bt = tb != CUBLAS_OP_N;
+  TRY(cublasLtMatrixLayoutCreate(&p->a, type, at ? depth : rows, at ? rows : depth, lda));
+  TRY(cublasLtMatrixLayoutCreate(&p->b, type, bt ? columns : depth, bt ? depth : columns, ldb));
+  TRY(cublasLtMatrixLayoutCreate(&p->d, type, rows, columns, ldd));
+  cublasLtMatmulPreference_t preference = nullptr;
+  TRY(cublasLtMatmulPreferenceCreate(&preference));
+  int code = knet_product_choose(m->blas_lt, p, preference, m->blas_workspace_bytes);
+  NOTE(&code, cublasLtMatmulPreferenceDestroy(preference));
+  return code;
+}
+// The plan of a product for these sizes and arrays of this alignment: one that there is, or a new one.
+int find_plan(knet_model* m, knet_product* product, knet_product_plan** plan, cublasLtEpilogue_t epilogue,
+              float* vector, cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, int lda,
+              int ldb, int ldd, unsigned alignment) {
+  for (knet_product_plan& p : product->plans)
+    if (p.m == rows && p.n == columns && p.k == depth && p.alignment == alignment) {
+      *plan = &p;
+      return 0;
+    }
+  knet_product_plan* const p = *plan = &product->plans[product->next];
+  int code = 0;
+  knet_product_release(p, &code);
+  p->alignment = alignment;
+  if (!code) code = plan_product(m, p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd);
+  if (code) return code;
+  p->m = rows, p->n = columns, p->k = depth;
+  product->next = (product->next + 1) % (int)(sizeof product->plans / sizeof *product->plans);
+  return 0;
+}
+// d = op(a) * op(b) with an epilogue, as knet_gemm otherwise; `vector`: the bias, or where a bias's gradient goes.
+// Where cuBLASLt has no algorithm for it this is the product alone, product->fused is false, and the rest comes after.
+int multiply(knet_model* m, knet_product* product, cublasLtEpilogue_t epilogue, float* vector,
+             cublasOperation_t ta, cublasOperation_t tb, int rows, int columns, int depth, const float* a, int lda,
+             const float* b, int ldb, float* d, int ldd) {
+  knet_product_plan* p = nullptr;
+  const unsigned alignment = knet_alignment(a, b, d, vector);
+  TRY(find_plan(m, product, &p, epilogue, vector, ta, tb, rows, columns, depth, lda, ldb, ldd, alignment));
+  if (p->fused) {
+    const float one = 1, zero = 0;
+    TRY(knet_set(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (void*)vector));
+    const cublasStatus_t status = cublasLtMatmul(m->blas_lt, p->call, &one, a, p->a, b, p->b, &zero, d, p->d, d, p->d,
+                                                 &p->algorithm, m->blas_workspace, m->blas_workspace_bytes, m->stream);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TRY(status);
+    p->fused = !status;
+  }
+  product->fused = p->fused;
+  if (!p->fused) TRY(knet_gemm(m->blas, ta, tb, rows, columns, depth, a, lda, b, ldb, d, ldd));
+  return 0;
+}
+
 // A state's gradient from the step after: zero where there is no later one, at the last step and outside a sequence.
 int take_state_gradient(knet_model* m, bool later, float* to, const float* from, size_t bytes) {
   if (later)
@@ -959,9 +1078,10 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // rnn1.knet:9: h = relu(d)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->d_h_next, m->h));  // d:d f32[100,N]
   // rnn1.knet:8: d = a * x .+ b * h .+ c
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
-  // d:b f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+  // d:b f32[100,100], d:c f32[100,1]
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
+      100, m->h_prev, 100, m->d_b, 100));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
   // d:h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
@@ -1017,9 +1137,10 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold,
       m->d_h_next, mask, N));
   // rnn1.knet:8: d = a * x .+ b * h .+ c
-  TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
-  // d:b f32[100,100]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+  // d:b f32[100,100], d:c f32[100,1]
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
+      100, m->h_prev, 100, m->d_b, 100));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
   // d:h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
@@ -1506,6 +1627,8 @@ int open_model(knet_model* m, unsigned long long seed, cudaStream_t stream) {
   TRY(knet_blas_workspace(m->device, &bytes));
   TRY(allocate(&m->blas_workspace, bytes));
   TRY(cublasSetWorkspace(m->blas, m->blas_workspace, bytes));
+  TRY(cublasLtCreate(&m->blas_lt));
+  m->blas_workspace_bytes = bytes;
   TRY(allocate(&m->partials, 256));
   TRY(allocate(&m->squares, 1));
   TRY(allocate(&m->updates, PARAMETERS));
@@ -1538,6 +1661,9 @@ void close_model(knet_model* m, int* code) {
   release(&m->updates, code);
   delete[] m->sent;
   release(&m->clock, code);
+  for (knet_product& product : m->product)
+    for (knet_product_plan& p : product.plans) knet_product_release(&p, code);
+  if (m->blas_lt) NOTE(code, cublasLtDestroy(m->blas_lt));
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));

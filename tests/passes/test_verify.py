@@ -37,7 +37,7 @@ variant
   %tmp4 = dot(%v, %f; ta=False, tb=False)
   %return = soft(%tmp4) if !dropout
 """
-PASS = {"lowered": None, "variants": "conditions", "ssa": "state", "typed": "shapes", "training": "fuse"}
+PASS = {"lowered": None, "variants": "conditions", "ssa": "state", "typed": "shapes", "training": "epilogue"}
 STATE = '  %h@prev = state(var="h") : f32[8,N]\n'
 KEEP = '  keep(%h; var="h")\n'
 
@@ -56,7 +56,7 @@ def test_a_correct_program_passes(stage: str) -> None:
 
 
 def test_every_pass_is_exercised_here() -> None:
-    between = {"reassociate", "gradient", "simplify", "winners", "merge", "timebatch"}
+    between = {"reassociate", "gradient", "simplify", "winners", "merge", "timebatch", "fuse"}
     assert {p.name for p in PIPELINE} - between == set(PASS.values()) - {None}
 
 

@@ -21,6 +21,7 @@ from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
+from knetc.ir.epilogues import without_epilogues
 from knetc.ir.plan import MOST_ELEMENTS, Buffer, Plan
 from knetc.ir.program import LOSSES, Program
 from knetc.ir.sequence_plan import make_sequence_plan
@@ -44,8 +45,11 @@ def emit_header(program: Program, options: Options) -> str:
 
 
 def _plan(program: Program, options: Options) -> Plan:
-    """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache."""
-    return make_sequence_plan(program, replace(options, arena=False))
+    """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache.
+
+    Products run by themselves: a BLAS has no epilogues, and each thread goes on with what its product left there.
+    """
+    return make_sequence_plan(without_epilogues(program), replace(options, arena=False))
 
 
 # What is pasted for a feature, in the order in which the pieces build on each other.

@@ -20,6 +20,7 @@ thread at a time all the same. How it runs is set by the environment, read when 
 | KNETEMU_FAIL_MALLOC=N | the N-th allocation fails |
 | KNETEMU_FAIL_CALL=N | the N-th call that can fail does; one that frees or waits does that too |
 | KNETEMU_PLAIN_ONLY=1, 2 | convolutions support their plain algorithms alone; 2: which the workspace's size tells |
+| KNETEMU_EPILOGUES=work\\|none\\|late | whether cuBLASLt has algorithms: yes, no, or it refuses what it found (work) |
 | KNETEMU_CAPTURE=works\\|never\\|breaks | whether a stream can be captured: yes, no, or it ends without a graph |
 | KNETEMU_KERNELS=PATH | the library that holds the kernels of one that nvcc compiled |
 """

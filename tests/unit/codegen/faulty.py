@@ -18,14 +18,17 @@ from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
 
+DENSE = "@knet function dense(x)\n h = wbf(x; out=8, f=:relu)\n return wbf(wb(h; out=6); out=5, f=:soft)\nend"
 BATCH = 70  # more than two warps
 TRAINING = TrainingOptions(lr=0.1, momentum=0.5, adam=True)
 
 
 def model(name: str):
-    """The program and the options of `lstm2` or `lenet`."""
-    if name == "lstm2":
-        source, shapes, _ = MODELS[name]
+    """The program and the options of `lstm2`, which `sequence` runs too, of `dense` or of `lenet`."""
+    if name == "dense":
+        return compiled(DENSE, inputs=((9, N),), losses=("softloss",))
+    if name in ("lstm2", "sequence"):
+        source, shapes, _ = MODELS["lstm2"]
         return compiled(source, inputs=shapes, losses=LOSSES)
     return compiled(LENET, inputs=((9, 8, 2, N),), losses=LOSSES)
 
@@ -37,6 +40,33 @@ def lstm2(executable):
         found += run(executable, shapes, settings, BATCH, "f32")
         executable.update(dict.fromkeys(executable.program.params(), TRAINING), gclip=0.01, gscale=1.0)
         executable.reset(keep)
+    return found
+
+
+def sequence(executable):
+    """Whole sequences of several lengths, with dropout, whose state the next one takes up."""
+    _, shapes, _ = MODELS["lstm2"]
+    found = []
+    for steps in (3, 1, 4):
+        xs = data(shapes, 6 * steps, "f32", steps)
+        found.append(executable.forward_sequence(frozenset({"dropout", "predict"}), xs, steps))
+        executable.backward_sequence("softloss", onehot(3, 6 * steps, "f32"), None, steps)
+        found += [executable.read("grad", name) for name in executable.program.params()]
+        executable.update(dict.fromkeys(executable.program.params(), TRAINING), gclip=0.01, gscale=1.0)
+        executable.reset(True)
+    return found
+
+
+def dense(executable):
+    """Batches of several sizes, one of them after more others than there are plans of a product."""
+    found = []
+    for step, batch in enumerate((6, 70, 6, 2, 3, 4, 6)):
+        found.append(executable.forward(frozenset(), data(((9, N),), batch, "f32", step), push=True))
+        found.append(executable.forward(frozenset(), data(((9, N),), batch, "f32", step + 20), push=True))
+        for _ in range(2):
+            found += executable.backward("softloss", onehot(5, batch, "f32"), None, [0], pop=True).values()
+        found += [executable.read("grad", name) for name in executable.program.params()]
+        executable.update(dict.fromkeys(executable.program.params(), TRAINING), gclip=0.01, gscale=1.0)
     return found
 
 
@@ -52,7 +82,7 @@ def lenet(executable):
 
 def main(name: str, path: str) -> str:
     program, _ = model(name)
-    scenario = {"lstm2": lstm2, "lenet": lenet}[name]
+    scenario = {"lstm2": lstm2, "sequence": sequence, "dense": dense, "lenet": lenet}[name]
     try:
         emitted = Library(program, path, 7)
         got, params = scenario(emitted), [emitted.read("par", p) for p in program.params()]

@@ -33,9 +33,9 @@ VALUES = {
     "tanh_back_half": ("lstm2", r"\(\(1\.0f - (\S+)\) \* \(1\.0f \+ \1\)\)", r"(1.0f - \1)"),
     "soft_not_divided": ("lstm2", r" / sum;", ";"),
     "soft_top_of_one_thread": ("lstm2", r"  top = knet_block_max\(top\);\n", ""),
-    "sumto_of_one_thread": ("lstm2", r"(dy\[o \+ .*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
+    "sumto_of_one_thread": ("lenet", r"(dy\[\w+ \+ .*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
     "last_block_missing": ("lstm2", r"\(n \+ 255\) / 256;", "n / 256;"),
-    "state_gradient_not_taken": ("lstm2", r"if \(m->unwinding && m->later\)", "if (false)"),
+    "state_gradient_not_taken": ("lstm2", r"  if \(later\)\n", "  if (false)\n"),
     "state_gradient_not_handed": ("lstm2", r"if \(m->unwinding\) TRY", "if (false) TRY"),
     "state_gradient_of_the_last_sequence": ("lstm2", r"if \(!m->stack\) m->later = false;", ""),
     "state_not_kept": ("lstm2", r"  TRY\(cudaMemcpyAsync\(m->\w+_state, m->.*\n(?:      .*\n)?", ""),
@@ -51,15 +51,20 @@ VALUES = {
     "loss_over_elements": ("lstm2", r"\(1\.0 / columns\)", "(1.0 / n)"),
     "frame_of_the_wrong_step": (
         "lstm2",
-        r"m->\*b->place = \*value\+\+;",
-        "m->*b->place = m->stack ? m->stack->values[value++ - f->values] : *value++;",
+        r"= \*value\+\+ \+ b->column",
+        "= (m->stack ? m->stack->values[value++ - f->values] : *value++) + b->column",
     ),
     "stack_as_a_queue": (
         "lstm2",
         r"(f->below = )m->stack;\n  m->stack = f;",
         r"\1nullptr;\n  knet_frame** e = &m->stack;\n  while (*e) e = &(*e)->below;\n  *e = f;",
     ),
-    "columns_too_few": ("lstm2", r"batch \* b->column\)", "(batch - 1) * b->column)"),
+    "columns_too_few": ("lstm2", r"columns \* b->column\)", "(columns - 1) * b->column)"),
+    "sequence_one_step_short": ("sequence", r"step < m->steps; step\+\+", "step + 1 < m->steps; step++"),
+    "columns_of_the_first_step": ("sequence", r"at = N \* step;", "at = 0 * step;"),
+    "state_gradient_of_no_later_step": ("sequence", r"m->later \|\| step \+ 1 < m->steps", "m->later"),
+    "batch_of_one_step_outside_the_loop": ("sequence", r"N = m->batch \* m->steps;", "N = m->batch;"),
+    "draws_of_one_call_for_all_steps": ("sequence", r"now\.call \+ ", "now.call + 0 * "),
     "warp_sum_stops_early": ("lstm2", r"step = 16; step > 0;", "step = 16; step > 1;"),
     "lanes_left_out": ("lstm2", r"__shfl_xor_sync\(0xffffffffu", "__shfl_xor_sync(0x0000ffffu"),
     "freed_twice": (
@@ -72,17 +77,35 @@ VALUES = {
     "last_for_maximum": ("lenet", r"top = knet_max\(top, element\);", "top = element;"),
     "average_not_divided": ("lenet", r"(sum \+= dys\[.*\]) / .*;", r"\1;"),
     "pooling_window_too_short": ("lenet", r"min\((.*) \+ 2, (\d+)\)", r"min(\1 + 1, \2)"),
+    "bias_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_RELU"),
+    "relu_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_BIAS"),
+    "relu_too_many": ("dense", r"EPILOGUE_BIAS", "EPILOGUE_RELU_BIAS"),
+    "operands_of_a_product_turned": (
+        "dense",
+        r"(EPILOGUE_BGRADA, .*)CUBLAS_OP_N, CUBLAS_OP_T",
+        r"\1CUBLAS_OP_T, CUBLAS_OP_N",
+    ),
+    "another_bias": ("dense", r"(EPILOGUE_RELU_BIAS, m->)h_b", r"\1wbf_b"),
+    "vector_of_the_plan": ("dense", r"    TRY\(knet_set\(p->call, CUBLASLT_MATMUL_DESC_BIAS_POINTER.*\n", ""),
+    "plan_of_another_size": ("dense", r" && p.n == columns && p.k == depth", ""),
+    "plan_of_another_alignment": ("dense", r"\(uint32_t\)p->alignment", "(uint32_t)256"),
+    "product_of_another_pitch": ("dense", r"(at \? rows : depth, )lda", r"\1ldb"),
     "convolution_adds_to_what_is_there": ("lenet", r"one = 1, zero = 0;", "one = 1, zero = 1;"),
 }
 # Those that the numbers alone may not show: the way of running that does. A sanitizer sees the end of a buffer where
 # each has memory of its own.
 SANITIZED = {
     "frame_too_small": ("lstm2", r"b->column \* room\)", "b->column * (room - 1))", ADDRESS),
-    "gold_too_long": ("lstm2", r"(b->gold.column \* m->batch\) \* sizeof\()float", r"\1double", ADDRESS),
+    "gold_too_long": ("lstm2", r"(b->gold.column \* columns\) \* sizeof\()float", r"\1double", ADDRESS),
     "one_too_many": ("lstm2", r"(fused_\w+_kernel\([^{]*\{\n.*) i < n;", r"\1 i <= n;", ADDRESS),
     "no_barrier_before_the_parts": ("lstm2", r"  __syncthreads\(\);\n  T total", "  T total", THREAD),
 }
+NO_EPILOGUES = {"KNETEMU_EPILOGUES": "none"}
 RUN_SO = {
+    "rest_forgotten": ("dense", r"  if \(!m->product\[0\]\.fused\) TRY.*\n", "", NO_EPILOGUES),
+    "rest_thought_done": ("dense", r"product->fused = p->fused;", "product->fused = true;", NO_EPILOGUES),
+    "product_forgotten": ("dense", r"  if \(!p->fused\) TRY\(knet_gemm.*\n", "", NO_EPILOGUES),
+    "refused_is_done": ("dense", r"    p->fused = !status;\n", "", {"KNETEMU_EPILOGUES": "late"}),
     "state_not_zeroed": ("lstm2", r"  TRY\(zero_state\(m, batch\)\);\n", "", NAN),
     "state_gradient_not_zeroed": ("lstm2", r"  else\n    TRY\(cudaMemsetAsync\(to.*\n", "", NAN),
     "averages_not_zeroed": ("lstm2", r"  NOTE\(&code, cudaMemsetAsync\(\*average, 0.*\n", "", NAN),
@@ -119,8 +142,8 @@ def caught(done: subprocess.CompletedProcess[str]) -> None:
     assert told and "Traceback" not in done.stderr, done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", ["lstm2", "lenet"])
-@pytest.mark.parametrize("way", [{}, LAZY, NAN, {"sanitize": ADDRESS}, {"sanitize": THREAD}], ids=str)
+@pytest.mark.parametrize("name", ["lstm2", "sequence", "dense", "lenet"])
+@pytest.mark.parametrize("way", [{}, LAZY, NAN, NO_EPILOGUES, {"sanitize": ADDRESS}, {"sanitize": THREAD}], ids=str)
 def test_without_a_fault_nothing_is_found(tmp_path, name, way):
     done = run(tmp_path, name, "", "", **way)
     assert done.returncode == 0 and done.stdout == "same\n", done.stdout + done.stderr[-2000:]

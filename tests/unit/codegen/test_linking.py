@@ -170,7 +170,7 @@ def test_nothing_of_one_file_is_defined_in_another(folder: Path) -> None:
 def test_two_models_in_one_program_by_nvcc(folder: Path) -> None:
     # NVIDIA's compiler, headers and libraries; what it builds needs a GPU to run, and is only linked here.
     try:
-        nvcc, libraries = build.nvcc(), [build.library(name) for name in ("cublas", "cudnn", "cudart")]
+        nvcc, libraries = build.nvcc(), [build.library(name) for name in ("cublas", "cublasLt", "cudnn", "cudart")]
     except KnetEnvironmentError as error:
         pytest.skip(error.diagnostics[0].message)
     includes = [f"-I{path}" for path in build.nvidia_folders("include")]

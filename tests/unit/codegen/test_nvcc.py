@@ -17,6 +17,7 @@ from knetc.errors import KnetEnvironmentError
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.options import Options
+from knetc.record import replace
 from knetc.runtime import build, cuda, emulation
 
 from .cases import ALL
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.nvcc
 def toolkit():
     try:
         build.nvcc()
-        for name in ("cublas", "cudnn", "cudart"):
+        for name in ("cublas", "cublasLt", "cudnn", "cudart"):
             build.library(name)
     except KnetEnvironmentError as error:
         pytest.skip(error.diagnostics[0].message)
@@ -44,12 +45,14 @@ def sources():
     lstm, options = compiled(source, inputs=shapes, losses=LOSSES)
     yield "lstm2", emit_cuda(lstm, options)
     many, options = compiled(MANY, inputs=((4, N), (6, N)), dtype="f64")
+    dense, options = compiled(ROOT / "examples" / "mlp.knet", inputs=((28, 28, 1, N),))
+    yield "mlp-tf32", emit_cuda(dense, replace(options, math="tf32"))
     yield "many-f64", emit_cuda(many, options)
     yield "operators-f32", emit_cuda(program_of(ALL, "f32"), Options(math="tf32"))
     yield "operators-f64", emit_cuda(program_of(ALL, "f64"), Options(dtype="f64"))
 
 
-@pytest.fixture(scope="module", params=["lenet", "lstm2", "many-f64", "operators-f32", "operators-f64"])
+@pytest.fixture(scope="module", params=["lenet", "lstm2", "mlp-tf32", "many-f64", "operators-f32", "operators-f64"])
 def file(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("nvcc") / "model.cu"
     path.write_text(dict(sources())[request.param])

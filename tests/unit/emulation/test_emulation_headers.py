@@ -20,13 +20,15 @@ from knetc.runtime import build, emulation
 
 SOURCES = Path(emulation.__file__).parent / "src"
 OURS = Path(emulation.__file__).parent / "include" / "cuda"
-HEADERS = ["cuda_runtime.h", "cublas_v2.h", "cudnn.h"]
+HEADERS = ["cuda_runtime.h", "cublas_v2.h", "cublasLt.h", "cudnn.h"]
 STRUCTS = ["int2", "int3", "int4", "uint2", "uint3", "uint4", "float2", "float3", "float4", "double2", "dim3"]
 
 
 ALGORITHM = {"algo": 0, "status": 4, "time": 8, "memory": 16, "determinism": 24, "mathType": 28, "size": 48}
 MEMBERS = {
     "cudaPointerAttributes": {"type": 0, "device": 4, "devicePointer": 8, "hostPointer": 16, "size": 88},
+    "cublasLtMatmulAlgo_t": {"data": 0, "size": 64},
+    "cublasLtMatmulHeuristicResult_t": {"algo": 0, "workspaceSize": 64, "state": 72, "wavesCount": 76, "size": 96},
     **{f"cudnnConvolution{kind}AlgoPerf_t": ALGORITHM for kind in ("Fwd", "BwdData", "BwdFilter")},
 }
 

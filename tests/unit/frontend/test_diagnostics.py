@@ -214,3 +214,10 @@ def test_bad_bytes_never_crash_the_parser() -> None:
                     messages(text)
                 except (AssertionError, KnetError):
                     continue
+
+
+def test_what_is_left_of_a_line_with_a_bracket_that_is_never_closed_gives_no_more_errors() -> None:
+    """A message of 20 errors for one missing bracket says less than one of one; the next line is looked at again."""
+    error = failure("@knet function f(x)\n    v = (((x + return 0)) + (1))))\n    w = x)\nend\n", None, "m.knet", {})
+    told = [(d.message, d.span.line) for d in error.diagnostics]
+    assert told == [("this '(' is never closed; ')' is missing", 2), ("')' closes nothing", 3)]

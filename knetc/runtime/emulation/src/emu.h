@@ -17,6 +17,7 @@ namespace knetemu {
 
 enum class Order { ascending, descending, random };
 enum class Capture { works, never, breaks };
+enum class Epilogues { work, none, late };
 
 // The switches, read from the environment when the library is loaded, and by knetemu_reload, which leaves
 // `ucontext` alone: stacks are kept between launches.
@@ -33,6 +34,7 @@ struct Options {
   long fail_malloc; // KNETEMU_FAIL_MALLOC=n: the n-th allocation fails
   long fail_call;   // KNETEMU_FAIL_CALL=n: the n-th call that can fail does
   long plain_only;  // KNETEMU_PLAIN_ONLY: convolutions refuse all algorithms but the plain ones, 2: already their sizes
+  Epilogues epilogues;  // KNETEMU_EPILOGUES=work|none|late: none: cuBLASLt finds no algorithm; late: it refuses what it found
 };
 extern Options switches;
 inline const Options& options() { return switches; }

@@ -45,6 +45,15 @@ Options read() {
     o.capture = Capture::breaks;
   else
     die("KNETEMU_CAPTURE=%s: works, never or breaks", capture);
+  const char* epilogues = setting("KNETEMU_EPILOGUES", "work");
+  if (!strcmp(epilogues, "work"))
+    o.epilogues = Epilogues::work;
+  else if (!strcmp(epilogues, "none"))
+    o.epilogues = Epilogues::none;
+  else if (!strcmp(epilogues, "late"))
+    o.epilogues = Epilogues::late;
+  else
+    die("KNETEMU_EPILOGUES=%s: work, none or late", epilogues);
   o.strict = number("KNETEMU_STRICT", "1") != 0;
   o.guard = number("KNETEMU_GUARD", "1") != 0;
   o.race_grid = number("KNETEMU_TSAN_GRID", "1") != 0;

@@ -26,6 +26,14 @@ typedef enum {
   CUBLAS_TF32_TENSOR_OP_MATH = 3
 } cublasMath_t;
 
+typedef enum {
+  CUBLAS_COMPUTE_32F = 68,
+  CUBLAS_COMPUTE_32F_FAST_TF32 = 77,
+  CUBLAS_COMPUTE_64F = 70
+} cublasComputeType_t;
+
+typedef enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1 } cudaDataType;
+
 typedef struct cublasContext* cublasHandle_t;
 
 #define cublasCreate cublasCreate_v2

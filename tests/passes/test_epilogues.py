@@ -1,0 +1,107 @@
+"""Epilogues of matrix products: how many calls they save, why some are not taken, and what the verifier refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from knetc import driver
+from knetc.codegen.report import report, show_plan
+from knetc.errors import KnetInternalError, Source
+from knetc.ir.epilogues import is_product, without_epilogues
+from knetc.ir.passes import epilogue
+from knetc.ir.plan import Kernel, Unit
+from knetc.ir.planner import make_plan
+from knetc.ir.printer import print_program
+from knetc.ir.program import Program
+from knetc.ir.reader import read_program
+from knetc.ir.types import N
+from knetc.ir.verify import verify
+from knetc.options import Options
+
+MLP = "@knet function mlp(x)\n h = wbf(x; out=6, f=:relu)\n return wbf(h; out=3, f=:soft)\nend"
+
+
+def compiled(source: str, level: int = 2, **options: object) -> tuple[Program, Options]:
+    chosen = Options(inputs=((4, N),), losses=("softloss",), level=level, **options)  # type: ignore[arg-type]
+    return driver.optimise(driver.lower(Source("mlp.knet", source), None, {}), chosen), chosen
+
+
+def counted(program: Program, options: Options) -> tuple[int, int, int]:
+    """Of a step of training without the gradient of its input: products, those with an epilogue, and other kernels."""
+    (variant,) = make_plan(program, options).variants
+    units: list[Unit] = [u for u in (*variant.forward, *variant.backward[0].steps) if u.wanted is None]
+    products = [u for u in units if any(is_product(s.instr) for s in (u.steps if isinstance(u, Kernel) else (u,)))]
+    return len(products), sum(isinstance(u, Kernel) for u in products), len(units) - len(products)
+
+
+@pytest.mark.parametrize(
+    "level,wanted",
+    [
+        # -O0: forward 2 adds, relu, soft; back the loss's value, its gradient with soft's, relu's, 2 sums.
+        (0, (5, 0, 9)),
+        # -O1: relu's and soft's kernels have their adds.
+        (1, (5, 0, 7)),
+        # -O2: relu's kernel and both sums have gone into products; left are soft, the loss, its gradient and relu's.
+        (2, (5, 3, 4)),
+    ],
+)
+def test_what_a_step_of_training_takes(level: int, wanted: tuple[int, int, int]) -> None:
+    assert counted(*compiled(MLP, level)) == wanted
+
+
+def test_reports_say_what_has_an_epilogue_and_why_not() -> None:
+    program, options = compiled(MLP)
+    plan, table = show_plan(program, options), report(program, options)
+    assert "wbf/tmp1 = dot(wbf/w, h)  # no epilogue: more is computed in the kernel that reads it" in plan
+    assert plan.count("# no epilogue") == 1
+    assert "h = relu(h/w * x .+ h/b)" in table and "RELU_BIAS" in table and table.count("BGRADA") == 2
+    assert "epilogue" not in show_plan(*compiled(MLP, 1)) + report(*compiled(MLP, 1))
+
+
+REASONS = {
+    "its value is read elsewhere too": "p = w * x\n return tanh(w * relu(p)) .+ soft(w * p)",
+    "p is read elsewhere too": "p = w * x .+ b\n h = relu(p)\n return tanh(w * h) .+ soft(w * p)",
+    "what is added is not a number for each row": "p = w * x\n return w * (p .+ x)",
+    "more is computed in the kernel that reads it": "return tanh(w * x .+ b)",
+    "it is no matrix of several rows": "v = par(dims=(1,4))\n return relu(v * x)",
+}
+
+
+@pytest.mark.parametrize("why", REASONS)
+def test_reasons(why: str) -> None:
+    body = REASONS[why]
+    source = f"@knet function f(x)\n w = par(dims=(4,4))\n b = par(dims=(4,))\n {body}\nend"
+    assert f"# no epilogue: {why}" in show_plan(*compiled(source))
+
+
+def test_a_back_end_may_take_products_by_themselves() -> None:
+    """Then the program is what it was before the pass."""
+    program, options = compiled(MLP)
+    before = driver.optimise(driver.lower(Source("mlp.knet", MLP), None, {}), options, stop_after="fuse")
+    assert counted(without_epilogues(program), options) == counted(before, options) == (5, 0, 7)
+    apart = without_epilogues(program).variants[0]
+    assert [i.out for i in apart.forward] == [i.out for i in before.variants[0].forward]
+    assert [i.out for i in apart.backward[0].body] == [i.out for i in before.variants[0].backward[0].body]
+
+
+@pytest.mark.parametrize(
+    "old,new",
+    [
+        ("add(%h/tmp1, %h/b)", "add(%h/tmp1, %h/tmp1)"),  # no vector
+        ("add(%h/tmp1, %h/b) : f32[6,N]", "mul(%h/tmp1, %h/b) : f32[6,N]"),  # no epilogue
+        ("relu(%h/tmp2)", "relu(%h/tmp1)"),  # not the value before
+        ("sumto(%d:h/tmp2)", "sumto(%d:h)"),  # of another gradient than the product's
+    ],
+)
+def test_the_verifier_knows_what_an_epilogue_is(old: str, new: str) -> None:
+    program, _ = compiled(MLP)
+    text = print_program(program)
+    assert old in text
+    verify(read_program(text))
+    with pytest.raises(KnetInternalError, match="the rule 'kernels'"):
+        verify(read_program(text.replace(old, new)))
+
+
+def test_the_pass_changes_nothing_the_second_time() -> None:
+    program, options = compiled(MLP)
+    assert epilogue.run(program, options) == program
