@@ -162,19 +162,18 @@ def _cudart_version(path: Path) -> str:
 
 
 def _cublas_version(path: Path) -> str:
-    parts = [ctypes.c_int(), ctypes.c_int(), ctypes.c_int()]
-
-    def ask(library: ctypes.CDLL) -> int:
-        return sum(library.cublasGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
-
-    return _version(path, ask, lambda: ".".join(str(part.value) for part in parts))
+    return _blas_version(path, "cublasGetProperty")
 
 
 def _cublaslt_version(path: Path) -> str:
+    return _blas_version(path, "cublasLtGetProperty")
+
+
+def _blas_version(path: Path, function: str) -> str:
     parts = [ctypes.c_int(), ctypes.c_int(), ctypes.c_int()]
 
     def ask(library: ctypes.CDLL) -> int:
-        return sum(library.cublasLtGetProperty(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
+        return sum(getattr(library, function)(kind, ctypes.byref(part)) for kind, part in enumerate(parts))
 
     return _version(path, ask, lambda: ".".join(str(part.value) for part in parts))
 

@@ -45,16 +45,7 @@ def product(module: Module, kernel: Kernel, lower: Lower) -> list[Statement]:
         **product_fields(module, of, out),
         value=", ".join(describe(s) for s in (of, *rest) if s.out.kind != "register"),
     )
-    if gradient:
-        return [call, *_otherwise(module, number, rest, lower)]
-    alone = replace(out, name=of.out.name)
-    own = module.members.get(alone)  # lists over a sequence have the product by itself, in memory of its own
-    if out.base is None:
-        module.members[alone] = module.members[out]
-    found = [call, *_otherwise(module, number, _in_place(of, alone, rest), lower)]
-    if own is not None:
-        module.members[alone] = own
-    return found
+    return [call, *_otherwise(module, number, rest if gradient else _in_place(of, rest), lower)]
 
 
 def _vector(module: Module, of: Step, rest: list[Step]) -> str:
@@ -65,8 +56,10 @@ def _vector(module: Module, of: Step, rest: list[Step]) -> str:
     return "nullptr" if bias is None else module.ref(rest[0].args[rest[0].instr.args.index(bias)])
 
 
-def _in_place(of: Step, alone: Buffer, rest: list[Step]) -> list[Step]:
+def _in_place(of: Step, rest: list[Step]) -> list[Step]:
     """The steps after a product alone: it stands where the last of them leaves its result, and they read it there."""
+    out = rest[-1].out
+    alone = replace(out, name=of.out.name, base=out.root)
     changed: dict[Buffer, Buffer] = {of.out: alone}
     return [replace(s, args=tuple(changed.get(a, a) for a in s.args)) for s in rest]
 

@@ -100,8 +100,7 @@ def _forward_sequence(module: Module, v: VariantPlan, names: Names) -> dict[str,
 
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
-    lines = list(unit_lines(module, b.steps))
-    lines += _input_gradients(module, b, lines)
+    lines = _with_input_gradients(module, b, list(unit_lines(module, b.steps)))
     lines += unreached(module, b)
     return {
         "name": _name(names, f"backward_{b.loss}", v),
@@ -119,22 +118,19 @@ def _once(written: dict[tuple[str, ...], dict[str, Any]], new: dict[str, Any], u
     return known
 
 
-def _input_gradients(module: Module, b: BackwardPlan, lines: list[str]) -> list[str]:
-    """The lines that say where the gradients of inputs are; one goes into the block that `lines` end in, if it can."""
-    found: list[str] = []
+def _with_input_gradients(module: Module, b: BackwardPlan, lines: list[str]) -> list[str]:
+    """The lines of a backward function, and where the gradients of inputs are; that goes into the last block if the
+    block is for the same input.
+    """
+    last = b.steps[-1].wanted if b.steps else None
+    ends: list[str] = []
     for index, at in b.inputs:
-        head, told = f"if (want & {bits({index})})", f"m->input_gradients[{index}] = {module.ref(at)};"
-        if not found and lines and lines[-1] == "}" and _block_head(lines) == f"{head} {{":
-            lines.pop()
-            found += [f"  {told}", "}"]
+        told = f"m->input_gradients[{index}] = {module.ref(at)};"
+        if last == frozenset({index}):
+            lines = [*lines[:-1], f"  {told}", "}"]
         else:
-            found.append(f"{head} {told}")
-    return found
-
-
-def _block_head(lines: list[str]) -> str:
-    """The line that opens the block that ends in the last line; blocks of functions are not nested."""
-    return next(line for line in reversed(lines) if line.startswith("if "))
+            ends.append(f"if (want & {bits({index})}) {told}")
+    return lines + ends
 
 
 def _backward_sequence(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any] | None:

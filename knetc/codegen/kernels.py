@@ -86,7 +86,6 @@ def sumto(module: Module, step: Step) -> list[Statement]:
     summed = part_count(groups, False)
     # With many results whose neighbours are neighbours in memory, a thread each reads memory in order.
     by_thread = bool(groups) and groups[0].kept[0] and (groups[0].size >= 1024 or groups[0].batched)
-    base = part_index(groups, True, "o", dy.pitch, dy.type.dims[:1] != (1,))
     shape = "x".join(f"{g}" if g.kept[0] else f"sum{g}" for g in groups)
     real = module.real
     spec = KernelSpec(
@@ -96,7 +95,7 @@ def sumto(module: Module, step: Step) -> list[Statement]:
         formula="y = sumto(dy): the sum over dimensions along which a value was repeated",
         fields=(
             ("real", real),
-            ("base", "" if base == "o" else base),
+            ("base", part_index(groups, True, "o", dy.pitch, dy.type.dims[:1] != (1,))),
             ("offset", part_index(groups, False, "r", dy.pitch, dy.type.dims[:1] != (1,))),
         ),
     )

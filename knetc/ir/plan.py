@@ -46,7 +46,8 @@ class Buffer(Record):
     @property
     def pitch(self) -> int | None:
         """How far apart a view's columns are, in elements; None where they follow each other."""
-        rows = self.root.type.dims[0] if self.base is not None and len(self.type.dims) > 1 else None
+        part = self.base is not None and len(self.type.dims) > 1 and self.type != self.base.type
+        rows = self.root.type.dims[0] if part else None
         return rows if isinstance(rows, int) else None
 
     def elements(self, batch: int) -> int:

@@ -230,9 +230,8 @@ __global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* y, con
 __global__ void __launch_bounds__(256) adding_sumto_sumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = 0;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[0 + r];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -1194,9 +1193,9 @@ int forwseq_predict(knet_model* m) {
 // The backward pass from a zero gradient of the output, under no condition.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
-  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
   // d:h/r f32[100,100], d:h/b f32[100]
@@ -1225,10 +1224,10 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
     // d:h/h f32[100,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
         100 * N * sizeof(float)));
-    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
     // d:h/tmp4 f32[100,N]
     TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
         m->h_h + 100 * at));
@@ -1257,9 +1256,9 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 // The backward pass from a zero gradient of the output, under predict.
 int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
-  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
   // d:h/r f32[100,100], d:h/b f32[100]
@@ -1293,8 +1292,10 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
   TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
+  // adding.knet:8: return wb(h; out=1, winit=Glorot())
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,100]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
@@ -1339,11 +1340,10 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
   }
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
-    // adding.knet:8: return wb(h; out=1, winit=Glorot())
+    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
     // d:h/h f32[100,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
         100 * N * sizeof(float)));
-    // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
     // d:h/tmp4 f32[100,N]
     TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
         m->d_h_h + 100 * at, m->h_h + 100 * at));

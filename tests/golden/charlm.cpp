@@ -1393,13 +1393,13 @@ void backward_zero(knet_model* m, const knet_team& t,
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
@@ -1473,13 +1473,13 @@ void loop_backward_zero(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
@@ -1555,6 +1555,7 @@ void backward_softloss(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
@@ -1562,6 +1563,7 @@ void backward_softloss(knet_model* m, const knet_team& t,
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
   t.wait_narrow();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
       64), t.rows(64));
@@ -1660,14 +1662,13 @@ void loop_backward_softloss(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
@@ -1774,6 +1775,7 @@ void train_softloss(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
@@ -1781,6 +1783,7 @@ void train_softloss(knet_model* m, const knet_team& t,
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
   t.wait_narrow();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
       64), t.rows(64));
@@ -1960,13 +1963,13 @@ void backward_zero_dropout(knet_model* m, const knet_team& t,
   const int N = m->batch;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
       m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
@@ -2040,13 +2043,13 @@ void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
@@ -2122,6 +2125,7 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
@@ -2129,6 +2133,7 @@ void backward_softloss_dropout(knet_model* m, const knet_team& t,
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
   t.wait_narrow();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
       knet_to(m->d_c_return + 64 * c, 64), t.rows(64));
@@ -2231,14 +2236,13 @@ void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
       m->d_b_h_state + 64 * c, 64, t.rows(64), n);
   // d:b/cell from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_cell_next + 64 * c,
       m->d_b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * (at + c),
       m->d_b_input_tmp4_block + 128 + 256 * (at + c), m->d_b_input_tmp4_block + 64 + 256 * (at + c),
@@ -2351,6 +2355,7 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
   // d:wbf/tmp2 f32[65,N]
   softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
       (float)(1.0 / N), t.rows(65), n);
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
       n);
@@ -2358,6 +2363,7 @@ void train_softloss_dropout(knet_model* m, const knet_team& t,
   take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
       t.rows(64), n);
   t.wait_narrow();
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:c/return f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
       knet_to(m->d_c_return + 64 * c, 64), t.rows(64));

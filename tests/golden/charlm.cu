@@ -1569,12 +1569,12 @@ int forwseq_dropout(knet_model* m) {
 // The backward pass from a zero gradient of the output, under no condition.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
       m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
@@ -1615,13 +1615,13 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
+    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/h f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
         64 * N * sizeof(float)));
     // d:b/cell f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
         64 * N * sizeof(float)));
-    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/input/tmp4 f32[64,N]
     TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,
@@ -1672,11 +1672,13 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/tmp2 f32[65,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:wbf/w f32[65,64], d:wbf/b f32[65]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
       m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
@@ -1736,14 +1738,13 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
   }
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
-    // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/h f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
         64 * N * sizeof(float)));
     // d:b/cell f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
         64 * N * sizeof(float)));
-    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/input/tmp4 f32[64,N]
     TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,
@@ -1784,12 +1785,12 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
 // The backward pass from a zero gradient of the output, under dropout.
 int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
-  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/input/tmp4 f32[64,N]
   TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
       m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
@@ -1837,11 +1838,13 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:wbf/tmp2 f32[65,N]
   TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
+  // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
   // d:b/cell f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
       64 * N * sizeof(float)));
+  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:wbf/w f32[65,64], d:wbf/b f32[65]
   TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
       m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
@@ -1907,14 +1910,13 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
   }
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
-    // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/h f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
         64 * N * sizeof(float)));
     // d:b/cell f32[64,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
         64 * N * sizeof(float)));
-    // charlm.knet:6: b = lstm(a; out=hidden)
     // d:b/input/tmp4 f32[64,N]
     TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,

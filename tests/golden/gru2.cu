@@ -1612,13 +1612,13 @@ int forwseq_predict(knet_model* m) {
 // The backward pass from a zero gradient of the output, under no condition.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/1/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
       20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
       20 * N * sizeof(float)));
-  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
       m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->d_h_2_gru_h_next, m->h_2_gru_newmem,
@@ -1695,13 +1695,13 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
+    // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
     // d:h/1/gru/h f32[20,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
         20 * N * sizeof(float)));
     // d:h/2/gru/h f32[20,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
         20 * N * sizeof(float)));
-    // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
     // d:h/2/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
         m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_2_gru_h_next,
@@ -1783,13 +1783,13 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 // The backward pass from a zero gradient of the output, under predict.
 int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/1/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
       20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
       20 * N * sizeof(float)));
-  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/2/gru/newmem/tmp4 f32[20,N]
   TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
       m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->d_h_2_gru_h_next, m->h_2_gru_newmem,
@@ -1872,12 +1872,14 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(5 * N), 1.0 / N));
   // d:return f32[5,N]
   TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/1/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
       20 * N * sizeof(float)));
   // d:h/2/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
       20 * N * sizeof(float)));
+  // gru2.knet:10: return wb(h; out=out)
   // d:wb/w f32[5,20], d:wb/b f32[5]
   TRY(multiply(m, &m->product[5], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
       m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
@@ -1973,14 +1975,13 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
   }
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
-    // gru2.knet:10: return wb(h; out=out)
+    // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
     // d:h/1/gru/h f32[20,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
         20 * N * sizeof(float)));
     // d:h/2/gru/h f32[20,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
         20 * N * sizeof(float)));
-    // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
     // d:h/2/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_2_gru_update,
         m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_2_gru_h_next,

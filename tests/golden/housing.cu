@@ -222,9 +222,8 @@ __global__ void __launch_bounds__(256) linreg_quadloss_back_kernel(float* y, con
 __global__ void __launch_bounds__(256) linreg_sumto_sumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = 0;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[0 + r];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }

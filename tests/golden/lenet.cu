@@ -330,9 +330,8 @@ __global__ void __launch_bounds__(256) lenet_unpool_8x8_to_4x4_kernel(float* dx,
 __global__ void __launch_bounds__(256) lenet_sumto_sum16x50xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 16;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 16 + (r / 16) * 800];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o * 16 + r % 16 + (r / 16) * 800];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -361,9 +360,8 @@ __global__ void __launch_bounds__(256) lenet_unpool_24x24_to_12x12_kernel(float*
 __global__ void __launch_bounds__(256) lenet_sumto_sum144x20xsumN_kernel(float* __restrict__ y,
     const float* __restrict__ dy, int summed) {
   const int o = blockIdx.x;
-  const int base = o * 144;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r % 144 + (r / 144) * 2880];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o * 144 + r % 144 + (r / 144) * 2880];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }

@@ -1073,9 +1073,9 @@ int forwseq(knet_model* m) {
 // The backward pass from a zero gradient of the output.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
+  // rnn1.knet:9: h = relu(d)
   // d:h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
-  // rnn1.knet:9: h = relu(d)
   TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d, m->d_h_next, m->h));  // d:d f32[100,N]
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   // d:b f32[100,100], d:c f32[100,1]
@@ -1098,10 +1098,10 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
+    // rnn1.knet:9: h = relu(d)
     // d:h f32[100,N], from the step after
     TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_next, m->d_h_state,
         100 * N * sizeof(float)));
-    // rnn1.knet:9: h = relu(d)
     // d:d f32[100,N]
     TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d + 100 * at, m->d_h_next, m->h + 100 * at));
     // rnn1.knet:8: d = a * x .+ b * h .+ c

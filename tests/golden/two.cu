@@ -229,9 +229,8 @@ __global__ void __launch_bounds__(256) two_quadloss_back_kernel(float* y, const 
 __global__ void __launch_bounds__(256) two_sumto_sumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
     int summed) {
   const int o = blockIdx.x;
-  const int base = 0;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[base + r];
+  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[0 + r];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) y[o] = sum;
 }
@@ -1185,9 +1184,9 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // two.knet:4: @knet function two(x, z)
   if (want & 2) {
     TRY(cudaMemsetAsync(m->d_z, 0, 6 * N * sizeof(float), m->stream));  // d:z f32[6,N]
+    m->input_gradients[1] = m->d_z;
   }
   if (want & 1) m->input_gradients[0] = m->d_x;
-  if (want & 2) m->input_gradients[1] = m->d_z;
   TRY(knet_zero(m->d_wbf_w, 8, 6, 8, m->stream));  // not reached
   TRY(knet_zero(m->d_wbf_b, 8, 1, 8, m->stream));  // not reached
   return 0;

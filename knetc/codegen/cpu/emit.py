@@ -24,7 +24,7 @@ from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, 
 from knetc.ir.epilogues import without_epilogues
 from knetc.ir.plan import MOST_ELEMENTS, Buffer, Plan
 from knetc.ir.program import LOSSES, Program
-from knetc.ir.sequence_plan import make_sequence_plan
+from knetc.ir.sequence_plan import make_sequence_plan, of_all_steps
 from knetc.options import Options
 from knetc.record import replace
 
@@ -84,7 +84,9 @@ def _context(module: CpuModule) -> dict[str, Any]:
     features |= {other for name in features for other in _NEEDS.get(name, ())}
     outside = _outside(module)
     framed = plan.framed
-    whole = _of_all_steps(found) - framed
+    sequences = any(f.phase for f in found)
+    # What is given stands with the caller.
+    whole = {b for b in of_all_steps(plan) if b.kind == "value"} - framed if sequences else set()
     dense = [_read_as_arrays(found, k) for k in range(len(plan.variants))]
     frames = [
         {
@@ -121,9 +123,9 @@ def _context(module: CpuModule) -> dict[str, Any]:
         "functions": [_function(f) for f in found],
         "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
         "initial": start,
-        "sequences": any(f.phase for f in found),
+        "sequences": sequences,
         "device": False,
-        "one_hot": any(f.phase for f in found) and "rows" in features,
+        "one_hot": sequences and "rows" in features,
         "draws_ahead": any("knet_each_step" in line for f in found for line in f.lines),
         "trains": any(f.kind == "train" for f in found),
         "variant_of": variant_of(plan),
@@ -139,16 +141,6 @@ def _read_as_arrays(found: Sequence[Function], k: int) -> set[Buffer | str]:
     """What training variant k reads as arrays, even where an input is given as the rows of a one-hot matrix."""
     actions = (a for f in found if f.variant == k and f.kind == "train" for a in f.actions() if a.dense)
     return {access.root for a in actions for access in a.wide}
-
-
-def _of_all_steps(found: Sequence[Function]) -> set[Buffer | str]:
-    """The values that need room for the columns of all steps of a sequence."""
-    touched: set[Buffer | str] = set()
-    for f in found:
-        if f.phase:
-            roots = {access.root for a in f.actions() for access in a.wide}
-            touched |= roots & f.whole if f.phase == "loop" else roots
-    return {b for b in touched if isinstance(b, Buffer) and b.kind == "value" and b.type.batched}
 
 
 def _given(b: Buffer) -> bool:

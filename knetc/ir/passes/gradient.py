@@ -132,11 +132,12 @@ class _Builder:
     def _states_in(self) -> dict[str, str]:
         """Reads each state's gradient from the step after; it flows into the value that this step keeps."""
         incoming = {}
+        keeps = {str(i.attr("var")): i for i in self.variant.forward if i.op == "keep"}
         for var, of in self.states.items():
+            self.span = keeps[var].span if var in keeps else None
             incoming[var] = self._append(f"d:{var}@next", "dstate", (), of, {"var": var})
-        for instr in self.variant.forward:
-            if instr.op == "keep":
-                self._add(instr.args[0], incoming[str(instr.attr("var"))])
+        for var, instr in keeps.items():
+            self._add(instr.args[0], incoming[var])
         return incoming
 
     def _through(self, instr: Instr) -> None:

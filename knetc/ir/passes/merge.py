@@ -43,21 +43,24 @@ def _variant(variant: Variant, blocks: dict[str, Parts]) -> Variant:
 
 
 def _merged(variant: Variant, blocks: dict[str, Parts], careful: bool) -> Variant | None:
+    """The same, None where a list of it has no order."""
     forward = _Merger(variant.forward, blocks, careful)
     for group in forward.sharing_right(tb=False):
         forward.merge_products(group)
     if not forward.changed:
         return variant
     body = forward.result()
+    if body is None:
+        return None
     backward = []
     for b in variant.backward:
         merger = _Merger(b.body, blocks, careful, forward)
         merger.merge_ways_back()
-        backward.append((b, merger.result()))
-    if body is None or any(found is None for _, found in backward):
-        return None
-    back = tuple([replace(b, body=found) for b, found in backward if found is not None])
-    return uses.without_unused(replace(variant, forward=body, backward=back))
+        found = merger.result()
+        if found is None:
+            return None
+        backward.append(replace(b, body=found))
+    return uses.without_unused(replace(variant, forward=body, backward=tuple(backward)))
 
 
 class _Merger:

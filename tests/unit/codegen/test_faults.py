@@ -33,7 +33,7 @@ VALUES = {
     "tanh_back_half": ("lstm2", r"\(\(1\.0f - (\S+)\) \* \(1\.0f \+ \1\)\)", r"(1.0f - \1)"),
     "soft_not_divided": ("lstm2", r" / sum;", ";"),
     "soft_top_of_one_thread": ("lstm2", r"  top = knet_block_max\(top\);\n", ""),
-    "sumto_of_one_thread": ("lenet", r"(dy\[\w+ \+ .*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
+    "sumto_of_one_thread": ("lenet", r"(dy\[o.*\];\n)  sum = knet_block_sum\(sum\);\n", r"\1"),
     "last_block_missing": ("lstm2", r"\(n \+ 255\) / 256;", "n / 256;"),
     "state_gradient_not_taken": ("lstm2", r"  if \(later\)\n", "  if (false)\n"),
     "state_gradient_not_handed": ("lstm2", r"if \(m->unwinding\) TRY", "if (false) TRY"),
