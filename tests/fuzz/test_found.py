@@ -55,6 +55,16 @@ end
 """,
         ((3,),),
     ),
+    # A block made for a product that then was not merged, because another operand of it has no block, was in no list.
+    "a block that no merged product reads": (
+        """
+@knet function m(x)
+    s = tanh(wbf2(x, x; out=1) + x)
+    return bias(par(dims=(1,)) * x) + s
+end
+""",
+        ((1,),),
+    ),
     # Where `one` is false nothing is computed and nothing saved: the state's gradient alone goes back through a
     # sequence, which looked for its element type among the saved values.
     "a variant that saves nothing": (

@@ -76,6 +76,7 @@ class _Merger:
         self.careful = careful
         self.changed = False
         self.new: dict[str, list[Instr]] = {}  # what takes the place of each instruction, by its result
+        self.ahead: dict[str, list[Instr]] = {}  # what is put before it, whether or not it is replaced
         self.stands: dict[str, str] = {}  # sums that one product has made superfluous, with what stands for them
         self.made: dict[str, Instr] = {} if outer is None else dict(outer.made)
         self.made |= {i.out: i for i in body if i.out}
@@ -94,7 +95,8 @@ class _Merger:
         for instr in self.body:
             if instr.out in self.stands:
                 continue
-            for i in self.new.get(instr.out, [instr]) if instr.out else [instr]:
+            after = self.new.get(instr.out, [instr]) if instr.out else [instr]
+            for i in [*self.ahead.get(instr.out, []), *after]:
                 found.append(replace(i, args=tuple([self.standing(a) for a in i.args])))
         return uses.in_order(found)
 
@@ -149,7 +151,7 @@ class _Merger:
         first = 0
         for k, (i, height) in enumerate(zip(group, heights, strict=True)):
             part = self.cut(i, whole.out, first, height)
-            self.new[i.out] = [*([*self.new.pop(f"@{group[0].out}", []), whole] if k == 0 else []), part]
+            self.new[i.out] = [whole, part] if k == 0 else [part]
             first += height
         self.changed = True
 
@@ -226,9 +228,9 @@ class _Merger:
         return found
 
     def before(self, at: Instr, instr: Instr) -> None:
-        """Puts an instruction before the place of another, which is about to be merged."""
+        """Puts an instruction before another."""
         self.made[instr.out] = instr
-        self.new.setdefault(f"@{at.out}", []).append(instr)
+        self.ahead.setdefault(at.out, []).append(instr)
         self.changed = True
 
     # --- the way back -------------------------------------------------------------------------------------------------
@@ -286,7 +288,7 @@ class _Merger:
             return
         # The product stands where the first term stood, and the additions of the others fall away.
         first, *others = terms
-        self.new[first.out] = [*self.new.pop(f"@{first.out}", []), replace(first, args=(left, right))]
+        self.new[first.out] = [replace(first, args=(left, right))]
         for i, add in zip(others, adds[1:], strict=True):
             self.new[i.out] = []
             self.stands[add.out] = next(a for a in add.args if a != i.out)
