@@ -38,6 +38,8 @@ FLAGS = (
     "-ffp-contract=fast",
     "-fPIC",
     "-shared",
+    # C's <math.h> as it is: what libstdc++ puts around it takes as long to read as all of a small model.
+    "-D_GLIBCXX_INCLUDE_NEXT_C_HEADERS=",
 )
 OPENMP = ("-fopenmp",)
 _NATIVE = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}

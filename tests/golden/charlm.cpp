@@ -65,12 +65,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmath>
 #include <initializer_list>
 #include <new>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+
+// Before a function with loops over elements: it stays apart from its callers, which are compiled with less effort.
+#define KNET_LOOPS __attribute__((noinline))
 
 // The interface; `knetc --emit header` writes it for C and C++.
 extern "C" {
@@ -277,7 +279,7 @@ static inline knet_sink<T> knet_to(T* place, int pitch = 0) {
 }
 // Some columns of a matrix, from where they are `pitch` elements apart.
 template <class T>
-static inline void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
+KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
   for (int c = columns.from; c < columns.to; c++) {
     const knet_sink<T> column = {y.to + (size_t)y.apart(rows) * c, y.scale, y.add, 0};
     for (int i = 0; i < rows; i++) column.put(i, x[(size_t)pitch * c + i]);
@@ -338,6 +340,8 @@ struct knet_number<double> {
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
                           least_tanh = -64.0;
 };
+static inline float knet_copysign(float size, float sign) { return copysignf(size, sign); }
+static inline double knet_copysign(double size, double sign) { return copysign(size, sign); }
 // e^r - 1 for |r| <= ln 2 / 2, by its series.
 static inline float knet_expm1_series(float r) {
   float q = 1.0f / 5040;
@@ -398,7 +402,7 @@ static inline T knet_tanh(T x) {
   const T minus = knet_fma(power, series, power - 1), e = knet_fma(power, series, power);
   const bool far = size > (T)0.55;
   const T part = (far ? 2 * e : -minus) / (1 + e), value = far ? 1 - part : part;
-  return std::copysign(value, x);
+  return knet_copysign(value, x);
 }
 // log((1 + s) / (1 - s)) / s - 2 over z = s^2, by its series.
 static inline float knet_atanh_series(float z) {
@@ -515,8 +519,8 @@ static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, cons
 }
 // c = a b', of which a and b have K columns, in some columns: as fast as memory is, where K is small.
 template <int K, class T>
-static void knet_outer(int m, const T* __restrict a, int lda, const T* b, int ldb, const knet_sink<T>& c,
-                       knet_range columns) {
+KNET_LOOPS void knet_outer(int m, const T* __restrict a, int lda, const T* b, int ldb, const knet_sink<T>& c,
+                           knet_range columns) {
   for (int j = columns.from; j < columns.to; j++) {
     T* __restrict to = c.to + (size_t)c.apart(m) * j;
     T factor[K];
@@ -541,16 +545,16 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
 // Products with an input that may be one-hot: then `ones` has the row of the 1 in each column, and columns are picked.
 // Some rows of the n columns of y = w x from column c on: x is k x n, y m x n; columns of w are ldw apart, those of y ldy.
 template <class T>
-static inline void knet_input_product(const int* ones, int m, int n, int k, const T* w, int ldw,
-                                      const T* x, int c, T* y, int ldy, knet_range rows) {
+KNET_LOOPS void knet_input_product(const int* ones, int m, int n, int k, const T* w, int ldw,
+                                   const T* x, int c, T* y, int ldy, knet_range rows) {
   if (!ones) return knet_product_rows(false, false, m, n, k, w, ldw, x + k * c, k, knet_to(y, ldy), rows);
   for (int i = 0; i < n; i++)
     for (int r = rows.from; r < rows.to; r++) y[ldy * i + r] = w[ldw * ones[c + i] + r];
 }
 // Some columns of dw = dy x', m x k, over all n columns of dy and x.
 template <class T>
-static inline void knet_input_product_back(const int* ones, int m, int k, int n, const T* dy, int ldy,
-                                           const T* x, const knet_sink<T>& dw, knet_range columns) {
+KNET_LOOPS void knet_input_product_back(const int* ones, int m, int k, int n, const T* dy, int ldy,
+                                        const T* x, const knet_sink<T>& dw, knet_range columns) {
   if (!ones) return knet_product_columns(false, true, m, k, n, dy, ldy, x, k, dw, columns);
   if (!dw.add) knet_zero_columns(dw, m, columns);
   for (int i = 0; i < n; i++) {
@@ -559,11 +563,25 @@ static inline void knet_input_product_back(const int* ones, int m, int k, int n,
     for (int r = 0; r < m; r++) to[r] += dw.scale * dy[ldy * i + r];
   }
 }
+// Whether each of so many columns is 1 in one row and 0 in the others; those rows.
+template <class T>
+KNET_LOOPS bool knet_find_ones(const T* x, int rows, int columns, int* ones) {
+  for (int c = 0; c < columns; c++, x += rows) {
+    int count = 0, sum = 0;
+    for (int r = 0; r < rows; r++) {
+      count += x[r] != 0;
+      sum += x[r] != 0 ? r : 0;
+    }
+    if (count != 1 || x[sum] != 1) return false;
+    ones[c] = sum;
+  }
+  return true;
+}
 
 // Sums over the columns, and the sum of what each thread has added up: always in the same order.
 // y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
 template <class T>
-static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
+KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
   enum { BLOCK = 512 };
   for (int from = rows.from; from < rows.to; from += BLOCK) {
     const int n = rows.to - from < BLOCK ? rows.to - from : (int)BLOCK;
@@ -575,8 +593,8 @@ static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch
 }
 // y = the sum of the parts that so many threads have, of the elements in the range.
 template <class T, class Worker>
-static inline void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
-                                  knet_range range) {
+KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
+                               knet_range range) {
   for (int i = range.from; i < range.to; i++) {
     T sum = (workers[0].*part)[i];
     for (int t = 1; t < threads; t++) sum += (workers[t].*part)[i];
@@ -586,16 +604,76 @@ static inline void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, 
 
 // Filling n elements of an array, of which `first` is the number of the first one.
 template <class T>
-static inline void knet_fill_constant(T* y, int, int n, double value) {
+KNET_LOOPS void knet_fill_constant(T* y, int, int n, double value) {
   for (int i = 0; i < n; i++) y[i] = (T)value;
 }
 template <class T>
-static inline void knet_fill_identity(T* y, int first, int n, double scale, int rows) {
+KNET_LOOPS void knet_fill_identity(T* y, int first, int n, double scale, int rows) {
   for (int i = 0; i < n; i++) y[i] = (first + i) % rows == (first + i) / rows ? (T)scale : 0;
 }
 template <class T>
-static inline void knet_fill_table(T* y, const T* table, int first, int n) {
+KNET_LOOPS void knet_fill_table(T* y, const T* table, int first, int n) {
   for (int i = 0; i < n; i++) y[i] = table[first + i];
+}
+
+// The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
+// which are allocated when an option first needs them.
+struct knet_options {
+  double lr = 1, l1reg = 0, l2reg = 0, momentum = 0, nesterov = 0, gclip = 0, gscale = 1;
+  bool adagrad = false, rmsprop = false, adam = false;
+  int adam_steps = 0;
+  knet_real *adagrad_squares = nullptr, *rmsprop_squares = nullptr, *adam_mean = nullptr, *adam_square = nullptr;
+  knet_real *momentum_average = nullptr, *nesterov_average = nullptr;
+};
+KNET_LOOPS double knet_sum_of_squares(const knet_real* x, knet_range part) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int k = part.from; k < part.to; k++) sum += (double)x[k] * (double)x[k];
+  return sum;
+}
+// Whether a parameter changes by its gradient and the learning rate alone.
+inline bool knet_is_plain(const knet_options& o) {
+  return o.l1reg == 0 && o.l2reg == 0 && !o.adagrad && !o.rmsprop && !o.adam && o.momentum == 0 && o.nesterov == 0;
+}
+// Changes part of a parameter, w, by its gradient times `factor` and its options; of the averages, w is element `at`.
+KNET_LOOPS void knet_update(const knet_options& o, knet_real* w, const knet_real* dw, size_t at, knet_range part,
+                            double factor) {
+  const knet_real scale = (knet_real)factor, epsilon = (knet_real)1e-8, lr = (knet_real)o.lr;
+  const knet_real l1reg = (knet_real)o.l1reg, l2reg = (knet_real)o.l2reg;
+  const knet_real momentum = (knet_real)o.momentum, nesterov = (knet_real)o.nesterov;
+  const knet_real mean_bias = (knet_real)(1 - pow(0.9, o.adam_steps));
+  const knet_real square_bias = (knet_real)(1 - pow(0.999, o.adam_steps));
+  if (knet_is_plain(o)) {
+    for (int i = part.from; i < part.to; i++) w[i] -= lr * (scale * dw[i]);
+    return;
+  }
+  for (int i = part.from; i < part.to; i++) {
+    knet_real g = scale * dw[i];
+    if (l1reg != 0) g += l1reg * (knet_real)((w[i] > 0) - (w[i] < 0));
+    if (l2reg != 0) g += l2reg * w[i];
+    if (o.adagrad) {
+      o.adagrad_squares[at + i] += g * g;
+      g /= epsilon + knet_sqrt(o.adagrad_squares[at + i]);
+    }
+    if (o.rmsprop) {
+      o.rmsprop_squares[at + i] = (knet_real)0.9 * o.rmsprop_squares[at + i] + (knet_real)(1 - 0.9) * (g * g);
+      g /= epsilon + knet_sqrt(o.rmsprop_squares[at + i]);
+    }
+    if (o.adam) {
+      o.adam_mean[at + i] = (knet_real)0.9 * o.adam_mean[at + i] + (knet_real)(1 - 0.9) * g;
+      o.adam_square[at + i] = (knet_real)0.999 * o.adam_square[at + i] + (knet_real)(1 - 0.999) * (g * g);
+      g = o.adam_mean[at + i] / mean_bias / (knet_sqrt(o.adam_square[at + i] / square_bias) + epsilon);
+    }
+    if (o.momentum != 0) {
+      g += momentum * o.momentum_average[at + i];
+      o.momentum_average[at + i] = g;
+    }
+    if (o.nesterov != 0) {
+      o.nesterov_average[at + i] = nesterov * o.nesterov_average[at + i] + g;
+      g += nesterov * o.nesterov_average[at + i];
+    }
+    w[i] -= lr * g;
+  }
 }
 
 // What the helpers for random numbers, which are the same in the CUDA that knetc emits, call on a device: operations
@@ -643,14 +721,14 @@ static inline __device__ unsigned knet_random_word(unsigned long long seed, unsi
 static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((double)(word >> 8), 1.0 / 16777216); }
 
 template <class T>
-static inline void knet_fill_uniform(T* y, int first, int n, unsigned long long seed, unsigned call, unsigned stream,
-                                     double low, double high) {
+KNET_LOOPS void knet_fill_uniform(T* y, int first, int n, unsigned long long seed, unsigned call, unsigned stream,
+                                  double low, double high) {
   for (int i = 0; i < n; i++)
     y[i] = (T)(knet_rounded(knet_uniform(knet_random_word(seed, first + i, call, stream)) * (high - low)) + low);
 }
 template <class T>
-static inline void knet_fill_bernoulli(T* y, int first, int n, unsigned long long seed, unsigned call, unsigned stream,
-                                       double p, double scale) {
+KNET_LOOPS void knet_fill_bernoulli(T* y, int first, int n, unsigned long long seed, unsigned call, unsigned stream,
+                                    double p, double scale) {
   for (int i = 0; i < n; i++) y[i] = knet_uniform(knet_random_word(seed, first + i, call, stream)) < p ? (T)scale : 0;
 }
 
@@ -675,7 +753,7 @@ int knet_fail(int code, const char* format, ...) {
 
 // 17 operations, element by element, for output, forget, input, newmem, cell, tmp3, h
 //   charlm.knet:6: b = lstm(a; out=hidden)
-void fused_h_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
+KNET_LOOPS void fused_h_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
     float* __restrict newmem, float* __restrict cell, float* __restrict tmp3, float* __restrict h,
     const float* __restrict output_tmp1, const float* __restrict output_tmp2, const float* __restrict output_c,
     const float* __restrict forget_tmp1, const float* __restrict forget_tmp2, const float* __restrict forget_c,
@@ -714,8 +792,8 @@ void fused_h_64xN(float* __restrict output, float* __restrict forget, float* __r
 
 // add, soft, element by element
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* __restrict b, knet_range rows,
-    int columns) {
+KNET_LOOPS void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* __restrict b,
+    knet_range rows, int columns) {
   if (!rows.size()) return;  // another thread has the columns
   for (int c = 0; c < columns; c++) {
     float top = -INFINITY, sum = 0;
@@ -734,7 +812,7 @@ void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* 
 
 // 12 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
-void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
+KNET_LOOPS void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
     const float* __restrict d_h_next, const float* __restrict output, const float* __restrict tmp3,
     const float* __restrict d_cell_next, const float* __restrict forget, const float* __restrict cell_prev,
@@ -766,7 +844,7 @@ void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restrict d_newme
 
 // the sum of -mask * gold * log(p)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-double softloss(const float* __restrict p, const float* __restrict gold, const float* __restrict mask,
+KNET_LOOPS double softloss(const float* __restrict p, const float* __restrict gold, const float* __restrict mask,
     knet_range rows, int columns) {
   double sum = 0;
   if (!rows.size()) return sum;  // another thread's
@@ -786,8 +864,8 @@ double softloss(const float* __restrict p, const float* __restrict gold, const f
 
 // y = softmax_softloss_back(p, gold, mask)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-void softmax_softloss_back(float* __restrict y, const float* __restrict p_2, const float* __restrict gold,
-    const float* __restrict mask, float part, knet_range rows, int columns) {
+KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restrict p_2,
+    const float* __restrict gold, const float* __restrict mask, float part, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     const float share = mask ? mask[c] * part : part;
 #pragma omp simd
@@ -799,7 +877,7 @@ void softmax_softloss_back(float* __restrict y, const float* __restrict p_2, con
 
 // 13 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:6: b = lstm(a; out=hidden)
-void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
+KNET_LOOPS void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
     const float* __restrict d_h_next, const float* __restrict d_h, const float* __restrict output,
     const float* __restrict tmp3, const float* __restrict d_cell_next, const float* __restrict forget,
@@ -833,7 +911,7 @@ void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_new
 // 18 operations, element by element, for output, forget, input, newmem, cell, tmp3, h, return_
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-void fused_return_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
+KNET_LOOPS void fused_return_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
     float* __restrict newmem, float* __restrict cell, float* __restrict tmp3, float* __restrict h,
     float* __restrict return_, const float* __restrict output_tmp1, const float* __restrict output_tmp2,
     const float* __restrict output_c, const float* __restrict forget_tmp1, const float* __restrict forget_tmp2,
@@ -875,7 +953,8 @@ void fused_return_64xN(float* __restrict output, float* __restrict forget, float
 
 // y = mul(a, b)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
-void mul(float* __restrict y, const float* __restrict a, const float* __restrict b, knet_range rows, int columns) {
+KNET_LOOPS void mul(float* __restrict y, const float* __restrict a, const float* __restrict b, knet_range rows,
+    int columns) {
   if (rows.whole(64)) rows.to *= columns, columns = 1;  // the columns as one run of memory
   for (int c = 0; c < columns; c++) {
 #pragma omp simd
@@ -888,7 +967,7 @@ void mul(float* __restrict y, const float* __restrict a, const float* __restrict
 // 14 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
-void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
+KNET_LOOPS void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
     const float* __restrict d_return, const float* __restrict tmp1, const float* __restrict d_h_next,
     const float* __restrict output, const float* __restrict tmp3, const float* __restrict d_cell_next,
@@ -922,16 +1001,6 @@ void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __restrict d_new
 
 // ------------------------------------------------------------------------------------------------ the model ----
 enum { PARAMETERS = 15, INPUTS = 1, CONDITIONS = 1 };
-
-// The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
-// which are allocated when an option first needs them.
-struct knet_options {
-  double lr = 1, l1reg = 0, l2reg = 0, momentum = 0, nesterov = 0, gclip = 0, gscale = 1;
-  bool adagrad = false, rmsprop = false, adam = false;
-  int adam_steps = 0;
-  float *adagrad_squares = nullptr, *rmsprop_squares = nullptr, *adam_mean = nullptr, *adam_square = nullptr;
-  float *momentum_average = nullptr, *nesterov_average = nullptr;
-};
 
 // What a thread has for itself; a line of the cache apart from the others.
 struct alignas(64) knet_worker {
@@ -1262,6 +1331,12 @@ const knet_array* find(const knet_array* table, const char* name) {
 }
 // A mask from column c on, if there is one.
 const float* knet_at(const float* mask, int c) { return mask ? mask + c : nullptr; }
+
+// From here on no loop goes over elements: the compiler's work would take longer than what it gains.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("O1")
+#endif
 
 // ------------------------------------------------------------------------------------------------ the steps ----
 // A state's gradient from the step after: zero at the last step, and outside a sequence.
@@ -2900,12 +2975,6 @@ int keep_averages(knet_options* o, size_t elements) {
   TRY(keep_average(o->nesterov != 0, &o->nesterov_average, elements));
   return 0;
 }
-double sum_of_squares(const float* x, knet_range part) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int k = part.from; k < part.to; k++) sum += (double)x[k] * (double)x[k];
-  return sum;
-}
 // The gradients' common norm, where some gradient is to be clipped. Every thread calls this.
 double gradient_norm(knet_model* m, const knet_team& t) {
   double squares = 0;
@@ -2914,11 +2983,11 @@ double gradient_norm(knet_model* m, const knet_team& t) {
     const float* const dw = data_of(m, gradients[i]);
     const int n = (int)elements(gradients[i], 1), pitch = gradients[i].pitch;
     if (!pitch) {
-      squares += sum_of_squares(dw, t.part(n));
+      squares += knet_sum_of_squares(dw, t.part(n));
       continue;
     }
     const knet_range part = t.part(n / gradients[i].dims[0]);
-    for (int c = part.from; c < part.to; c++) squares += sum_of_squares(dw + (size_t)pitch * c, {0, gradients[i].dims[0]});
+    for (int c = part.from; c < part.to; c++) squares += knet_sum_of_squares(dw + (size_t)pitch * c, {0, gradients[i].dims[0]});
   }
   m->workers[t.index].squares = squares;
   t.wait();
@@ -2926,60 +2995,17 @@ double gradient_norm(knet_model* m, const knet_team& t) {
   for (int k = 0; k < t.size; k++) squares += m->workers[k].squares;
   return sqrt(squares);
 }
-// Whether a parameter changes by its gradient and the learning rate alone.
-bool is_plain(const knet_options& o) {
-  return o.l1reg == 0 && o.l2reg == 0 && !o.adagrad && !o.rmsprop && !o.adam && o.momentum == 0 && o.nesterov == 0;
-}
-// Changes part of a parameter, w, by its gradient times `factor` and its options; of the averages, w is element `at`.
-void update_part(const knet_options& o, float* w, const float* dw, size_t at, knet_range part, double factor) {
-  const float scale = (float)factor, epsilon = (float)1e-8, lr = (float)o.lr;
-  const float l1reg = (float)o.l1reg, l2reg = (float)o.l2reg;
-  const float momentum = (float)o.momentum, nesterov = (float)o.nesterov;
-  const float mean_bias = (float)(1 - pow(0.9, o.adam_steps));
-  const float square_bias = (float)(1 - pow(0.999, o.adam_steps));
-  if (is_plain(o)) {
-    for (int i = part.from; i < part.to; i++) w[i] -= lr * (scale * dw[i]);
-    return;
-  }
-  for (int i = part.from; i < part.to; i++) {
-    float g = scale * dw[i];
-    if (l1reg != 0) g += l1reg * (float)((w[i] > 0) - (w[i] < 0));
-    if (l2reg != 0) g += l2reg * w[i];
-    if (o.adagrad) {
-      o.adagrad_squares[at + i] += g * g;
-      g /= epsilon + std::sqrt(o.adagrad_squares[at + i]);
-    }
-    if (o.rmsprop) {
-      o.rmsprop_squares[at + i] = (float)0.9 * o.rmsprop_squares[at + i] + (float)(1 - 0.9) * (g * g);
-      g /= epsilon + std::sqrt(o.rmsprop_squares[at + i]);
-    }
-    if (o.adam) {
-      o.adam_mean[at + i] = (float)0.9 * o.adam_mean[at + i] + (float)(1 - 0.9) * g;
-      o.adam_square[at + i] = (float)0.999 * o.adam_square[at + i] + (float)(1 - 0.999) * (g * g);
-      g = o.adam_mean[at + i] / mean_bias / (std::sqrt(o.adam_square[at + i] / square_bias) + epsilon);
-    }
-    if (o.momentum != 0) {
-      g += momentum * o.momentum_average[at + i];
-      o.momentum_average[at + i] = g;
-    }
-    if (o.nesterov != 0) {
-      o.nesterov_average[at + i] = nesterov * o.nesterov_average[at + i] + g;
-      g += nesterov * o.nesterov_average[at + i];
-    }
-    w[i] -= lr * g;
-  }
-}
 // Changes this thread's part of one parameter: some elements, or some columns where those do not follow each other.
 void update_columns(knet_model* m, int i, const knet_team& t, double factor) {
   const knet_array &a = parameters[i], &g = gradients[i];
   float* const w = data_of(m, a);
   const float* const dw = data_of(m, g);
   const int n = (int)elements(a, 1);
-  if (!a.pitch && !g.pitch) return update_part(m->training[i], w, dw, 0, t.part(n), factor);
+  if (!a.pitch && !g.pitch) return knet_update(m->training[i], w, dw, 0, t.part(n), factor);
   const int rows = a.dims[0], to = a.pitch ? a.pitch : rows, from = g.pitch ? g.pitch : rows;
   const knet_range part = t.part(n / rows);
   for (int c = part.from; c < part.to; c++)
-    update_part(m->training[i], w + (size_t)to * c, dw + (size_t)from * c, (size_t)rows * c, {0, rows}, factor);
+    knet_update(m->training[i], w + (size_t)to * c, dw + (size_t)from * c, (size_t)rows * c, {0, rows}, factor);
 }
 // Every thread's part of an update. Parameters whose gradient goes straight into them are done already.
 void update_parts(knet_model* m, const knet_team& t, double gclip, double gscale, bool clip) {
@@ -3024,7 +3050,7 @@ void aim_gradients(knet_model* m, double gscale, bool straight) {
   for (int i = 0; i < PARAMETERS; i++) {
     if (!gradients[i].place) continue;
     const knet_options& o = m->training[i];
-    if (straight && is_plain(o))
+    if (straight && knet_is_plain(o))
       m->sinks[i] = {data_of(m, parameters[i]), (float)(-o.lr * gscale * o.gscale), true, parameters[i].pitch};
     else
       m->sinks[i] = {data_of(m, gradients[i]), 1, false, gradients[i].pitch};
@@ -3099,19 +3125,6 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
 }
 
 // ---- sequences
-// Whether each of so many columns is 1 in one row and 0 in the others; those rows.
-bool find_ones(const float* x, int rows, int columns, int* ones) {
-  for (int c = 0; c < columns; c++, x += rows) {
-    int count = 0, sum = 0;
-    for (int r = 0; r < rows; r++) {
-      count += x[r] != 0;
-      sum += x[r] != 0 ? r : 0;
-    }
-    if (count != 1 || x[sum] != 1) return false;
-    ones[c] = sum;
-  }
-  return true;
-}
 // Where an input is one-hot, products with it pick columns. Nothing is lost where there is no memory for that.
 void find_ones(knet_frame* f) {
   for (int i = 0; i < INPUTS; i++) {
@@ -3119,7 +3132,7 @@ void find_ones(knet_frame* f) {
     f->ones[i] = nullptr;
     if (!batched(inputs[i]) || inputs[i].count != 2) continue;
     int* const ones = new (std::nothrow) int[f->batch * f->steps];
-    if (ones && find_ones(f->inputs[i], inputs[i].dims[0], f->batch * f->steps, ones))
+    if (ones && knet_find_ones(f->inputs[i], inputs[i].dims[0], f->batch * f->steps, ones))
       f->ones[i] = ones;
     else
       delete[] ones;
@@ -3693,3 +3706,8 @@ int charlm_load(knet_model* m, const char* path) {
 int charlm_synchronize(knet_model* m) { return check_model(m); }
 
 }  // extern "C"
+
+// The templates above become functions at the end of the file: with all of the compiler's work again.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif

@@ -66,6 +66,7 @@ _INCLUDES = {
     "direct": "cpu/include/knet_direct.h",
     "patches": "cpu/include/knet_patches.h",
     "fill": "cpu/include/knet_fill.h",
+    "update": "cpu/include/knet_update.h",
     "random": "cpu/include/knet_device.h",
     "word": "knet_random.cuh",
     "uniform": "knet_uniform.cuh",
@@ -80,7 +81,7 @@ def _context(module: CpuModule) -> dict[str, Any]:
     plan = module.plan
     found = functions(module)
     start = list(initial(module))
-    features = module.features | {"sink", "team", "math", "windows", "move", "fill"}
+    features = module.features | {"sink", "team", "math", "windows", "move", "fill", "update"}
     features |= {other for name in features for other in _NEEDS.get(name, ())}
     outside = _outside(module)
     framed = plan.framed
@@ -204,7 +205,7 @@ def _work(f: Function | None) -> str:
 def _kernel(module: CpuModule, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
     restricted = ", ".join(p.replace("* ", "* __restrict ") for p in spec.signature)
-    head = f"{spec.result} {use.name}({restricted}) {{"
+    head = f"KNET_LOOPS {spec.result} {use.name}({restricted}) {{"
     return {
         "comment": [spec.formula, *where(use.instrs)],
         "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),

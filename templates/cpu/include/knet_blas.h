@@ -50,8 +50,8 @@ static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, cons
 }
 // c = a b', of which a and b have K columns, in some columns: as fast as memory is, where K is small.
 template <int K, class T>
-static void knet_outer(int m, const T* __restrict a, int lda, const T* b, int ldb, const knet_sink<T>& c,
-                       knet_range columns) {
+KNET_LOOPS void knet_outer(int m, const T* __restrict a, int lda, const T* b, int ldb, const knet_sink<T>& c,
+                           knet_range columns) {
   for (int j = columns.from; j < columns.to; j++) {
     T* __restrict to = c.to + (size_t)c.apart(m) * j;
     T factor[K];

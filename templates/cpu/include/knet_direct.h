@@ -97,7 +97,8 @@ static void knet_direct_tile(const knet_conv& g, const T* __restrict w, const T*
   }
 }
 template <int BYTES, int TILE, int VECTORS, bool, class T>
-static void knet_direct_forward(const knet_conv& g, const T* w, const T* x, T* y, T* room, knet_range outputs, int n) {
+KNET_LOOPS void knet_direct_forward(const knet_conv& g, const T* w, const T* x, T* y, T* room, knet_range outputs,
+                                    int n) {
   const int k = g.w_size() * g.inputs, size = g.y_size();
   if (outputs.size() <= 0) return;
   for (int c = 0; c < n; c++, x += g.x_size() * g.inputs, y += size * g.outputs) {
@@ -147,7 +148,8 @@ static void knet_direct_back_x_channels(const knet_conv& g, const T* w, const T*
   if (padding) knet_unpad(g, to, dx, TILE);
 }
 template <int BYTES, int TILE, int VECTORS, bool COVERED, class T>
-static void knet_direct_back_x(const knet_conv& g, const T* w, const T* dy, T* dx, T* room, knet_range inputs, int n) {
+KNET_LOOPS void knet_direct_back_x(const knet_conv& g, const T* w, const T* dy, T* dx, T* room, knet_range inputs,
+                                   int n) {
   const int size = g.w_size(), plane = g.x_size();
   if (inputs.size() <= 0) return;
   for (int c = 0; c < n; c++, dx += plane * g.inputs, dy += g.y_size() * g.outputs) {
@@ -219,7 +221,8 @@ static void knet_direct_back_w_tile(const knet_conv& g, const T* x, int x_step, 
   }
 }
 template <int BYTES, int TILE, int VECTORS, bool COVERED, class T>
-static void knet_direct_back_w(const knet_conv& g, const T* x, const T* dy, T* dw, T* room, knet_range outputs, int n) {
+KNET_LOOPS void knet_direct_back_w(const knet_conv& g, const T* x, const T* dy, T* dw, T* room, knet_range outputs,
+                                   int n) {
   const int k = g.w_size() * g.inputs, y_size = g.y_size(), y_step = y_size * g.outputs;
   const int x_step = g.x_size() * g.inputs;
   const bool padding = g.padded_size() != g.x_size();

@@ -6,9 +6,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmath>
 #include <initializer_list>
 #include <new>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+
+// Before a function with loops over elements: it stays apart from its callers, which are compiled with less effort.
+#define KNET_LOOPS __attribute__((noinline))

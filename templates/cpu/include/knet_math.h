@@ -48,6 +48,8 @@ struct knet_number<double> {
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
                           least_tanh = -64.0;
 };
+static inline float knet_copysign(float size, float sign) { return copysignf(size, sign); }
+static inline double knet_copysign(double size, double sign) { return copysign(size, sign); }
 // e^r - 1 for |r| <= ln 2 / 2, by its series.
 static inline float knet_expm1_series(float r) {
   float q = 1.0f / 5040;
@@ -108,7 +110,7 @@ static inline T knet_tanh(T x) {
   const T minus = knet_fma(power, series, power - 1), e = knet_fma(power, series, power);
   const bool far = size > (T)0.55;
   const T part = (far ? 2 * e : -minus) / (1 + e), value = far ? 1 - part : part;
-  return std::copysign(value, x);
+  return knet_copysign(value, x);
 }
 // log((1 + s) / (1 - s)) / s - 2 over z = s^2, by its series.
 static inline float knet_atanh_series(float z) {

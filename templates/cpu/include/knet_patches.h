@@ -64,8 +64,8 @@ static inline void knet_each_block(const knet_conv& g, const Block& block) {
 }
 // y = conv(w, x) of n images, in the channels `outputs`.
 template <class T>
-static inline void knet_patches_forward(const knet_conv& g, const T* w, const T* x, T* y, T* patches,
-                                        knet_range outputs, int n) {
+KNET_LOOPS void knet_patches_forward(const knet_conv& g, const T* w, const T* x, T* y, T* patches,
+                                     knet_range outputs, int n) {
   const int k = g.w_size() * g.inputs, size = g.y_size();
   if (outputs.size() <= 0) return;
   for (int c = 0; c < n; c++, x += g.x_size() * g.inputs, y += size * g.outputs)
@@ -77,8 +77,8 @@ static inline void knet_patches_forward(const knet_conv& g, const T* w, const T*
 }
 // dw += the gradient of the filters by n images, of the channels `outputs`.
 template <class T>
-static inline void knet_patches_back_w(const knet_conv& g, const T* x, const T* dy, T* dw, T* patches,
-                                       knet_range outputs, int n) {
+KNET_LOOPS void knet_patches_back_w(const knet_conv& g, const T* x, const T* dy, T* dw, T* patches,
+                                    knet_range outputs, int n) {
   const int k = g.w_size() * g.inputs, size = g.y_size();
   if (outputs.size() <= 0) return;
   for (int c = 0; c < n; c++, x += g.x_size() * g.inputs, dy += size * g.outputs)
@@ -90,8 +90,8 @@ static inline void knet_patches_back_w(const knet_conv& g, const T* x, const T* 
 }
 // dx = the gradient of n images, in the channels `inputs`.
 template <class T>
-static inline void knet_patches_back_x(const knet_conv& g, const T* w, const T* dy, T* dx, T* patches,
-                                       knet_range inputs, int n) {
+KNET_LOOPS void knet_patches_back_x(const knet_conv& g, const T* w, const T* dy, T* dx, T* patches,
+                                    knet_range inputs, int n) {
   const int k = g.w_size() * inputs.size(), size = g.y_size(), plane = g.x_size();
   if (k <= 0) return;
   for (int c = 0; c < n; c++, dx += plane * g.inputs, dy += size * g.outputs) {

@@ -16,7 +16,7 @@ static inline knet_sink<T> knet_to(T* place, int pitch = 0) {
 }
 // Some columns of a matrix, from where they are `pitch` elements apart.
 template <class T>
-static inline void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
+KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
   for (int c = columns.from; c < columns.to; c++) {
     const knet_sink<T> column = {y.to + (size_t)y.apart(rows) * c, y.scale, y.add, 0};
     for (int i = 0; i < rows; i++) column.put(i, x[(size_t)pitch * c + i]);

@@ -1,7 +1,7 @@
 // Sums over the columns, and the sum of what each thread has added up: always in the same order.
 // y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
 template <class T>
-static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
+KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
   enum { BLOCK = 512 };
   for (int from = rows.from; from < rows.to; from += BLOCK) {
     const int n = rows.to - from < BLOCK ? rows.to - from : (int)BLOCK;
@@ -13,8 +13,8 @@ static inline void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch
 }
 // y = the sum of the parts that so many threads have, of the elements in the range.
 template <class T, class Worker>
-static inline void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
-                                  knet_range range) {
+KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
+                               knet_range range) {
   for (int i = range.from; i < range.to; i++) {
     T sum = (workers[0].*part)[i];
     for (int t = 1; t < threads; t++) sum += (workers[t].*part)[i];
