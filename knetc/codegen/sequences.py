@@ -2,6 +2,11 @@
 
 Before: `ir.sequence_plan`, whose lists these run. After: `codegen.functions`, which puts them beside the functions of
 single steps. They have the same parameters as those, so that a call only chooses between the two.
+
+The columns of a step begin where those of the step before end, which may be at any element: the products before and
+after the loop need all columns side by side, so there is no room for an alignment. None is needed. Kernels load single
+elements; cuBLASLt chooses by the alignment that there is (`knet_alignment`); cuBLAS takes any; cuDNN asks for 4 bytes
+(release notes of 7.6.0: "require at a minimum 4-byte alignment"), and is only faster from 16 on.
 """
 
 from __future__ import annotations

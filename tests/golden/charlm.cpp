@@ -1315,7 +1315,7 @@ size_t elements(const knet_array& a, int batch) {
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
 // Where column c of it begins.
-size_t from_column(const knet_array& a, int c) { return batched(a) ? elements(a, c) : 0; }
+size_t from_column(const knet_array& a, size_t c) { return batched(a) ? elements(a, 1) * c : 0; }
 float* data_of(knet_model* m, const knet_array& a) { return m->*a.place + a.offset; }
 // Copies an array to one without pitch (`out`), or from there.
 void copy_array(const knet_array& a, float* data, float* plain, int batch, bool out) {
@@ -3210,12 +3210,13 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
-  int left = steps, columns = 0;
+  int left = steps;
+  size_t columns = 0;  // of all steps, which may be more than one array has
   for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
     TRY(check_way_back(f, loss));
     TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
     const int of_frame = f->left < left ? f->left : left;
-    columns += f->batch * of_frame;
+    columns += (size_t)f->batch * of_frame;
     left -= of_frame;
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
@@ -3224,7 +3225,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
                        variants[f->variant].backward_steps[loss].loop;
     const int now = whole ? f->steps : 1;
-    columns -= f->batch * now;
+    columns -= (size_t)f->batch * now;
     left -= now;
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;

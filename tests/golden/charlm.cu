@@ -659,7 +659,8 @@ int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* 
     int batch, int steps, charlm_real* output);
 /* As charlm_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
    them, the oldest step's first. Steps that ran in one charlm_forwseq are gone back through at once, if all of
-   them are. */
+   them are. After a failure of CUDA or its libraries the steps behind it are off the stack, their gradients added:
+   charlm_reset, then. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, int steps);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
@@ -1287,7 +1288,7 @@ size_t elements(const knet_array& a, int batch) {
 // Whether its size depends on the batch.
 bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
 // Where column c of it begins.
-size_t from_column(const knet_array& a, int c) { return batched(a) ? elements(a, c) : 0; }
+size_t from_column(const knet_array& a, size_t c) { return batched(a) ? elements(a, 1) * c : 0; }
 // Copies an array to one without pitch (`out`), or from there.
 cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
   const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
@@ -2815,6 +2816,14 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   return code;
 }
 
+// Takes so many of the newest steps off the stack, as if they had not been made; but the state stays theirs.
+void take_back(knet_model* m, int steps, int* code) {
+  for (m->call -= steps; steps > 0; steps--) {
+    knet_frame* const f = m->stack;
+    m->stack = f->below;
+    give_frame(m, f, code);
+  }
+}
 // A sequence forward: at once where the forward function has one for that beside it, else step by step.
 int sequence_forward(knet_model* m, unsigned conditions, const float* const* arrays, int batch, int steps,
                      float* output) {
@@ -2830,7 +2839,11 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
     const float* given[INPUTS + 1];
     for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
     float* const to = output && value ? output + elements(*value, batch) * t : nullptr;
-    TRY(step_forward(m, conditions, given, batch, to, true));  // only the first can find no memory
+    int code = step_forward(m, conditions, given, batch, to, true);  // only the first can find no memory
+    if (code) {
+      take_back(m, t, &code);
+      return code;
+    }
   }
   return 0;
 }
@@ -2839,13 +2852,14 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
-  int left = steps, columns = 0, runs = 0;
+  int left = steps, runs = 0;
+  size_t columns = 0;  // of all steps, which may be more than one array has
   const knet_backward_function* b = nullptr;
   for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
     TRY(find_way_back(f, loss, &b));
     TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
     const int of_frame = f->left < left ? f->left : left;
-    columns += f->batch * of_frame;
+    columns += (size_t)f->batch * of_frame;
     runs += of_frame == f->steps && b->sequence ? 1 : of_frame;
     left -= of_frame;
   }
@@ -2854,10 +2868,9 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     TRY(find_way_back(f, loss, &b));
-    const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
-                       b->sequence;
+    const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left && b->sequence;
     const int now = whole ? f->steps : 1;
-    columns -= f->batch * now;
+    columns -= (size_t)f->batch * now;
     left -= now;
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -189,3 +190,20 @@ def test_a_folder_and_one_file_are_the_same(folder: Path) -> None:
     one, four = run(folder, "lenet_mnist", "--digits", "digits", *options), None
     four = run(folder, "lenet_mnist", *options, KNETC_DATA=str(unpacked))
     assert one.returncode == 0 and one.stdout == four.stdout, one.stderr + four.stderr
+
+
+@pytest.mark.deep
+def test_what_cmake_builds_prints_the_same(folder: Path) -> None:
+    """CMakeLists.txt from the model on, with the emulation."""
+    if not shutil.which("cmake"):
+        pytest.skip("cmake is not here")
+    knetc_ = folder / "knetc"  # of this tree, whatever is installed
+    knetc_.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m knetc.cli "$@"\n')
+    knetc_.chmod(0o755)
+    options = ["-DKNET_EMULATION=ON", f"-DKNETC={knetc_}", f"-DCMAKE_CXX_COMPILER={build.cxx()}"]
+    for command in (["-S", str(EXAMPLES / "cpp"), "-B", "built", *options], ["--build", "built"]):
+        done = subprocess.run(["cmake", *command], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = [run(folder, name, "--digits", "digits", "--steps", "2") for name in ("lenet_mnist", "built/lenet_mnist")]
+    assert [d.returncode for d in found] == [0, 0], found[1].stderr
+    assert found[0].stdout == found[1].stdout != ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from knetc.codegen.emit import emit_cuda
 from knetc.ir.program import LOSSES, Program
 from knetc.ir.types import N
+from knetc.record import replace
 from knetc.runtime import emulation
 from knetc.runtime.library import AVERAGES, KINDS, Library
 
@@ -38,6 +39,46 @@ MODELS = {
     "many": (MANY, ((4, N), (6, N)), (6, N)),
     "plain": ("@knet function plain(x)\n return tanh(x)\nend", ((4, N),), (4, N)),  # no parameters
 }
+# Models of which whole sequences run at once: an LSTM, two with dropout, states that a condition leaves unwritten, and
+# cuDNN's work between two steps.
+CHARLM = """
+@knet function charlm(x; out=3)
+    h = lstm(wdot(x; out=4); out=4)
+    return wbf(h; out=out, f=:soft)
+end
+"""
+DROPPED = """
+@knet function layer(x; out=3)
+    return drop(lstm(x; out=out); pdrop=0.3)
+end
+@knet function dropped(x; out=3)
+    h = repeat(x; frepeat=:layer, nrepeat=2)
+    return wbf(h; out=out, f=:soft)
+end
+"""
+UNWRITTEN = """
+@knet function unwritten(x; out=3)
+    if moved
+        h = wbf2(x, h; out=4, f=:tanh)
+    end
+    c = wbf2(h, c; out=4, f=:sigm)
+    return wbf(c; out=out, f=:soft)
+end
+"""
+CONVOLVED = """
+@knet function f(x; out=3)
+    u = conv(par(dims=(3,3,1,1), init=Gaussian(0, 0.3)), h; padding=1)
+    h = tanh(x .+ pool(u; window=3, stride=1, padding=1))
+    return wbf(h; out=out, f=:soft)
+end
+"""
+SEQUENTIAL = {
+    "charlm": (CHARLM, ((3, N),), (3, N)),
+    "dropped": (DROPPED, ((3, N),), (3, N)),
+    "unwritten": (UNWRITTEN, ((3, N),), (3, N)),
+    "convolved": (CONVOLVED, ((5, 3, 1, N),), (3, N)),
+}
+ALL = MODELS | SEQUENTIAL
 
 # Counts what `new (std::nothrow)` gives and what is not yet deleted; the n-th fails.
 HOST_MEMORY = r"""
@@ -89,7 +130,7 @@ class Failures:
 
 @dataclass
 class Net:
-    """A model through its C functions, and what they have given out so far."""
+    """A model through its C functions, the script that it goes through, and what they have given out so far."""
 
     library: Library
     program: Program
@@ -97,8 +138,10 @@ class Net:
     result: tuple
     folder: Path
     graphs: int = 0
+    script: dict[str, Step] = field(default_factory=lambda: SCRIPT)
     model: ctypes.c_void_p = field(default_factory=ctypes.c_void_p)
     out: list[np.ndarray] = field(default_factory=list)
+    held: list[np.ndarray] = field(default_factory=list)  # what the device may still read
 
     def call(self, name: str, *arguments: object) -> int:
         return self.library._function(name)(self.model, *arguments)
@@ -145,27 +188,33 @@ def backward(name: str, seed: int, batch: int, loss: str = "softloss", wanted: i
     return step
 
 
-def read(net: Net) -> int:
-    """Every array that has a name, or the code of the first that cannot be read."""
-    found = []
-    names = {
-        "par": net.program.params(),
-        "grad": net.program.params(),
-        "dinput": [i.name for i in net.program.inputs[:1]],
-        "value": ["return"],
-        "state": net.program.states(),
-    }
-    count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
-    for kind, each in names.items():
-        for name in each:
+def reading(*kinds: str) -> Step:
+    """Reads every array of these kinds that has a name; the code of the first that cannot be read."""
+
+    def step(net: Net) -> int:
+        found = []
+        names = {
+            "par": net.program.params(),
+            "grad": net.program.params(),
+            "dinput": [i.name for i in net.program.inputs[:1]],
+            "value": ["return"],
+            "state": net.program.states(),
+        }
+        count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
+        for kind, name in ((k, n) for k in kinds for n in names[k]):
             code = net.call("dims", KINDS[kind], name.encode(), ctypes.byref(count), dims)
             a = np.zeros(dims[: count.value], np.float32, order="F")
             code = code or net.call("get", KINDS[kind], name.encode(), a.ctypes.data)
             if code:
                 return code
             found.append(a)
-    net.out += found
-    return 0
+        net.out += found
+        return 0
+
+    return step
+
+
+read = reading("par", "grad", "dinput", "value", "state")
 
 
 def write(net: Net) -> int:
@@ -288,6 +337,7 @@ SCRIPT: dict[str, Step] = {
     "save": save,
     "set_seed": plain("set_seed", ctypes.c_ulonglong(3)),
     "load": load,
+    "set_columns": plain("set_columns", 0),
     "reset, keeping the state": plain("reset", 1),
     "sforward to be forgotten": forward("sforward", 3, 4),
     "clean": plain("clean"),
@@ -300,19 +350,27 @@ SCRIPT: dict[str, Step] = {
 }
 
 
-def build(name: str, folder: Path, pattern: str = "", instead: str = "", losses: tuple = LOSSES) -> Library:
-    """The emitted library of a model, with the host's memory counted, and perhaps with a fault in it."""
-    source, shapes, _ = MODELS[name]
+def build(
+    name: str,
+    folder: Path,
+    changes: Sequence[tuple[str, str]] = (),
+    losses: tuple = LOSSES,
+    sanitize: str | None = None,
+) -> Library:
+    """The emitted library of a model, with the host's memory counted; `changes`: patterns in its text, such as faults,
+    and what takes their place."""
+    source, shapes, _ = ALL[name]
     program, options_ = compiled(source, inputs=shapes, losses=losses)
-    text, count = (
-        re.subn(pattern, instead, emit_cuda(program, options_)) if pattern else (emit_cuda(program, options_), 1)
-    )
-    assert count, f"nothing in the file fits {pattern}"
+    options_ = replace(options_, arena=not sanitize)  # so that a sanitizer sees the end of each buffer
+    text = emit_cuda(program, options_)
+    for pattern, instead in changes:
+        text, count = re.subn(pattern, instead, text)
+        assert count, f"nothing in the file fits {pattern}"
     (folder / "model.cu").write_text(text)
     (folder / "host.cpp").write_text(HOST_MEMORY)
     (folder / "own").write_text("{ local: _Zn*; _Zd*; };")  # new and delete of this library, not of the emulation
     counted = ["-x", "c++", str(folder / "host.cpp"), f"-Wl,--version-script={folder / 'own'}"]
-    emulation.compile_shared(folder / "model.cu", folder / "model.so", extra=counted)
+    emulation.compile_shared(folder / "model.cu", folder / "model.so", sanitize=sanitize, extra=counted)
     found = Library(program, str(folder / "model.so"), 1)
     found.close()
     found.name = name
@@ -320,14 +378,14 @@ def build(name: str, folder: Path, pattern: str = "", instead: str = "", losses:
     return found
 
 
-def net_of(library: Library, graphs: int = 0) -> Net:
-    _, shapes, result = MODELS[library.name]
-    return Net(library, library.program, shapes, result, library.folder, graphs)
+def net_of(library: Library, graphs: int = 0, script: dict[str, Step] | None = None) -> Net:
+    _, shapes, result = ALL[library.name]
+    return Net(library, library.program, shapes, result, library.folder, graphs, script or SCRIPT)
 
 
 def run(net: Net, names: list[str]) -> None:
     for name in names:
-        code = SCRIPT[name](net)
+        code = net.script[name](net)
         assert code == 0, (name, code, net.reason())
 
 

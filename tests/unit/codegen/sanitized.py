@@ -1,6 +1,6 @@
 """Run by test_sanitizers in a process of its own: every operator's code and a training step, under a sanitizer.
 
-Arguments: the sanitizer, the target.
+Arguments: the sanitizer, the target; and "failing" for the sweep of failures in whole sequences instead.
 
 Every buffer has memory of its own here, so that the sanitizer sees its end.
 """
@@ -8,14 +8,19 @@ Every buffer has memory of its own here, so that the sanitizer sees its end.
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+import pytest
 
 from codegen.cases import ALL
+from codegen.driver import Failures
+from codegen.sequence_script import library_of, script_of
 from codegen.support import NONE, TARGETS, compiled, data_for, program_of
+from codegen.sweep import KINDS_OF_FAILURE, Sweep
 from codegen.test_models import LENET, MLP, OPTIONS, data, onehot
 from codegen.test_sequences import MODELS, run
 from knetc.ir.program import LOSSES
@@ -73,9 +78,20 @@ def sequences(sanitize: str) -> None:
         executable.close()  # with a step on the stack
 
 
+def failing(sanitize: str) -> None:
+    """Every failure in a whole sequence, captured where it can be."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        library = library_of("unwritten", Path(folder), sanitize=sanitize)
+        for kind in KINDS_OF_FAILURE:
+            Sweep(script_of("unwritten"), library, kind, Failures(library._library, patch), graphs=2).run()
+
+
 if __name__ == "__main__":
-    operators(sys.argv[1])
-    training(sys.argv[1], MLP, (9, N))
-    training(sys.argv[1], LENET, (9, 8, 2, N))
-    sequences(sys.argv[1])
+    if sys.argv[3:] == ["failing"]:
+        failing(sys.argv[1])
+    else:
+        operators(sys.argv[1])
+        training(sys.argv[1], MLP, (9, N))
+        training(sys.argv[1], LENET, (9, 8, 2, N))
+        sequences(sys.argv[1])
     print("clean")

@@ -7,33 +7,25 @@ behind, and the model as the interface promises it: the same numbers to the bit 
 
 from __future__ import annotations
 
-import ctypes
-import gc
-from collections.abc import Iterator
-
-import numpy as np
 import pytest
 
 from knetc.ir.program import Program
-from knetc.runtime import emulation
-from knetc.runtime.library import AVERAGES, MEMORY, ORDER, Library
+from knetc.runtime.library import AVERAGES, ORDER, SIGNATURES, Library
 
-from .driver import MODELS, SCRIPT, Failures, Net, array, backward, build, forward, net_of, read, run, same
-
-KINDS_OF_FAILURE = ("KNETEMU_FAIL_MALLOC", "host", "KNETEMU_FAIL_CALL")
+from .driver import MODELS, SCRIPT, Failures, array, backward, build, forward, net_of, read, run
+from .sweep import KINDS_OF_FAILURE, Script, Sweep, added_in_part, no_failures_left  # noqa: F401 (a fixture)
 
 
 def changed_in_part(name: str, program: Program) -> int:
-    """At how many of a step's calls of CUDA a failure may leave changed in part what the step changes.
+    """Of this script one step adds to gradients. One kernel changes all parameters of an update."""
+    return added_in_part(program) if name == "sbackward again" else 0
 
-    Gradients are changed one after another, and so is the state, at a step's end; the value or the loss are copied
-    after that, and waited for. One kernel changes all parameters.
-    """
-    params, states = len(program.params()), len(program.states())
-    if name.startswith("update"):
-        return 0
-    found = params + 2 if name == "sbackward again" else 0
-    return found + states + 1 if states and "ward" in name else found
+
+SINGLE = Script(
+    SCRIPT,
+    (forward("sforward", 1, 3), forward("sforward", 2, 3), backward("sbackward", 3, 3), read),
+    changed_in_part,
+)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -41,91 +33,12 @@ def library(request, tmp_path_factory) -> Library:
     return build(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture(autouse=True)
-def no_failures_left(monkeypatch) -> Iterator[None]:
-    gc.collect()  # models of other tests go now, not while this one counts
-    yield
-    monkeypatch.undo()
-    ctypes.CDLL(str(emulation.build_library())).knetemu_reload()
-
-
-def probe(net: Net, parameters: list[np.ndarray]) -> list[np.ndarray]:
-    """What a model computes from given parameters, whatever happened to it before."""
-    assert net.call("reset", 0) == 0 and net.call("set_seed", ctypes.c_ulonglong(5)) == 0
-    for name, a in zip(net.program.params(), parameters, strict=True):
-        assert net.call("set", name.encode(), a.ctypes.data) == 0
-    net.out = []
-    for step in (forward("sforward", 1, 3), forward("sforward", 2, 3), backward("sbackward", 3, 3), read):
-        assert step(net) == 0, net.reason()
-    return net.out
-
-
-class Sweep:
-    """Every failure of a kind in turn, without graphs or with them: what fails while a graph is captured is no error,
-    since the call then runs as it is.
-    """
-
-    def __init__(self, library: Library, kind: str, failures: Failures, graphs: int) -> None:
-        self.library, self.kind, self.failures, self.graphs = library, kind, failures, graphs
-        self.names = list(SCRIPT)
-        self.met: dict[str, int] = {}
-        failures.arm("KNETEMU_FAIL_CALL", 0)
-        self.before = failures.alive()
-        self.whole = net_of(library, graphs)
-        run(self.whole, self.names)
-        assert failures.alive() == self.before
-
-    def run(self) -> dict[str, int]:
-        """All steps; the number of failures in each."""
-        for k, name in enumerate(self.names):
-            n, in_part, reached = 0, 0, True
-            while reached:
-                n += 1
-                net, code, reached = self.fail(k, n)
-                run(net, self.names[k if code and name != "destroy" else k + 1 :])  # again; destroy frees all the same
-                if not same(net.out, self.whole.out):
-                    in_part += 1
-                    assert code and self.kind == "KNETEMU_FAIL_CALL", (name, n)
-                    assert in_part <= changed_in_part(name, self.library.program), (name, n)
-                    assert usable(self.library, self.fail(k, n)[0]), (name, n)
-                assert self.failures.alive() == self.before, (name, n)
-            self.met[name] = n - 1
-        return self.met
-
-    def fail(self, k: int, n: int) -> tuple[Net, int, bool]:
-        """A model after the script's first k steps and the next, whose n-th allocation or call failed; the step's code,
-        and whether there was an n-th."""
-        net = net_of(self.library, self.graphs)
-        run(net, self.names[:k])
-        self.failures.arm(self.kind, n)
-        code = SCRIPT[self.names[k]](net)
-        reached = self.failures.count(self.kind) >= n
-        self.failures.arm(self.kind, 0)
-        place = (self.names[k], n, code, net.reason())
-        assert reached if code else not reached or self.graphs, (*place, "a failure goes unseen, or another is seen")
-        if code:
-            assert code == MEMORY if self.kind != "KNETEMU_FAIL_CALL" else code in (3, 4, 5, 6), place
-            assert "line" in net.reason() or "no memory" in net.reason(), place
-        return net, code, reached
-
-
-def usable(library: Library, net: Net) -> bool:
-    """Whether a model computes what a fresh one does with the same parameters; both are gone then."""
-    fresh = net_of(library, net.graphs)
-    run(fresh, ["create", "configure", "options"])
-    parameters = [array(i.type.dims, 1, 9) for i in net.program.params().values()]
-    found = same(probe(net, parameters), probe(fresh, parameters))
-    run(fresh, ["destroy"])
-    run(net, ["destroy"])
-    return found
-
-
 @pytest.mark.parametrize("kind", KINDS_OF_FAILURE)
 @pytest.mark.parametrize("graphs", [0, pytest.param(2, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("waiting", ["eager", pytest.param("lazy", marks=pytest.mark.deep)])
 def test_every_failure_in_turn(library, kind, graphs, waiting, monkeypatch):
     monkeypatch.setenv("KNETEMU_ASYNC", waiting)
-    met = Sweep(library, kind, Failures(library._library, monkeypatch), graphs).run()
+    met = Sweep(SINGLE, library, kind, Failures(library._library, monkeypatch), graphs).run()
     # Where there is something to fail, it did.
     if kind == "KNETEMU_FAIL_CALL":
         assert all(count for name, count in met.items() if name != "write" or library.program.params()), met
@@ -135,6 +48,15 @@ def test_every_failure_in_turn(library, kind, graphs, waiting, monkeypatch):
     if kind == "KNETEMU_FAIL_MALLOC" and library.program.params():
         params = len(library.program.params())
         assert met["write averages"] == 2 * params and met["update"] == 4 * params and met["sbackward again"], met
+
+
+@pytest.mark.parametrize("library", ["rnn"], indirect=True)  # which has parameters and state
+def test_the_script_calls_every_function(library, monkeypatch):
+    called = set()
+    call = library._function
+    monkeypatch.setattr(library, "_function", lambda name: called.add(name) or call(name))
+    run(net_of(library), list(SCRIPT))
+    assert called >= set(SIGNATURES), set(SIGNATURES) - called
 
 
 @pytest.mark.parametrize("kind", ["KNETEMU_FAIL_MALLOC", "KNETEMU_FAIL_CALL"])
@@ -185,6 +107,6 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault, tmp_path, monkeypatch):
     name, kind, pattern, instead = FAULTS[fault]
-    library = build(name, tmp_path, pattern, instead)
+    library = build(name, tmp_path, [(pattern, instead)])
     with pytest.raises(AssertionError):
-        Sweep(library, kind, Failures(library._library, monkeypatch), graphs=0).run()
+        Sweep(SINGLE, library, kind, Failures(library._library, monkeypatch), graphs=0).run()

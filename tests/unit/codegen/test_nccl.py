@@ -105,3 +105,28 @@ def test_what_does_not_fit_is_an_error(program: Program, built: Path, comms: lis
         net.allreduce(ctypes.c_void_p(None))
     with pytest.raises(KnetError, match="first column -1"):
         net.set_columns(-1)
+
+
+def test_every_call_that_fails_is_told(
+    program: Program, built: Path, comms: list[ctypes.c_void_p], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A code and a reason, and a model whose parameters are as they were and which goes on."""
+    library, net = ctypes.CDLL(str(emulation.build_library())), Shared(program, str(built), 3)
+    x, gold = np.ones((5, 4), order="F"), np.asfortranarray(np.eye(3)[:, [0, 1, 2, 0]])
+    names = [str(i.attr("param")) for i in program.update]
+    before = [net.read("par", name) for name in names]
+    reasons, most = [], 20
+    for n in range(1, most):
+        net.forward(DROPOUT, [x], push=False)
+        net.backward("softloss", gold, None, (), pop=False)
+        monkeypatch.setenv("KNETEMU_FAIL_CALL", str(n))
+        library.knetemu_reload()
+        code = net._function("allreduce")(net._model, comms[0])
+        monkeypatch.setenv("KNETEMU_FAIL_CALL", "0")
+        library.knetemu_reload()
+        if not code:
+            break
+        reasons.append(net._function("last_error")().decode())
+    assert n < most and len(reasons) > len(program.update) and all(reasons), reasons
+    assert any("ncclAllReduce: " in reason for reason in reasons)
+    assert all(np.array_equal(a, net.read("par", name)) for a, name in zip(before, names, strict=True))

@@ -18,14 +18,14 @@ from .support import TARGETS
 SCRIPT = Path(__file__).with_name("sanitized.py")
 
 
-def run(sanitize: str, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(sanitize: str, target: str, *what: str, **environment: str) -> subprocess.CompletedProcess[str]:
     try:
         needed = emulation.sanitizer_environment(sanitize or None)
     except KnetEnvironmentError as error:
         pytest.skip(str(error))
     env = {**os.environ, **needed, **environment}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), sanitize, target], env=env, capture_output=True, text=True, check=False
+        [sys.executable, str(SCRIPT), sanitize, target, *what], env=env, capture_output=True, text=True, check=False
     )
 
 
@@ -44,6 +44,12 @@ def test_no_access_out_of_bounds_and_no_undefined_behaviour(target):
 )
 def test_any_order_of_threads_and_streams_that_run_late(environment):
     done = run("", "emulated", **environment)
+    assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
+
+
+@pytest.mark.deep
+def test_no_access_out_of_bounds_whatever_fails_in_a_whole_sequence():
+    done = run("address,undefined", "emulated", "failing")
     assert done.returncode == 0 and done.stdout == "clean\n", done.stderr[-3000:]
 
 

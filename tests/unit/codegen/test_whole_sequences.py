@@ -17,6 +17,7 @@ from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 
+from .driver import CONVOLVED
 from .support import NONE, ROOT, close, compiled
 from .test_models import data
 from .test_sequences import GRU, IRNN, LSTM2, ONE
@@ -36,6 +37,7 @@ MODELS = {
     "gru": (GRU, (ONE,), NONE),
     "irnn": (IRNN, (ONE,), NONE),
     "two lstms with dropout": (LSTM2, (ONE,), frozenset({"dropout", "predict"})),
+    "a convolution and a pooling of the state": (CONVOLVED, ((5, 3, 1, N),), NONE),
     "two inputs": (TWO, (ONE, (5, N)), NONE),
     "a value that no way back reads": (UNREAD, (ONE,), NONE),
 }
