@@ -7,14 +7,16 @@ the arithmetic and the bytes of every kernel. Nothing here is measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from knetc import driver
+from knetc.codegen import buckets
 from knetc.codegen.cpu.work import work
 from knetc.errors import Source
-from knetc.ir.plan import Kernel, Unit
+from knetc.ir.plan import Kernel, Plan, Unit
 from knetc.ir.planner import make_plan
 from knetc.ir.types import N
 from knetc.options import Options
@@ -71,13 +73,15 @@ class Machine:
 class Figures:
     """What the plan says of a step: for each kernel its arithmetic and bytes, fixed and for each column.
 
-    `steps`: time steps of a minibatch, over which the kernels run again. `update`: those that run once.
+    `steps`: time steps of a minibatch, over which the kernels run again. `buckets`: as emitted CUDA sums gradients,
+    after how many kernels each bucket is final, and its bytes; empty for a sequence, whose sum follows the last step.
     """
 
     name: str
     kernels: tuple[tuple[int, int, int, int], ...]
     parameters: int
     steps: int = 1
+    buckets: tuple[tuple[int, int], ...] = ()
 
     @property
     def gradient(self) -> int:
@@ -89,6 +93,18 @@ class Figures:
         once = sum(machine.kernel(f + c * columns, b + k * columns) for f, c, b, k in self.kernels)
         return self.steps * once + machine.kernel(4 * self.parameters, 3 * self.gradient)
 
+    def overlapped(self, machine: Machine, columns: int, gpus: int) -> float:
+        """A step whose sums run beside the backward pass, one after another, without slowing it."""
+        if not self.buckets or gpus == 1:
+            return self.step(machine, columns) + machine.allreduce(self.gradient, gpus)
+        ends = [0.0]
+        for f, c, b, k in self.kernels:
+            ends.append(ends[-1] + machine.kernel(f + c * columns, b + k * columns))
+        summed = 0.0
+        for after, size in self.buckets:
+            summed = max(summed, ends[after]) + machine.allreduce(size, gpus)
+        return self.step(machine, columns) + max(0.0, summed - ends[-1])
+
     def arithmetic(self, columns: int) -> float:
         """Operations of a step."""
         return self.steps * sum(f + c * columns for f, c, _, _ in self.kernels)
@@ -99,10 +115,24 @@ def figures(name: str, path: Path, model: str, dims: tuple[Any, ...], steps: int
     lowered = driver.lower(Source(path.name, path.read_text(encoding="utf-8")), model, keywords)
     options = Options(inputs=(dims,), losses=("softloss",))
     program = driver.optimise(lowered, options)
-    variant = make_plan(program, options).variants[0]
+    plan = make_plan(program, options)
+    variant = plan.variants[0]
     units = [*variant.forward, *(u for b in variant.backward for u in b.steps)]
     parameters = sum(i.type.column for i in program.params().values() if i.type)
-    return Figures(name, tuple(map(_kernel, units)), parameters, steps)
+    sums = () if steps > 1 else tuple(_buckets(plan))
+    return Figures(name, tuple(map(_kernel, units)), parameters, steps, sums)
+
+
+def _buckets(plan: Plan) -> Iterator[tuple[int, int]]:
+    """After how many kernels of a step each bucket of gradients is final, and its bytes."""
+    order, first = buckets.gradients(plan), 0
+    sizes = []
+    for end in buckets.ends(plan):
+        sizes.append(sum(root.bytes(1) for root in order[first:end]))
+        first = end
+    variant = plan.variants[0]
+    for after, final in sorted(buckets.final(plan, variant.backward[0].steps).items()):
+        yield from ((len(variant.forward) + after, sizes[k]) for k in final)
 
 
 def _kernel(unit: Unit) -> tuple[int, int, int, int]:
@@ -170,6 +200,10 @@ def main() -> None:
         print("|---|---|---|---|---|---|")
         for n, total, each, weak, whole, strong in rows(w, machine):
             print(f"| {n:,} | {total * 1e6:.0f} | {each * 1e6:,.0f} | {weak:.0%} | {whole * 1e6:,.0f} | {strong:.0%} |")
+        for n in GPUS[1:]:
+            weak, strong = (f.overlapped(machine, c, n) for c in (w.weak, math.ceil(w.strong / n)))
+            one = f.step(machine, w.weak), f.step(machine, w.strong) / n
+            print(f"overlapped, {n:,}: {one[0] / weak:.0%}, {one[1] / strong:.0%} with {strong * 1e3:.3g} ms")
         print("half the efficiency up to {} and {} GPUs; fastest with {}".format(*stops(w, machine)))
 
 

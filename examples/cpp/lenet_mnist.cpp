@@ -1,7 +1,8 @@
 // Trains LeNet on MNIST through the C interface of the emitted file alone.
 //
 // Before: `knetc` made lenet.cu and lenet.h from lenet.knet. Prints losses and the share of wrong answers, saves the
-// parameters, and loads them into a second model, which must answer as the first. See README.md.
+// parameters, and loads them into a second model, which must answer as the first. Several processes share every
+// minibatch where it is built with NCCL. See README.md.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -12,11 +13,12 @@
 
 #include "idx.h"
 #include "lenet.h"
+#include "ranks.h"
 
 namespace {
 
 struct Settings {
-  std::string folder, digits, save = "lenet.par";
+  std::string folder, digits, save = "lenet.par", id;
   long epochs = 1, steps = 0, every = 100, batch = 100;  // steps: 0 for no limit
   unsigned long long seed = 1;
   double lr = 0.1, momentum = 0;
@@ -24,7 +26,7 @@ struct Settings {
 
 const char* const kUsage =
     "usage: lenet_mnist [FOLDER] [--digits FILE] [--epochs N] [--steps N] [--every N] [--batch N] [--seed N]\n"
-    "                   [--lr X] [--momentum X] [--save FILE]\n"
+    "                   [--lr X] [--momentum X] [--save FILE] [--id FILE]\n"
     "FOLDER (or the variable KNETC_DATA) holds the four unpacked files of MNIST, or a folder mnist with them.";
 
 // Turns the code of a knet_ function into an exception that has its text.
@@ -70,6 +72,7 @@ long count(const std::string& option, const std::string& text, long least) {
 void read_option(Settings& s, const std::string& option, const std::string& value) {
   if (option == "--digits") s.digits = value;
   else if (option == "--save") s.save = value;
+  else if (option == "--id") s.id = value;
   else if (option == "--epochs") s.epochs = count(option, value, 0);
   else if (option == "--steps") s.steps = count(option, value, 0);
   else if (option == "--every") s.every = count(option, value, 1);
@@ -96,20 +99,29 @@ Settings read_settings(int argc, char** argv) {
   return s;
 }
 
-// One pass over the training digits, or fewer steps; the last minibatch may be smaller. `step` counts on.
-void train(lenet_model* model, const idx::Digits& digits, const Settings& s, long& step) {
-  std::vector<lenet_real> x, gold;
+// One pass over the training digits, or fewer steps; the last minibatch may be smaller. `step` counts on. Each process
+// takes its own columns of a minibatch; each of them weighs 1/columns of the whole, and one that has none takes a column
+// that weighs 0.
+void train(lenet_model* model, const idx::Digits& digits, const Settings& s, const ranks::World& w, long& step) {
+  std::vector<lenet_real> x, gold, weights;
   for (long first = 0; first < digits.count() && (!s.steps || step < s.steps); first += s.batch) {
-    const int batch = static_cast<int>(std::min(s.batch, digits.count() - first));
-    idx::take_batch(digits, static_cast<int>(first), batch, x, gold);
+    const int whole = static_cast<int>(std::min(s.batch, digits.count() - first));
+    int begin = 0, mine = 0;
+    w.share(whole, begin, mine);
+    const int batch = std::max(mine, 1);
+    if (!mine) begin = 0;
+    idx::take_batch(digits, static_cast<int>(first) + begin, batch, x, gold);
+    weights.assign(batch, static_cast<lenet_real>(mine) / whole);
     const lenet_real* inputs[] = {x.data()};
     const bool shown = ++step % s.every == 0 || step == 1;
     lenet_real loss = 0;
+    check(lenet_set_columns(model, begin), "lenet_set_columns");
     check(lenet_forward(model, KNET_NO_CONDITION, inputs, batch, nullptr), "lenet_forward");
-    check(lenet_backward(model, KNET_SOFTLOSS, gold.data(), nullptr, 0, shown ? &loss : nullptr), "lenet_backward");
+    check(lenet_backward(model, KNET_SOFTLOSS, gold.data(), weights.data(), 0, shown ? &loss : nullptr),
+          "lenet_backward");
     check(lenet_update(model, 0, 1), "lenet_update");
-    if (shown) std::printf("step %ld loss %.9g\n", step, static_cast<double>(loss));
-    else check(lenet_synchronize(model), "lenet_synchronize");  // x and gold are filled again
+    if (shown && w.rank == 0) std::printf("step %ld loss %.9g\n", step, static_cast<double>(loss));
+    if (!shown) check(lenet_synchronize(model), "lenet_synchronize");  // x and gold are filled again
   }
 }
 
@@ -132,17 +144,22 @@ double error_rate(lenet_model* model, const idx::Digits& digits, const Settings&
 }
 
 int run(const Settings& s) {
+  const ranks::World w = ranks::world();
+  const ranks::Communicator comm(w, s.id);
   const idx::Data data = s.digits.empty() ? idx::read_folder(s.folder) : idx::read_file(s.digits);
-  std::printf("%d digits to train on, %d to test on\n", data.train.count(), data.test.count());
+  if (w.rank == 0) std::printf("%d digits to train on, %d to test on\n", data.train.count(), data.test.count());
   Model model(s.seed);
+  check(comm.give(model), "lenet_set_communicator");
   check(lenet_set_option(model, nullptr, "lr", s.lr), "lenet_set_option");
   check(lenet_set_option(model, nullptr, "momentum", s.momentum), "lenet_set_option");
   long step = 0;
   for (long epoch = 1; epoch <= s.epochs && (!s.steps || step < s.steps); epoch++) {
-    train(model, data.train, s, step);
+    train(model, data.train, s, w, step);
+    if (w.rank) continue;
     std::printf("epoch %ld test error %.6f\n", epoch, error_rate(model, data.test, s));
     std::fflush(stdout);
   }
+  if (w.rank) return 0;  // all have the same parameters
   const double error = error_rate(model, data.test, s);
   check(lenet_save(model, s.save.c_str()), "lenet_save");
   Model second(s.seed + 1);  // other parameters until those of the file are in

@@ -22,6 +22,7 @@ from jinja2.loaders import FileSystemLoader
 from jinja2.runtime import StrictUndefined
 
 from knetc.cache import cached, content, entry
+from knetc.codegen import buckets
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.fill import CLOCK
 from knetc.codegen.functions import functions, initial, runs_sequences, set_clock, trained
@@ -177,9 +178,8 @@ def _module_context(module: Module) -> dict[str, Any]:
             for k, v in enumerate(plan.variants)
         ],
         "frame_size": max((len(v.frame) for v in plan.variants), default=0) or 1,
-        "gradient_buffers": [
-            buffer_row(module, b) for b in dict.fromkeys(p.grad.root for p in plan.params if p.grad is not None)
-        ],
+        "gradient_buffers": [buffer_row(module, b) for b in buckets.gradients(plan)],
+        "bucket_ends": buckets.ends(plan),
         "most_elements": MOST_ELEMENTS,
         "largest_column": max((b.type.column for b in plan.buffers if b.type.batched), default=0),
         "arrays": list(arrays(module)),
@@ -208,6 +208,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         else "CUDNN_DEFAULT_MATH",
         "cublas_math": "CUBLAS_TF32_TENSOR_OP_MATH" if module.options.math == "tf32" else "CUBLAS_DEFAULT_MATH",
         "lt_compute": _LT_COMPUTE[module.dtype, module.options.math],
+        "nccl_type": "ncclFloat" if module.dtype == "f32" else "ncclDouble",
         "lt_type": "CUDA_R_32F" if module.dtype == "f32" else "CUDA_R_64F",
         "mask": any(b.kind == "mask" for b in plan.buffers),
         "loss": any(b.kind == "loss" for b in plan.buffers),

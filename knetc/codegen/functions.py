@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from knetc.codegen import buckets
 from knetc.codegen.fill import fill
-from knetc.codegen.lines import bits, declared, statement_lines, unit_lines, unreached
+from knetc.codegen.lines import bits, bucket_lines, declared, statement_lines, unit_lines, unreached
 from knetc.codegen.names import Names, spell
 from knetc.codegen.sequences import sequence_lines
 from knetc.codegen.spec import KernelSpec, Module
@@ -100,8 +101,10 @@ def _forward_sequence(module: Module, v: VariantPlan, names: Names) -> dict[str,
 
 
 def _backward(module: Module, v: VariantPlan, b: BackwardPlan, names: Names) -> dict[str, Any]:
-    lines = _with_input_gradients(module, b, list(unit_lines(module, b.steps)))
-    lines += unreached(module, b)
+    final = buckets.final(module.plan, b.steps)
+    last = final.pop(len(b.steps), ())
+    lines = _with_input_gradients(module, b, list(unit_lines(module, b.steps, final)))
+    lines += [*unreached(module, b), *bucket_lines(last)]
     return {
         "name": _name(names, f"backward_{b.loss}", v),
         "comment": f"The backward pass from {START[b.loss]}{when(v, module.plan)}.",

@@ -6,7 +6,7 @@ Before: `codegen.kernels`, which turns a unit into statements. After: `codegen.f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from knetc.codegen.describe import step_lines
 from knetc.codegen.index import extent
@@ -16,6 +16,9 @@ from knetc.errors import KnetLimitation
 from knetc.ir.plan import BackwardPlan, Unit
 
 WIDTH = 120
+Final = Mapping[int, Sequence[int]]
+"""The buckets of gradients that are final after so many units."""
+NONE_FINAL: Final = {}
 
 
 def wrapped(words: Iterable[str], width: int) -> Iterator[str]:
@@ -52,8 +55,11 @@ def _mentions(name: str, line: str) -> bool:
     return re.search(rf"(?<![\w>.]){name}\b", code) is not None
 
 
-def unit_lines(module: Module, units: Sequence[Unit]) -> Iterator[str]:
-    """The units' statements under the Knet lines that they compute, those for input gradients alone under an if."""
+def unit_lines(module: Module, units: Sequence[Unit], final: Final = NONE_FINAL) -> Iterator[str]:
+    """The units' statements under the Knet lines that they compute, those for input gradients alone under an if; and
+    the sums of the buckets of gradients that are final after so many units.
+    """
+    done, ready = 0, list[int]()
     for comment, wanted, group in step_lines(units):
         yield from comment
         indent = ""
@@ -63,8 +69,20 @@ def unit_lines(module: Module, units: Sequence[Unit]) -> Iterator[str]:
         for unit in group:
             for statement in lower_unit(module, unit):
                 yield from statement_lines(module, statement, indent)
+            done += 1
+            ready += final.get(done, ())
+            if wanted is None:
+                yield from bucket_lines(ready)
+                ready.clear()
         if wanted is not None:
             yield "}"
+            yield from bucket_lines(ready)
+            ready.clear()
+
+
+def bucket_lines(buckets: Iterable[int]) -> Iterator[str]:
+    """Begins the sums of these buckets over several devices."""
+    return (f"TRY(finish_bucket(m, {bucket}));" for bucket in buckets)
 
 
 def statement_lines(module: Module, statement: Statement, indent: str = "") -> Iterator[str]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from knetc.codegen.lines import declared, unit_lines, unreached
+from knetc.codegen import buckets
+from knetc.codegen.lines import bucket_lines, declared, unit_lines, unreached
 from knetc.codegen.spec import Module, Part
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import BackwardPlan, PhasePlan, Unit, flat
@@ -31,13 +32,18 @@ def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan 
     if phases is None:
         return []
     whole, step = module.about(Part("all")), module.about(Part("step", frozenset(phases.whole)))
+    early, late = _without_loss(phases.before), _without_loss(phases.after)
+    looped = len(early) + len(phases.loop)
+    final = buckets.final(module.plan, (*early, *phases.loop, *late)) if back is not None else {}
+    last = final.pop(looped + len(late), ())
+    summed = [bucket for at in range(len(early) + 1, looped + 1) for bucket in final.get(at, ())]
     try:
-        before = list(unit_lines(whole, _without_loss(phases.before)))
+        before = list(unit_lines(whole, early, {at: final[at] for at in final if at <= len(early)}))
         loop = list(unit_lines(step, phases.loop))
-        after = list(unit_lines(whole, _without_loss(phases.after)))
+        after = [*bucket_lines(summed), *unit_lines(whole, late, {at - looped: final[at] for at in final})]
     except KnetLimitation:  # of kernels that are fused otherwise than those of a step
         return []
-    after += unreached(module, back) if back is not None else ()
+    after += [*(unreached(module, back) if back is not None else ()), *bucket_lines(last)]
     head = _FORWARD if back is None else _BACK
     return [*_block("{", before, _BEFORE), *_block(head, loop), *_block("{", after, _AFTER)]
 

@@ -42,12 +42,15 @@ def choose(backend: str) -> tuple[str, str]:
     return chosen, f"{chosen} (auto; {reason})"
 
 
-def make(backend: str, program: Program, options: Options, seed: int) -> Executable:
-    """The executable of a `training` program. Raises KnetEnvironmentError where the back end cannot run here."""
+def make(backend: str, program: Program, options: Options, seed: int, nccl: bool = False) -> Executable:
+    """The executable of a `training` program, of emitted CUDA with `nccl` one that can join other processes.
+
+    Raises KnetEnvironmentError where the back end cannot run here.
+    """
     if backend == "cuda":
         from knetc.runtime.cuda import CudaExecutable
 
-        return CudaExecutable(program, options, seed)
+        return CudaExecutable(program, options, seed, nccl)
     if backend == "cpu":
         from knetc.runtime.cpu import CpuExecutable
 
@@ -55,7 +58,7 @@ def make(backend: str, program: Program, options: Options, seed: int) -> Executa
     if backend == "emulated":
         from knetc.runtime.emulated import EmulatedExecutable
 
-        return EmulatedExecutable(program, options, seed)
+        return EmulatedExecutable(program, options, seed, nccl=nccl)
     from knetc.runtime.interp import Interpreter
 
     return Interpreter(program, seed)

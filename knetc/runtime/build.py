@@ -39,6 +39,8 @@ __all__ = [
 
 # NVIDIA's libraries that an emitted file may need, each with the header that the file includes then.
 LIBRARIES = (("cublas", "<cublas_v2.h>"), ("cublasLt", "<cublasLt.h>"), ("cudnn", "<cudnn.h>"))
+WITH_NCCL = "-DKNET_NCCL"
+"""What lets an emitted file sum gradients over a communicator."""
 CUDA_HOMES = ("/usr/local/cuda", "/opt/cuda")
 
 
@@ -87,7 +89,7 @@ def nvidia_folders(kind: str) -> list[Path]:
     folders = [home / kind, home / f"{kind}64"] if home else []
     spec = importlib.util.find_spec("nvidia")
     for site in spec.submodule_search_locations or () if spec else ():
-        folders += [Path(site) / part / kind for part in ("cu13", "cublas", "cudnn")]
+        folders += [Path(site) / part / kind for part in ("cu13", "cublas", "cudnn", "nccl")]
     return [f for f in folders if f.is_dir()]
 
 
@@ -97,7 +99,8 @@ def library(name: str) -> Path:
         files = sorted(folder.glob(f"lib{name}.so*"), key=lambda f: len(f.name))
         if files:
             return files[0]
-    wheel = {"cublas": "nvidia-cublas", "cublasLt": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}.get(name, name)
+    wheels = {"cublas": "nvidia-cublas", "cublasLt": "nvidia-cublas", "cudnn": "nvidia-cudnn-cu13"}
+    wheel = (wheels | {"nccl": "nvidia-nccl-cu13"}).get(name, name)
     raise KnetEnvironmentError(f"lib{name}.so was not found: pip install {wheel}, or set CUDA_HOME")
 
 

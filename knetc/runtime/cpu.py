@@ -205,16 +205,12 @@ class CpuLibrary(Library):
         self._call("train", self._model, bits, LOSSES.index(loss), *given)
         return [float(value) for value in losses]
 
-    def take_columns(self, first: int, whole: int) -> None:
-        """Whose columns the next calls are given (see `splitting.Splittable`)."""
-        self._call("set_columns", self._model, first)
-
     def read_gradient(self, name: str, to: Tensor) -> None:
-        """Copies a parameter's gradient (see `splitting.Splittable`)."""
+        """Copies a parameter's gradient (see `sums.GivesGradients`)."""
         self._call("get", self._model, KINDS["grad"], name.encode(), place_of(to))
 
     def write_gradient(self, name: str, array: Tensor) -> None:
-        """Overwrites a parameter's gradient (see `splitting.Splittable`)."""
+        """Overwrites a parameter's gradient (see `sums.GivesGradients`)."""
         self._call("set_gradient", self._model, name.encode(), place_of(array))
 
     def set_threads(self, threads: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib.util
+import platform
 import shlex
 import threading
 import warnings
@@ -26,10 +27,11 @@ from knetc.codegen.emit import emit_cuda
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 from knetc.ir.program import Program
 from knetc.options import Options
-from knetc.runtime import build
+from knetc.runtime import build, process
 from knetc.runtime.device import LEGACY_STREAM, DeviceArray
 from knetc.runtime.executable import Given, Tensor
 from knetc.runtime.library import Library
+from knetc.runtime.nccl import Communicator, communicator
 from knetc.runtime.pinned import Staging
 
 CUBIN_OPTIONS = ["-std=c++17", "-O3", "-DKNET_DEVICE_ONLY"]
@@ -94,27 +96,28 @@ def build_cubin(source: str, arch: str) -> bytes:
     return build.content(build.cached(key, ".cubin", make, f"kernels for {arch}")) or b""
 
 
-def host_command(source: str, output: str, text: str) -> list[str]:
-    """The command that builds the host half of an emitted source as a shared library."""
+def host_command(source: str, output: str, text: str, nccl: bool = False) -> list[str]:
+    """The command that builds the host half of an emitted source as a shared library, with `nccl` linked with that."""
     command = [build.cxx(), "-std=c++17", "-O2", "-fPIC", "-shared", "-DKNET_HOST_ONLY"]
+    command += [build.WITH_NCCL] if nccl else []
     command += [f"-I{folder}" for folder in build.nvidia_folders("include")]
     command += ["-x", "c++", source, "-x", "none", "-o", output]
-    for name, header in (*build.LIBRARIES, ("cudart", "")):
+    for name, header in (*build.LIBRARIES, ("cudart", ""), *([("nccl", "")] if nccl else [])):
         if header in text:
             found = build.library(name)
             command += [str(found), f"-Wl,-rpath,{found.parent}"]
     return [*command, "-Wl,--no-undefined"]
 
 
-def build_host(source: str) -> Path:
+def build_host(source: str, nccl: bool = False) -> Path:
     """The host half of an emitted source, from the cache or made now."""
-    key = (source, "host", build.version(build.cxx()), shlex.join(host_command("source", "output", source)))
+    key = (source, "host", build.version(build.cxx()), shlex.join(host_command("source", "output", source, nccl)))
 
     def make(output: Path) -> None:
         text = output.with_suffix(".cu")
         text.write_text(source, encoding="utf-8")
         try:
-            build.run(host_command(str(text), str(output), source))
+            build.run(host_command(str(text), str(output), source, nccl))
         finally:
             text.unlink()
 
@@ -125,22 +128,28 @@ def build_host(source: str) -> Path:
 
 
 class _Device:
-    """The first device as one thread sees it: pycuda's driver, the primary context, and memory for results.
+    """A device as one thread sees it: pycuda's driver, the primary context, and memory for results.
 
     pycuda ties what it makes to the thread, and wants a context to be let go by name before the process ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self.driver = driver()
-        device = self.driver.Device(0)
+        device = self.driver.Device(number)
         self.context = device.retain_primary_context()
         major, minor = device.compute_capability()
         self.arch = f"sm_{major}{minor}"
+        self._device = device
         self.open = True
         self._depth = 0
         self._free: dict[int, list[Any]] = {}
         self._block = _block_class(self.driver)
         atexit.register(self._close)
+
+    @property
+    def bus_id(self) -> str:
+        """Where the device is in its machine, which is the same for all processes, whichever devices they see."""
+        return str(self._device.pci_bus_id())
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -208,11 +217,14 @@ _of_thread = threading.local()
 
 
 def _device() -> _Device:
-    """The device for the calling thread."""
-    if not hasattr(_of_thread, "device"):
-        _of_thread.device = _Device()
-    device: _Device = _of_thread.device
-    return device
+    """The device for the calling thread: the first, or that of this process among those of its machine."""
+    number = process.place() % driver().Device.count()
+    if not hasattr(_of_thread, "devices"):
+        _of_thread.devices = {}
+    devices: dict[int, _Device] = _of_thread.devices
+    if number not in devices:
+        devices[number] = _Device(number)
+    return devices[number]
 
 
 def fetch(array: DeviceArray) -> Tensor:
@@ -228,14 +240,17 @@ def fetch(array: DeviceArray) -> Tensor:
 
 
 class CudaExecutable(Library):
-    """A program's emitted code on the first device (see `executable.Executable`).
+    """A program's emitted code on a device (see `executable.Executable`).
 
     Host arrays go through pinned memory; device arrays are read where they stand, by the model's own stream, which
     waits for the streams that they come from, and these for it. The host waits where a call returns a host array.
     """
 
-    def __init__(self, program: Program, options: Options, seed: int = 0) -> None:
-        """Builds for the device found and makes a model. KnetEnvironmentError where no device can be used."""
+    def __init__(self, program: Program, options: Options, seed: int = 0, nccl: bool = False) -> None:
+        """Builds for the device found and makes a model, with `nccl` one that can join a communicator.
+
+        Raises KnetEnvironmentError where no device can be used.
+        """
         missing = available()
         if missing is not None:
             raise KnetEnvironmentError(f"the cuda back end cannot run here: {missing}")
@@ -247,7 +262,7 @@ class CudaExecutable(Library):
             self._stream = self._device.driver.Stream(_NON_BLOCKING)
             self._cubin = build_cubin(source, self._device.arch)
             self._staging = Staging(self._device.driver, self._stream)
-        super().__init__(program, str(build_host(source)), seed, self._stream.handle)
+        super().__init__(program, str(build_host(source, nccl)), seed, self._stream.handle)
 
     def _prepare(self) -> None:
         self._function("use_cubin").argtypes = (ctypes.c_char_p,)
@@ -256,6 +271,19 @@ class CudaExecutable(Library):
     def _call(self, name: str, *arguments: Any) -> None:
         with self._device.current():
             super()._call(name, *arguments)
+
+    def device_name(self) -> str | None:
+        """The machine, and where the device is in it."""
+        return f"{platform.node()} {self._device.bus_id}"
+
+    def communicator(self) -> Communicator:
+        """That of NVIDIA's NCCL."""
+        return communicator(build.library("nccl"))
+
+    def join(self, comm: Communicator, identity: bytes, rank: int, size: int) -> None:
+        """Joins a communicator (see `Library.join`), as this device."""
+        with self._device.current():
+            super().join(comm, identity, rank, size)
 
     def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
         """One call of the model (see `Executable.forward`)."""

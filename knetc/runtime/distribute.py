@@ -15,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from knetc.errors import KnetError, KnetTypeError
+from knetc.errors import KnetEnvironmentError, KnetError, KnetTypeError
 from knetc.ir.printer import print_program
 from knetc.runtime import check, process, saving
 from knetc.runtime.farewell import farewell
 from knetc.runtime.model import Model
 from knetc.runtime.ranks import Ranks, apart, communicator, digest
 
-BACKENDS = ("numpy", "cpu")
 TIMEOUT = 300.0
 START = 300.0
 
@@ -38,8 +37,8 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float =
     that names it; for `start` seconds, if they are more, as long as it may still be importing or building. One that
     ends is given up at once, and an error that nothing catches ends all. `quiet`: nothing but rank 0 prints to standard
     output from here on. `net` is left as it was; one that is distributed comes back as it is. Raises
-    KnetEnvironmentError where mpi4py or MPI is missing; KnetError on every process where their models differ;
-    KnetTypeError.
+    KnetEnvironmentError where mpi4py or MPI is missing, or did not start the processes; KnetError on every process
+    where their models differ; KnetTypeError.
     """
     if net is not None and not isinstance(net, Model):
         raise KnetTypeError(f"distribute: a model that knetc.compile made is expected, got {type(net).__name__}")
@@ -47,6 +46,7 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float =
         return net
     timeout, start = _seconds("timeout", timeout), _seconds("start", start)
     ranks = Ranks(communicator(), timeout, max(timeout, start))
+    _started_by_mpi(ranks.size)
     process.take_rank(ranks.rank)
     if ranks.size > 1:
         _end_all_on_errors(ranks)
@@ -63,15 +63,24 @@ def _seconds(name: str, value: float) -> float:
     return seconds
 
 
+def _started_by_mpi(size: int) -> None:
+    """Raises KnetEnvironmentError where a launcher has started several processes that MPI takes for one each."""
+    told = os.environ.get("WORLD_SIZE", "")
+    if size == 1 and told.isdecimal() and int(told) > 1:
+        raise KnetEnvironmentError(
+            f"WORLD_SIZE is {told}, and MPI knows of one process: start the processes by mpirun, as in "
+            f"'mpirun -n {told} python train.py'; torchrun does not make them known to MPI"
+        )
+
+
 def _same_backend(ranks: Ranks, net: Model | None) -> str:
     """The back end of all. Raises KnetError on every process, before anything is sent, where their models differ."""
     hosts = ranks.texts("distribute a model", platform.node())
     ranks.neighbours = hosts.count(hosts[ranks.rank])
+    process.take_place(hosts[: ranks.rank].count(hosts[ranks.rank]))
     said = ranks.texts("compare the models", None if net is None else _about(net))
     if said[0] is None:
         raise KnetError("distribute: rank 0 has no model to give to the others")
-    if said[0]["backend"] not in BACKENDS:
-        raise KnetError(f"distribute: several processes train on the back ends numpy and cpu, got {said[0]['backend']}")
     for name in said[0]:
         values = [said[0][name] if s is None else s[name] for s in said]
         if len(set(values)) > 1:

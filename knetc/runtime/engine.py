@@ -110,11 +110,12 @@ class Engine:
         """
         if self.executable is None:
             program, options = self.sized(what)
+            split = self.ranks is not None and self.ranks.size > 1
             try:
-                self.executable = backends.make(self.backend, program, options, self.seed)
+                self.executable = backends.make(self.backend, program, options, self.seed, nccl=split)
             except MemoryError:
                 raise _too_large(program) from None
-            if self.ranks and self.ranks.size > 1:
+            if self.ranks and split:
                 from knetc.runtime.splitting import Split
 
                 self.executable = Split(self.executable, self.ranks)
@@ -123,7 +124,11 @@ class Engine:
         return self.executable
 
     def can_take(self, arrays: Iterable[Given | None], what: str) -> None:
-        """Raises KnetTypeError where one is a device array and the back end has no device."""
+        """Raises KnetTypeError where one is a device array and the back end has no device, KnetLimitation where several
+        processes split it.
+        """
+        if self.ranks and self.ranks.size > 1 and any(isinstance(a, DeviceArray) for a in arrays):
+            raise KnetLimitation(f"{what}: a device array was given, and of several processes each takes a host array")
         if self.backend != "cuda" and any(isinstance(a, DeviceArray) for a in arrays):
             raise KnetTypeError(
                 f"{what}: a device array was given, and the model runs on the back end {self.backend}; copy the array "

@@ -260,15 +260,15 @@ class Interpreter:
             self._state[name] = array.copy(order="F")
 
     def take_columns(self, first: int, whole: int) -> None:
-        """Whose columns the next calls are given (see `splitting.Splittable`)."""
+        """Whose columns the next calls are given (see `sums.Splittable`)."""
         self._clock.first, self._clock.whole = first, whole
 
     def read_gradient(self, name: str, to: Tensor) -> None:
-        """Copies a parameter's gradient (see `splitting.Splittable`)."""
+        """Copies a parameter's gradient (see `sums.GivesGradients`)."""
         to[...] = self._grads[name]
 
     def write_gradient(self, name: str, array: Tensor) -> None:
-        """Overwrites a parameter's gradient (see `splitting.Splittable`)."""
+        """Overwrites a parameter's gradient (see `sums.GivesGradients`)."""
         self._grads[name] = array
 
     def averages(self, parameter: str) -> dict[str, Tensor]:

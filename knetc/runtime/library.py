@@ -20,6 +20,7 @@ from knetc.ir.program import LOSSES, Program, Variant
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
+from knetc.runtime.nccl import Communicator
 from knetc.runtime.sequence import backward_steps, forward_steps
 
 KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
@@ -63,6 +64,8 @@ SIGNATURES: Mapping[str, tuple[Any, ...]] = {
     "load": (_Address, _Text),
     "synchronize": (_Address,),
 }
+# That of a library that sums gradients over the processes of a communicator.
+SUMS: Mapping[str, tuple[Any, ...]] = {"set_communicator": (_Address, _Address)}
 # Those of a library that runs whole sequences.
 SEQUENCES: Mapping[str, tuple[Any, ...]] = {
     "forwseq": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, ctypes.c_int, _Address),
@@ -98,8 +101,10 @@ class Library:
         self._functions: dict[str, Any] = {}  # the C functions by the part of their names after the model's
         self._function("last_error").restype = _Text
         self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
-        for name, arguments in {**self.functions, **(SEQUENCES if self._sequences else {})}.items():
-            self._function(name).argtypes = arguments
+        self.sums = hasattr(self._library, f"{self._prefix}_set_communicator")
+        for group, there in ((self.functions, True), (SEQUENCES, self._sequences), (SUMS, self.sums)):
+            for name, arguments in group.items() if there else ():
+                self._function(name).argtypes = arguments
         # The first input that has the batch; and for each setting its bits, and the dims of the value, None the batch.
         batched = (k for k, i in enumerate(program.inputs) if i.dims and not isinstance(i.dims[-1], int))
         self._batched = next(batched, None)
@@ -343,6 +348,28 @@ class Library:
         captured, refused = ctypes.c_int(), ctypes.c_int()
         self._call("graphs", self._model, ctypes.byref(captured), ctypes.byref(refused))
         return captured.value, refused.value
+
+    # --- several processes --------------------------------------------------------------------------------------------
+
+    def take_columns(self, first: int, whole: int) -> None:
+        """Whose columns the next calls are given (see `sums.Splittable`)."""
+        self._call("set_columns", self._model, first)
+
+    def device_name(self) -> str | None:
+        """The device by a name that none has in any machine; None where processes may share it."""
+        return None
+
+    def communicator(self) -> Communicator:
+        """The communicator of this process, of the NCCL that the library was built with."""
+        raise KnetInternalError("the library was built without NCCL")
+
+    def join(self, comm: Communicator, identity: bytes, rank: int, size: int) -> None:
+        """From here on gradients are summed over a communicator, which this process joins as one of `size` if it has
+        not yet.
+        """
+        if not comm.handle:
+            comm.join(identity, rank, size)
+        self._call("set_communicator", self._model, comm.handle)
 
     def close(self) -> None:
         """Frees the model."""

@@ -5,13 +5,24 @@ Asked by what one process does for all: writing files, showing progress.
 
 from __future__ import annotations
 
-_rank = 0
+_rank = _place = 0
 
 
 def take_rank(rank: int) -> None:
     """From here on this is the process of that number."""
     global _rank
     _rank = rank
+
+
+def take_place(place: int) -> None:
+    """Which of the processes of its machine this is, from 0."""
+    global _place
+    _place = place
+
+
+def place() -> int:
+    """Which of the processes of its machine this is: it takes the device of that number."""
+    return _place
 
 
 def speaks() -> bool:

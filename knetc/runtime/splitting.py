@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,21 +21,9 @@ from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Executable, Tensor, TrainingOptions
 from knetc.runtime.losses import mean_loss
 from knetc.runtime.ranks import Ranks, digest
-from knetc.runtime.shares import Place, Share, aligned, places
+from knetc.runtime.shares import Share, aligned
 from knetc.runtime.signature import result_type
-
-
-class Splittable(Executable, Protocol):
-    """An executable that may be given part of the columns of a minibatch."""
-
-    def take_columns(self, first: int, whole: int) -> None:
-        """The next calls are given columns from `first` on of a minibatch of `whole`, and draw what these would."""
-
-    def read_gradient(self, name: str, to: Tensor) -> None:
-        """Copies the gradient of a parameter to an array of its shape."""
-
-    def write_gradient(self, name: str, array: Tensor) -> None:
-        """Overwrites the gradient of a parameter that `update` changes; keeps the array."""
+from knetc.runtime.sums import DeviceSums, HostSums, Splittable, Sums, adds_itself
 
 
 def processors() -> int:
@@ -52,19 +40,15 @@ class Split:
         self._dtype = DTYPES[self.program.dtype]
         self._share_processors(ranks.neighbours)
         ranks.built()
+        self._sums: Sums = (
+            DeviceSums(inner, ranks, self._so_far) if adds_itself(inner) else HostSums(inner, ranks, self._so_far)
+        )
         self._moves = [i.dims is not None and i.dims[-1:] == (N,) for i in self.program.inputs]
         self._types = {s: result_type(self.program, v) for v in self.program.variants for s in v.settings}
-        self._places = list(places(self.program))
-        count = self._places[-1].stop if self._places else 0
-        self._flat = np.zeros(count + 1, self._dtype)  # and the loss
-        self._zeros = np.zeros(count, self._dtype)
         self._setting: frozenset[str] = frozenset()
         self._last = self._kept = Share.of(0, 1, 1)  # of the last call, and of the state
         self._record: Share | None = None
         self._stack: list[Share] = []
-        self._summed = False  # whether the gradients are the sum over all processes
-        self._doing = ""  # what has computed the gradients
-        self._empty = True  # whether no column of this process is in the gradients
         self._resets, self._seed = 0, ""  # what else must be the same on all processes
 
     def _share_processors(self, neighbours: int) -> None:
@@ -122,21 +106,24 @@ class Split:
         share = self._stack[-1] if pop else self._record
         assert share is not None, "the model calls backward after forward only"
         own, weights = self._target(share, loss, gold, mask)
-        self._before_adding(share, pop)
-        self._doing = f"{'sback' if pop else 'back'} from {loss} over {share.whole} columns"
+        what = f"{'sback' if pop else 'back'} from {loss} over {share.whole} columns"
+        self._sums.begin(what, share.weight > 0, adds=pop)
         found = self._inner.backward(loss, own, weights, dinputs, pop)
         if pop:
             self._stack.pop()
+        self._sums.end(complete=not pop or not self._stack)
         return {i: self._input_gradient(i, dx, share) for i, dx in found.items()}
 
     def backward_sequence(self, loss: str, gold: Any, mask: Any, steps: int) -> None:
         """So many calls of `backward` with `pop` (see `Executable.backward_sequence`)."""
         share = self._stack[-1]
         own, weights = self._target(share, loss, gold, mask, steps)
-        self._before_adding(share, pop=True)
-        self._doing = f"backseq of {steps} steps from {loss} over {share.whole} columns"
+        self._sums.begin(
+            f"backseq of {steps} steps from {loss} over {share.whole} columns", share.weight > 0, adds=True
+        )
         self._inner.backward_sequence(loss, own, weights, steps)
         del self._stack[-steps:]
+        self._sums.end(complete=not self._stack)
 
     def _target(self, share: Share, loss: str, gold: Any, mask: Any, steps: int = 1) -> tuple[Any, Any]:
         """This process's columns of the desired output, and what each weighs."""
@@ -152,40 +139,11 @@ class Split:
             weights *= share.own(mask, steps) if share.split else mask
         return own, weights
 
-    def _before_adding(self, share: Share, pop: bool) -> None:
-        """Gradients that are summed already stay on one process, so that they are counted once."""
-        if pop and self._summed and self._ranks.rank:
-            for place, array in self._views(self._zeros):
-                self._inner.write_gradient(place.name, array)
-        self._empty = not share.weight and (self._empty or not pop or self._summed)
-        self._summed = False
-
     def _so_far(self) -> str:
         """What every exchange says, so that a process that alone has reset or seeded its model is told."""
         return f"(call {self._inner.calls()}, reset {self._resets}{self._seed})"
 
     # --- sums ---------------------------------------------------------------------------------------------------------
-
-    def sum_gradients(self, what: str, word: bytes = b"", loss: float = 0.0) -> tuple[float, list[bytes]]:
-        """Makes the gradients the sum over all processes, by one sum of one vector; so the losses, which come back."""
-        what = f"{what} after {self._doing} ({len(self._zeros)} gradients) {self._so_far()}"
-        if self._summed:
-            return loss, self._ranks.gather(what, np.empty(0, np.uint8), word)[1]
-        if self._empty:
-            self._flat[:] = 0
-        else:
-            for place, array in self._views(self._flat):
-                self._inner.read_gradient(place.name, array)
-        self._flat[-1] = loss
-        total, words = self._ranks.sum(what, self._flat, word)
-        for place, array in self._views(total):
-            self._inner.write_gradient(place.name, array)
-        self._summed = True
-        return float(total[-1]), words
-
-    def _views(self, flat: Tensor) -> Iterator[tuple[Place, Tensor]]:
-        for place in self._places:
-            yield place, flat[place.first : place.stop].reshape(place.dims, order="F")
 
     def update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float) -> None:
         """Sums the gradients and changes the parameters (see `Executable.update`), by the options of rank 0."""
@@ -193,7 +151,8 @@ class Split:
 
     def _update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float, loss: float = 0.0) -> float:
         text = json.dumps({name: vars(o) for name, o in options.items()}).encode()
-        total, words = self.sum_gradients(f"update, gclip {gclip:g}, gscale {gscale:g}", digest(text), loss)
+        what = f"update, gclip {gclip:g}, gscale {gscale:g}"
+        total, words = self._sums.total(what, digest(text), loss)
         if len(set(words)) > 1:
             given = json.loads(self._ranks.first("the training options", text))
             wanted = {name: TrainingOptions(**o) for name, o in given.items()}
@@ -237,9 +196,9 @@ class Split:
         value = self._inner.forward(setting, inputs, False)
         self._ran(setting, share, 1, push=False)
         weights = None if share.weight == 1 else np.full(gold.shape[-1], share.weight, self._dtype)
-        self._before_adding(share, pop=False)
-        self._doing = f"train: back from {loss} over {share.whole} columns"
+        self._sums.begin(f"train: back from {loss} over {share.whole} columns", share.weight > 0, adds=False)
         self._inner.backward(loss, gold, weights, (), False)
+        self._sums.end(complete=True)
         return share.weight * mean_loss(loss, value, gold) if share.weight else 0.0
 
     def _dense(self, array: Any, rows: Any) -> Tensor:
@@ -274,7 +233,7 @@ class Split:
     def read(self, kind: str, name: str) -> Tensor:
         """A copy of an array (see `Executable.read`): of a gradient the sum, of a value and of state all columns."""
         if kind == "grad":
-            self.sum_gradients(f"grad of {name}")
+            return self._sums.gradient(f"grad of {name}", name)
         array = self._inner.read(kind, name)
         type_ = self._type(kind, name)
         if type_ is None or not type_.batched:
@@ -304,13 +263,13 @@ class Split:
         self._inner.reset(keepstate)
         self._resets += 1
         self._stack.clear()
-        self._summed, self._empty = False, True
+        self._sums.forget()
 
     def clean(self) -> None:
         """Frees the stack, the gradients and the values of the last call."""
         self._inner.clean()
         self._stack.clear()
-        self._summed, self._empty = False, True
+        self._sums.forget()
 
     def averages(self, parameter: str) -> dict[str, Tensor]:
         """Copies of a parameter's running averages (see `Executable.averages`)."""

@@ -76,10 +76,10 @@ def joined_targets(calls: Sequence[Call], targets: Sequence[Target]) -> Target |
 
 
 def runs(calls: Sequence[Call]) -> Iterator[slice]:
-    """The stretches of steps that ran the same variant, the newest first."""
+    """The stretches of steps that ran the same variant on as many columns, the newest first."""
     end = len(calls)
     for t in range(end - 1, -1, -1):
-        if t == 0 or calls[t - 1].variant is not calls[t].variant:
+        if t == 0 or calls[t - 1].variant is not calls[t].variant or calls[t - 1].batch != calls[t].batch:
             yield slice(t, end)
             end = t
 

@@ -1,13 +1,13 @@
 """What is trained by one process and by several, to be compared: each case gives numbers by name.
 
-As a program, `mpirun -n 4 python cases.py BACKEND DTYPE FOLDER` trains all cases and leaves each rank's numbers in the
-folder.
+As a program, `mpirun -n 4 python cases.py BACKEND DTYPE FOLDER [CASE...]` trains all cases, or those, and leaves each
+rank's numbers in the folder.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +207,16 @@ def maker(backend: str, dtype: str, shared: bool) -> Make:
     return make
 
 
+def numbers(make: Make, only: Sequence[str] = ()) -> Numbers:
+    """The numbers of all cases, or of those."""
+    wanted = [case for case in CASES if not only or case.__name__ in only]
+    return {f"{case.__name__}.{name}": value for case in wanted for name, value in case(make).items()}
+
+
 def main() -> None:
-    backend, dtype, folder = sys.argv[1:]
+    backend, dtype, folder, *only = sys.argv[1:]
     make = maker(backend, dtype, shared=True)
-    found = {f"{case.__name__}.{name}": value for case in CASES for name, value in case(make).items()}
+    found = numbers(make, only)
     np.savez(Path(folder) / f"rank{make(DROPOUT).rank}.npz", **{n.replace("/", "|"): v for n, v in found.items()})
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on one of several processes: `mpirun -n 3 python faults.py FAULT FOLDER`.
+"""What goes wrong on one of several processes: `mpirun -n 3 python faults.py FAULT FOLDER [BACKEND]`.
 
 A process writes what it is told, as an error or else, to `rank0.txt` and so on in the folder.
 """
@@ -15,9 +15,11 @@ import numpy as np
 
 import knetc
 from distributed.cases import DROPOUT, LSTM
+from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.executable import Executable
 
 FOLDER = Path(sys.argv[2])
+BACKEND = sys.argv[3] if len(sys.argv) > 3 else "numpy"
 
 
 def me() -> int:
@@ -34,7 +36,7 @@ def tell(text: object) -> None:
 
 def model(**keywords: object) -> knetc.Model:
     """A model with dropout."""
-    return knetc.compile(DROPOUT, backend="numpy", seed=1, **keywords)
+    return knetc.compile(DROPOUT, backend=BACKEND, seed=1, **keywords)
 
 
 def step(net: knetc.Model, columns: int = 12) -> None:
@@ -47,6 +49,19 @@ def step(net: knetc.Model, columns: int = 12) -> None:
 
 def keywords() -> None:
     knetc.distribute(model(hidden=7 if me() == 1 else 6), timeout=5)
+
+
+def same_gpu() -> None:
+    """Two processes of a machine come to one device."""
+    names = ("here 0000:01:00.0", "here 0000:02:00.0", "here 0000:01:00.0")
+    EmulatedExecutable.device_name = lambda _: names[me()]  # type: ignore[method-assign]
+    step(knetc.distribute(model(), timeout=5))
+
+
+def other_launcher() -> None:
+    """As torchrun starts a process, which MPI takes for one alone."""
+    os.environ["WORLD_SIZE"] = "4"
+    knetc.distribute(model(), timeout=5)
 
 
 def source() -> None:
@@ -111,6 +126,17 @@ def stopped() -> None:
         if k == 20 and me() == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
         step(net)
+    tell("went on to the end")
+
+
+def stopped_between() -> None:
+    """One process hangs when the others have its forward call."""
+    net = knetc.distribute(model(), timeout=3)
+    net.forw(np.zeros((5, 6)))
+    if me() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    net.back(np.zeros(6, int), knetc.softloss)
+    net.update()
     tell("went on to the end")
 
 

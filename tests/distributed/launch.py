@@ -37,8 +37,9 @@ def command(ranks: int, script: Path | str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread for each process; the tests' folder can be imported from."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    """One thread for each process; the tests' folder can be imported from, and what can be here."""
+    folders = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": folders}
 
 
 def launch(ranks: int, script: Path | str, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:

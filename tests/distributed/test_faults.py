@@ -18,9 +18,11 @@ from distributed.cases import DROPOUT
 from distributed.launch import HERE, command, environment, launch
 
 
-def run(fault: str, folder: Path, ranks: int = 3) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def run(
+    fault: str, folder: Path, ranks: int = 3, backend: str = "numpy"
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Runs a fault; and what each process has written."""
-    done = launch(ranks, HERE / "faults.py", fault, str(folder), timeout=120)
+    done = launch(ranks, HERE / "faults.py", fault, str(folder), backend, timeout=120)
     files = [folder / f"rank{r}.txt" for r in range(ranks)]
     return done, [f.read_text() if f.exists() else "" for f in files]
 
@@ -51,6 +53,30 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     done, told = run("killed", tmp_path)
     assert done.returncode != 0 and not any("end" in t for t in told)
     assert "rank 2" in done.stderr and "signal 9" in done.stderr
+
+
+def test_nccl_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
+    """A call that sums is made when all are there to make it."""
+    done, told = run("stopped_between", tmp_path, backend="emulated")
+    assert done.returncode != 0
+    gone = "rank 1 has not come to back from softloss over 6 columns (call 1, reset 0) within 3 seconds"
+    for text in (told[0], told[2]):
+        assert gone in text, (told, done.stderr)
+
+
+def test_processes_that_share_a_gpu_all_say_so(tmp_path: Path) -> None:
+    """NCCL would refuse some of them, and the others would wait."""
+    done, told = run("same_gpu", tmp_path, backend="emulated")
+    assert done.returncode != 0
+    for text in told:
+        assert "each process needs a GPU of its own, and ranks 0, 2 have the same (here 0000:01:00.0)" in text, told
+
+
+def test_a_launcher_that_mpi_does_not_know_is_an_error(tmp_path: Path) -> None:
+    """Each process would train a model of its own without a word."""
+    done, told = run("other_launcher", tmp_path, ranks=1)
+    assert done.returncode != 0
+    assert "WORLD_SIZE is 4, and MPI knows of one process: start the processes by mpirun" in told[0], done.stderr
 
 
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:

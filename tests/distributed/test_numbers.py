@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import knetc
-from distributed import cases
+from distributed import cases, orders
 from distributed.launch import HERE, launch
 
 BACKENDS = ("numpy", "cpu")
@@ -18,13 +20,12 @@ BACKENDS = ("numpy", "cpu")
 @cache
 def alone(backend: str) -> dict[str, np.ndarray]:
     """The numbers of one process, in float64."""
-    make = cases.maker(backend, "f64", shared=False)
-    return {f"{case.__name__}.{name}": value for case in cases.CASES for name, value in case(make).items()}
+    return cases.numbers(cases.maker(backend, "f64", shared=False))
 
 
-def together(ranks: int, backend: str, dtype: str, folder: Path) -> list[dict[str, np.ndarray]]:
-    """The numbers of each of so many processes."""
-    done = launch(ranks, HERE / "cases.py", backend, dtype, str(folder))
+def together(ranks: int, backend: str, dtype: str, folder: Path, only: Sequence[str] = ()) -> list[cases.Numbers]:
+    """The numbers of each of so many processes, of all cases or only some."""
+    done = launch(ranks, HERE / "cases.py", backend, dtype, str(folder), *only)
     assert done.returncode == 0, done.stderr
     found = []
     for rank in range(ranks):
@@ -43,6 +44,16 @@ def test_any_number_of_processes_trains_the_same_model(backend: str, ranks: int,
             np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
 
 
+@pytest.mark.parametrize("only", [("sequence",), pytest.param((), marks=pytest.mark.deep)])
+def test_emitted_cuda_sums_by_nccl(only: tuple[str, ...], tmp_path: Path) -> None:
+    """On the emulation, by its look-alike of NCCL; what it comes to is what the interpreter comes to alone."""
+    wanted = alone("numpy")
+    for found in together(3, "emulated", "f64", tmp_path, only):
+        assert found.keys() == {name for name in wanted if not only or name.split(".")[0] in only}
+        for name, value in found.items():
+            np.testing.assert_allclose(value, wanted[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_run_and_every_process_has_the_same_bits(backend: str, tmp_path: Path) -> None:
     runs = []
@@ -52,6 +63,35 @@ def test_every_run_and_every_process_has_the_same_bits(backend: str, tmp_path: P
     for other in runs[1:]:
         for name, value in runs[0].items():
             assert other[name].tobytes() == value.tobytes(), name
+
+
+DEEP = pytest.mark.deep
+ORDERS = [("numpy", 2, 6, ()), ("cpu", 3, 3, ()), ("emulated", 1, 12, DEEP), ("emulated", 3, 12, DEEP)]
+
+
+@pytest.mark.parametrize(("backend", "ranks", "seeds"), [pytest.param(*case, marks=marks) for *case, marks in ORDERS])
+def test_calls_in_any_order_give_what_one_process_gets(backend: str, ranks: int, seeds: int, tmp_path: Path) -> None:
+    done = launch(ranks, HERE / "orders.py", backend, "0", str(seeds), str(tmp_path), timeout=900)
+    assert done.returncode == 0, done.stderr
+    wanted = orders.played(cases.maker("numpy", "f64", shared=False), 0, seeds)
+    for rank in range(ranks):
+        found = pickle.loads((tmp_path / f"rank{rank}.pickle").read_bytes())
+        assert found.keys() == wanted.keys()
+        for key, said in wanted.items():
+            assert [name for name, _ in found[key]] == [name for name, _ in said], key
+            for k, ((name, value), (_, other)) in enumerate(zip(said, found[key], strict=True)):
+                alike(value, other, f"{key}, call {k}, {name}")
+
+
+def alike(wanted: object, found: object, what: str) -> None:
+    """The same but for rounding."""
+    assert (wanted is None) == (found is None), what
+    if isinstance(wanted, list | tuple):
+        assert len(wanted) == len(found), what
+        for one, other in zip(wanted, found, strict=True):
+            alike(one, other, what)
+    elif wanted is not None:
+        np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-9, err_msg=what)
 
 
 def test_the_example_comes_to_the_same_model(tmp_path: Path) -> None:

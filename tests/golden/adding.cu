@@ -486,7 +486,9 @@ int adding_backseq(adding_model* model, int loss, const adding_real* gold,
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
-   bits in every run, where cuDNN has one; 0 takes the fastest. */
+   bits in every run, where cuDNN has one; 0 takes the fastest. graph_sums: 1 captures backward passes that sum over a
+   communicator too; NCCL wants all models to capture such a call or none, so they must then make the same calls with as
+   many columns each. 0 (the default) runs these as they are. */
 int adding_configure(adding_model* model, const char* setting, int value);
 /* How many calls have been captured as graphs, and how many could not be; these run as they are. */
 int adding_graphs(adding_model* model, int* captured, int* refused);
@@ -524,11 +526,13 @@ int adding_set_calls(adding_model* model, unsigned calls);
    they draw there. */
 int adding_set_columns(adding_model* model, int first);
 #ifdef KNET_NCCL
-/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
-   adding_backward and adding_update.
-   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
-   Built with -DKNET_NCCL, linked with -lnccl. */
-int adding_allreduce(adding_model* model, void* communicator);
+/* From here on gradients are summed over all models of a communicator (an ncclComm_t that outlives this one; NULL for
+   none, as at first): by adding_backward, bucket by bucket while the rest of it runs, with the losses; in a
+   sequence by the adding_sbackward that empties the stack, else by adding_update. All models make the
+   same calls. A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole
+   minibatch; without a column of its own a model is given some column, at 0. Built with -DKNET_NCCL, linked with
+   -lnccl. */
+int adding_set_communicator(adding_model* model, void* communicator);
 #endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int adding_save(adding_model* model, const char* path);
@@ -761,6 +765,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
+enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
 enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
@@ -795,6 +800,7 @@ struct adding_model {
   int device = 0;
   int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
+  bool graph_sums = false;  // whether calls that sum over ranks are captured
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
@@ -817,6 +823,11 @@ struct adding_model {
   bool later = false;  // whether a later step of the sequence hands gradients to the state
   bool gradients = false;  // whether there are gradients
   float* sums[5] = {};  // what they are added to while a step of a sequence computes its own
+  void* communicator = nullptr;  // an ncclComm_t, over whose ranks gradients are summed; NULL for none
+  int rank = 0;  // of this model there
+  cudaStream_t sum_stream = nullptr;
+  bool by_bucket = false;  // whether the call at hand begins the sum of a bucket when that is final
+  bool summed = false;  // whether the gradients are the sum over all ranks
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -968,13 +979,13 @@ const knet_array values_1[] = {
     {"wb/b", &knet_model::wb_b, 0, 0, 1, {1}},
     {nullptr, nullptr, 0, 0, 0, {}},
 };
-// Every gradient, those that stand in one block together.
+// Every gradient, those that stand in one block together, in the order in which a backward pass finishes them.
 const knet_buffer gradient_buffers[] = {
-    {&knet_model::d_h_w, 200, 0},
+    {&knet_model::d_wb_b, 1, 0},
+    {&knet_model::d_wb_w, 100, 0},
     {&knet_model::d_h_r, 10000, 0},
     {&knet_model::d_h_b, 100, 0},
-    {&knet_model::d_wb_w, 100, 0},
-    {&knet_model::d_wb_b, 1, 0},
+    {&knet_model::d_h_w, 200, 0},
     {nullptr, 0, 0},
 };
 const knet_array* const values[] = {values_0, values_1};
@@ -1012,6 +1023,58 @@ template <class T> int allocate(T** place, size_t elements) {
 template <class T> void release(T** place, int* code) {
   NOTE(code, cudaFree(*place));
   *place = nullptr;
+}
+
+// ---- sums over ranks. With a communicator, a bucket of gradients is summed over its ranks on a stream of its own as
+// soon as the backward pass has finished it, while the rest of the pass runs; what follows on the model's stream waits
+// for all of them. Where gradients add up over the steps of a sequence, that is after the last step.
+#ifdef KNET_NCCL
+#define TRY_NCCL(call)                                                                                \
+  do {                                                                                                \
+    const ncclResult_t result = (call);                                                               \
+    if (result) return knet_fail(KNET_NCCL_FAILED, #call ": %s", ncclGetErrorString(result));         \
+  } while (0)
+
+// Where in gradient_buffers each of the buckets ends in which they are summed.
+enum { BUCKETS = 1 };
+const int bucket_ends[BUCKETS] = {5};
+
+// Sums a bucket of gradient_buffers, when all that is on the model's stream now has been done.
+int sum_bucket(knet_model* m, int bucket) {
+  TRY(cudaEventRecord(m->event, m->stream));
+  TRY(cudaStreamWaitEvent(m->sum_stream, m->event, 0));
+  TRY_NCCL(ncclGroupStart());
+  const ncclComm_t comm = (ncclComm_t)m->communicator;
+  ncclResult_t result = ncclSuccess;
+  for (int i = bucket ? bucket_ends[bucket - 1] : 0; i < bucket_ends[bucket] && !result; i++) {
+    float* const sum = m->*gradient_buffers[i].place;
+    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, ncclSum, comm, m->sum_stream);
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!result) result = ended;
+  return result ? knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(result)) : 0;
+}
+// Ends the sums that a call has begun, and with `all` makes them; with `loss` that of the losses too. The model's
+// stream waits for them.
+int end_sums(knet_model* m, bool all, bool loss) {
+  for (int i = 0; i < BUCKETS && all; i++) TRY(sum_bucket(m, i));
+  const ncclComm_t comm = (ncclComm_t)m->communicator;
+  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, ncclSum, comm, m->sum_stream));
+  TRY(cudaEventRecord(m->event, m->sum_stream));
+  TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
+  return 0;
+}
+#else
+int sum_bucket(knet_model*, int) { return 0; }
+int end_sums(knet_model*, bool, bool) { return 0; }
+#endif
+// A bucket is final: begins its sum if this call sums bucket by bucket.
+int finish_bucket(knet_model* m, int bucket) { return m->by_bucket ? sum_bucket(m, bucket) : 0; }
+// Gradients that have been summed and are to be added to stay with rank 0 alone, so that they count once.
+int divide_sum(knet_model* m) {
+  for (const knet_buffer* g = gradient_buffers; g->place && m->summed && m->rank; g++)
+    TRY(cudaMemsetAsync(m->*g->place, 0, g->fixed * sizeof(float), m->stream));
+  return 0;
 }
 
 // Makes the plan of a product whose plan is empty; on failure it is in part made.
@@ -1218,6 +1281,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   if (want & 1) m->input_gradients[0] = m->d_x;
   TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
   TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
+  TRY(finish_bucket(m, 0));
   return 0;
 }
 
@@ -1250,6 +1314,7 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
     TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
     TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
+    TRY(finish_bucket(m, 0));
   }
   return 0;
 }
@@ -1281,6 +1346,7 @@ int backward_zero_predict(knet_model* m, const float*, unsigned long long want) 
   if (want & 1) m->input_gradients[0] = m->d_x;
   TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
   TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
+  TRY(finish_bucket(m, 0));
   return 0;
 }
 
@@ -1315,6 +1381,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
       100));
   // d:h/w f32[100,2]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
+  TRY(finish_bucket(m, 0));
   if (want & 1) {
     // d:x f32[2,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
@@ -1364,6 +1431,7 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
         100));
     // d:h/w f32[100,2]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
+    TRY(finish_bucket(m, 0));
   }
   return 0;
 }
@@ -1420,7 +1488,10 @@ const knet_backward_function backwards[] = {
 namespace {
 
 // After a failure: waits, so that nothing reads or writes the caller's arrays any more.
-void settle(knet_model* m, int* code) { NOTE(code, cudaStreamSynchronize(m->stream)); }
+void settle(knet_model* m, int* code) {
+  if (m->sum_stream) NOTE(code, cudaStreamSynchronize(m->sum_stream));
+  NOTE(code, cudaStreamSynchronize(m->stream));
+}
 
 void free_graphs(knet_graph** list, int* code);
 
@@ -1680,7 +1751,8 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
 template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call call, Work work) {
   bool seen = false;
   call.memory = m->memory;
-  knet_graph* g = m->graphs ? find_graph(list, call, &seen) : nullptr;
+  const bool graphs = m->graphs && (!(call.flags & KNET_SUMMING) || m->graph_sums);
+  knet_graph* g = graphs ? find_graph(list, call, &seen) : nullptr;
   if (g && !g->exec && !g->refused && (seen || m->graphs == 2))
     capture(m, g, work);
   if (g && g->exec) {
@@ -1757,6 +1829,8 @@ int run_update(knet_model* m, unsigned flags) {
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
+  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
+  m->summed = m->communicator;
   knet_call call = {};
   if (gclip > 0) call.flags = KNET_CLIPPING;
   for (int i = 0; i < PARAMETERS; i++) {
@@ -1850,6 +1924,7 @@ void close_model(knet_model* m, int* code) {
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));
+  if (m->sum_stream) NOTE(code, cudaStreamDestroy(m->sum_stream));
   if (m->own_stream) NOTE(code, cudaStreamDestroy(m->stream));
   delete m;
 }
@@ -2105,9 +2180,11 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs a backward function through so many steps of the frame in use; `add` to the gradients that there are.
+// Runs a backward function through so many steps of the frame in use; `add` to the gradients that there are, and `sum`
+// them over all ranks, outside a sequence with the losses.
 int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
-             const knet_real* mask, unsigned long long input_grads, bool add, int steps) {
+             const knet_real* mask, unsigned long long input_grads, bool add, bool sum,
+             bool pop, int steps) {
   knet_call call = {};
   call.batch = m->batch;
   call.loss = b->loss;
@@ -2128,14 +2205,22 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   call.flags |= (m->unwinding ? KNET_UNWINDING : 0) | (m->later ? KNET_LATER : 0);
   if (add) {
     TRY(make_sums(m));
+    TRY(divide_sum(m));
     call.flags |= KNET_ADDING;
   }
-  return run_call(m, &f->graphs, call, [=] {
+  m->summed = false;
+  m->by_bucket = sum && !add;
+  const bool loss = sum && !pop && (b->loss == KNET_QUADLOSS || b->loss == KNET_SOFTLOSS);
+  call.flags |= (sum ? KNET_SUMMING : 0) | (loss ? KNET_LOSSES : 0);
+  TRY(run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
-    const int code = run(m, mask, input_grads);
+    int code = run(m, mask, input_grads);
     if (add) swap_gradients(m);
-    return code || !add ? code : add_gradients(m);
-  });
+    if (!code && add) code = add_gradients(m);
+    return code || !sum ? code : end_sums(m, add, loss);
+  }));
+  m->summed = sum;
+  return 0;
 }
 // The loss of the backward pass that has run, 0 where it started from none.
 int copy_loss(knet_model* m, int loss, knet_real* value) {
@@ -2179,7 +2264,9 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   const bool add = pop && m->gradients;
   m->gradients = add;
   m->unwinding = pop;
-  int code = run_back(m, f, b, gold, mask, input_grads, add, steps);
+  // Over all ranks, where no step of the sequence is left that adds to them.
+  const bool sum = m->communicator && !(pop && (f->below || f->left > steps));
+  int code = run_back(m, f, b, gold, mask, input_grads, add, sum, pop, steps);
   if (!code && loss_value) code = copy_loss(m, loss, loss_value);
   if (code) {
     settle(m, &code);
@@ -2365,11 +2452,12 @@ int adding_set_option(knet_model* m, const char* parameter, const char* option, 
 int adding_configure(knet_model* m, const char* setting, int value) {
   TRY(check_model(m));
   if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
-  const bool graphs = !strcmp(setting, "graphs");
-  if (!graphs && strcmp(setting, "search") && strcmp(setting, "deterministic"))
+  const bool graphs = !strcmp(setting, "graphs"), sums = !strcmp(setting, "graph_sums");
+  if (!graphs && !sums && strcmp(setting, "search") && strcmp(setting, "deterministic"))
     return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
   if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
   if (graphs) m->graphs = value;
+  if (sums) m->graph_sums = value;
   return 0;
 }
 
@@ -2527,18 +2615,15 @@ int adding_set_columns(knet_model* m, int first) {
 }
 
 #ifdef KNET_NCCL
-int adding_allreduce(knet_model* m, void* communicator) {
+int adding_set_communicator(knet_model* m, void* communicator) {
   TRY(check_model(m));
-  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
-  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
-  const ncclComm_t comm = (ncclComm_t)communicator;
-  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
-  ncclResult_t status = ncclGroupStart();
-  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
-    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
-  const ncclResult_t ended = ncclGroupEnd();
-  if (!status) status = ended;
-  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  int rank = 0;
+  if (communicator) TRY_NCCL(ncclCommUserRank((ncclComm_t)communicator, &rank));
+  if (!m->sum_stream) TRY(cudaStreamCreateWithFlags(&m->sum_stream, cudaStreamNonBlocking));
+  m->communicator = communicator;
+  m->rank = rank;
+  m->summed = false;
+  m->memory++;  // captured work sums by the one before
   return 0;
 }
 #endif

@@ -586,7 +586,9 @@ int lenet_sbackward(lenet_model* model, int loss, const lenet_real* gold,
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
-   bits in every run, where cuDNN has one; 0 takes the fastest. */
+   bits in every run, where cuDNN has one; 0 takes the fastest. graph_sums: 1 captures backward passes that sum over a
+   communicator too; NCCL wants all models to capture such a call or none, so they must then make the same calls with as
+   many columns each. 0 (the default) runs these as they are. */
 int lenet_configure(lenet_model* model, const char* setting, int value);
 /* How many calls have been captured as graphs, and how many could not be; these run as they are. */
 int lenet_graphs(lenet_model* model, int* captured, int* refused);
@@ -624,11 +626,13 @@ int lenet_set_calls(lenet_model* model, unsigned calls);
    they draw there. */
 int lenet_set_columns(lenet_model* model, int first);
 #ifdef KNET_NCCL
-/* Makes the gradients their sum over all models of a communicator (an ncclComm_t), on the model's stream: between
-   lenet_backward and lenet_update.
-   A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole minibatch.
-   Built with -DKNET_NCCL, linked with -lnccl. */
-int lenet_allreduce(lenet_model* model, void* communicator);
+/* From here on gradients are summed over all models of a communicator (an ncclComm_t that outlives this one; NULL for
+   none, as at first): by lenet_backward, bucket by bucket while the rest of it runs, with the losses; in a
+   sequence by the lenet_sbackward that empties the stack, else by lenet_update. All models make the
+   same calls. A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole
+   minibatch; without a column of its own a model is given some column, at 0. Built with -DKNET_NCCL, linked with
+   -lnccl. */
+int lenet_set_communicator(lenet_model* model, void* communicator);
 #endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
 int lenet_save(lenet_model* model, const char* path);
@@ -1022,6 +1026,7 @@ struct knet_call {
   unsigned long long want;
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
+enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
 enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
@@ -1035,7 +1040,7 @@ struct knet_graph {
 
 // What a forward call leaves for its backward pass: the memory of the values that backward passes read, with room for
 // `room` columns; and the graphs of the calls that run in it. `below` is the step before on the stack, or the next one
-// that waits to be used again. A call that is not on the stack has its values in the arena.
+// that waits to be used again. A call that is not of a sequence has its values in the arena.
 struct knet_frame {
   knet_frame* below;
   int variant, batch, room;
@@ -1055,6 +1060,7 @@ struct lenet_model {
   int device = 0;
   int graphs = 1;  // 0: no graphs; 1: a call is captured when it is seen again; 2: at once
   int captured = 0, refused = 0;
+  bool graph_sums = false;  // whether calls that sum over ranks are captured
   unsigned memory = 0;  // counts whenever memory is freed or moved that captured work refers to
   cublasHandle_t blas = nullptr;
   char* blas_workspace = nullptr;
@@ -1079,6 +1085,11 @@ struct lenet_model {
   float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   bool gradients = false;  // whether there are gradients
   float* sums[8] = {};  // what they are added to while a step of a sequence computes its own
+  void* communicator = nullptr;  // an ncclComm_t, over whose ranks gradients are summed; NULL for none
+  int rank = 0;  // of this model there
+  cudaStream_t sum_stream = nullptr;
+  bool by_bucket = false;  // whether the call at hand begins the sum of a bucket when that is final
+  bool summed = false;  // whether the gradients are the sum over all ranks
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
@@ -1273,16 +1284,16 @@ const knet_array values_0[] = {
     {"wbf/b", &knet_model::wbf_b, 0, 0, 1, {10}},
     {nullptr, nullptr, 0, 0, 0, {}},
 };
-// Every gradient, those that stand in one block together.
+// Every gradient, those that stand in one block together, in the order in which a backward pass finishes them.
 const knet_buffer gradient_buffers[] = {
-    {&knet_model::d_a_w, 500, 0},
-    {&knet_model::d_a_b, 20, 0},
-    {&knet_model::d_b_w, 25000, 0},
-    {&knet_model::d_b_b, 50, 0},
-    {&knet_model::d_c_w, 400000, 0},
-    {&knet_model::d_c_b, 500, 0},
     {&knet_model::d_wbf_w, 5000, 0},
     {&knet_model::d_wbf_b, 10, 0},
+    {&knet_model::d_c_w, 400000, 0},
+    {&knet_model::d_c_b, 500, 0},
+    {&knet_model::d_b_b, 50, 0},
+    {&knet_model::d_b_w, 25000, 0},
+    {&knet_model::d_a_b, 20, 0},
+    {&knet_model::d_a_w, 500, 0},
     {nullptr, 0, 0},
 };
 const knet_array* const values[] = {values_0};
@@ -1316,6 +1327,58 @@ template <class T> int allocate(T** place, size_t elements) {
 template <class T> void release(T** place, int* code) {
   NOTE(code, cudaFree(*place));
   *place = nullptr;
+}
+
+// ---- sums over ranks. With a communicator, a bucket of gradients is summed over its ranks on a stream of its own as
+// soon as the backward pass has finished it, while the rest of the pass runs; what follows on the model's stream waits
+// for all of them. Where gradients add up over the steps of a sequence, that is after the last step.
+#ifdef KNET_NCCL
+#define TRY_NCCL(call)                                                                                \
+  do {                                                                                                \
+    const ncclResult_t result = (call);                                                               \
+    if (result) return knet_fail(KNET_NCCL_FAILED, #call ": %s", ncclGetErrorString(result));         \
+  } while (0)
+
+// Where in gradient_buffers each of the buckets ends in which they are summed.
+enum { BUCKETS = 2 };
+const int bucket_ends[BUCKETS] = {4, 8};
+
+// Sums a bucket of gradient_buffers, when all that is on the model's stream now has been done.
+int sum_bucket(knet_model* m, int bucket) {
+  TRY(cudaEventRecord(m->event, m->stream));
+  TRY(cudaStreamWaitEvent(m->sum_stream, m->event, 0));
+  TRY_NCCL(ncclGroupStart());
+  const ncclComm_t comm = (ncclComm_t)m->communicator;
+  ncclResult_t result = ncclSuccess;
+  for (int i = bucket ? bucket_ends[bucket - 1] : 0; i < bucket_ends[bucket] && !result; i++) {
+    float* const sum = m->*gradient_buffers[i].place;
+    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, ncclSum, comm, m->sum_stream);
+  }
+  const ncclResult_t ended = ncclGroupEnd();
+  if (!result) result = ended;
+  return result ? knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(result)) : 0;
+}
+// Ends the sums that a call has begun, and with `all` makes them; with `loss` that of the losses too. The model's
+// stream waits for them.
+int end_sums(knet_model* m, bool all, bool loss) {
+  for (int i = 0; i < BUCKETS && all; i++) TRY(sum_bucket(m, i));
+  const ncclComm_t comm = (ncclComm_t)m->communicator;
+  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, ncclSum, comm, m->sum_stream));
+  TRY(cudaEventRecord(m->event, m->sum_stream));
+  TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
+  return 0;
+}
+#else
+int sum_bucket(knet_model*, int) { return 0; }
+int end_sums(knet_model*, bool, bool) { return 0; }
+#endif
+// A bucket is final: begins its sum if this call sums bucket by bucket.
+int finish_bucket(knet_model* m, int bucket) { return m->by_bucket ? sum_bucket(m, bucket) : 0; }
+// Gradients that have been summed and are to be added to stay with rank 0 alone, so that they count once.
+int divide_sum(knet_model* m) {
+  for (const knet_buffer* g = gradient_buffers; g->place && m->summed && m->rank; g++)
+    TRY(cudaMemsetAsync(m->*g->place, 0, g->fixed * sizeof(float), m->stream));
+  return 0;
 }
 
 // Makes the plan of a product whose plan is empty; on failure it is in part made.
@@ -1498,6 +1561,7 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
       m->d_c_tmp2, 500, m->b, 800, m->d_c_w, 500));
   if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
       N));
+  TRY(finish_bucket(m, 0));
   // d:b f32[4,4,50,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500, m->d_b, 800));
   // lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
@@ -1517,6 +1581,7 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:a/b f32[1,1,20,1]
   TRY(knet_launch(kernels.sumto_sum144x20xsumN, 20, 128, 0, m->stream, m->d_a_b, m->d_a_pool, 144 * N));
   TRY(conv_back_w(m, &m->conv[0], m->x, m->d_a_tmp1, m->d_a_w));  // d:a/w f32[5,5,1,20]
+  TRY(finish_bucket(m, 1));
   if (want & 1) {
     TRY(conv_back_x(m, &m->conv[0], m->a_w, m->d_a_tmp1, m->d_x));  // d:x f32[28,28,1,N]
     m->input_gradients[0] = m->d_x;
@@ -1579,7 +1644,10 @@ const knet_backward_function backwards[] = {
 namespace {
 
 // After a failure: waits, so that nothing reads or writes the caller's arrays any more.
-void settle(knet_model* m, int* code) { NOTE(code, cudaStreamSynchronize(m->stream)); }
+void settle(knet_model* m, int* code) {
+  if (m->sum_stream) NOTE(code, cudaStreamSynchronize(m->sum_stream));
+  NOTE(code, cudaStreamSynchronize(m->stream));
+}
 
 void free_graphs(knet_graph** list, int* code);
 
@@ -1610,7 +1678,7 @@ int make_frame(knet_frame* f, int room) {
   }
   return 0;
 }
-// A frame for a call of a forward function: one that waits, or a new one; `push`: for one that goes on the stack.
+// A frame for a call of a forward function: one that waits, or a new one; `push`: for one with memory of its own.
 int take_frame(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   knet_frame** place = &m->spare;
   while (*place && ((*place)->variant != variant || (*place)->pushed != push)) place = &(*place)->below;
@@ -1777,7 +1845,8 @@ template <class Work> void capture(knet_model* m, knet_graph* g, Work work) {
 template <class Work> int run_call(knet_model* m, knet_graph** list, knet_call call, Work work) {
   bool seen = false;
   call.memory = m->memory;
-  knet_graph* g = m->graphs ? find_graph(list, call, &seen) : nullptr;
+  const bool graphs = m->graphs && (!(call.flags & KNET_SUMMING) || m->graph_sums);
+  knet_graph* g = graphs ? find_graph(list, call, &seen) : nullptr;
   if ((!g || !g->exec) && call.batch) TRY(describe(m, call.batch));
   if (g) g->call.memory = m->memory;  // that may have made room
   if (g && !g->exec && !g->refused && (seen || (m->graphs == 2 && !m->search)))
@@ -1857,6 +1926,8 @@ int run_update(knet_model* m, unsigned flags) {
   return 0;
 }
 int update(knet_model* m, double gclip, double gscale) {
+  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
+  m->summed = m->communicator;
   knet_call call = {};
   if (gclip > 0) call.flags = KNET_CLIPPING;
   for (int i = 0; i < PARAMETERS; i++) {
@@ -1953,6 +2024,7 @@ void close_model(knet_model* m, int* code) {
   if (m->blas) NOTE(code, cublasDestroy(m->blas));
   release(&m->blas_workspace, code);
   if (m->event) NOTE(code, cudaEventDestroy(m->event));
+  if (m->sum_stream) NOTE(code, cudaStreamDestroy(m->sum_stream));
   if (m->own_stream) NOTE(code, cudaStreamDestroy(m->stream));
   delete m;
 }
@@ -2170,7 +2242,8 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   forget_record(m, &code);
   forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant_of[conditions], batch, push, &f);
+  // In mid-sequence it has memory of its own, as a step has: the steps back use the arena.
+  if (!code) code = take_frame(m, variant_of[conditions], batch, push || m->stack, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
@@ -2191,9 +2264,11 @@ int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arr
   return 0;
 }
 
-// Runs a backward function in the frame in use; `add` to the gradients that there are.
+// Runs a backward function in the frame in use; `add` to the gradients that there are, and `sum` them over all ranks,
+// outside a sequence with the losses.
 int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, const knet_real* gold,
-             const knet_real* mask, unsigned long long input_grads, bool add) {
+             const knet_real* mask, unsigned long long input_grads, bool add, bool sum,
+             bool pop) {
   knet_call call = {};
   call.batch = m->batch;
   call.loss = b->loss;
@@ -2209,14 +2284,22 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
   }
   if (add) {
     TRY(make_sums(m));
+    TRY(divide_sum(m));
     call.flags |= KNET_ADDING;
   }
-  return run_call(m, &f->graphs, call, [=] {
+  m->summed = false;
+  m->by_bucket = sum && !add;
+  const bool loss = sum && !pop && (b->loss == KNET_QUADLOSS || b->loss == KNET_SOFTLOSS);
+  call.flags |= (sum ? KNET_SUMMING : 0) | (loss ? KNET_LOSSES : 0);
+  TRY(run_call(m, &f->graphs, call, [=] {
     if (add) swap_gradients(m);
-    const int code = b->run(m, mask, input_grads);
+    int code = b->run(m, mask, input_grads);
     if (add) swap_gradients(m);
-    return code || !add ? code : add_gradients(m);
-  });
+    if (!code && add) code = add_gradients(m);
+    return code || !sum ? code : end_sums(m, add, loss);
+  }));
+  m->summed = sum;
+  return 0;
 }
 // The loss of the backward pass that has run, 0 where it started from none.
 int copy_loss(knet_model* m, int loss, knet_real* value) {
@@ -2252,7 +2335,9 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
-  int code = run_back(m, f, b, gold, mask, input_grads, add);
+  // Over all ranks, where no step of the sequence is left that adds to them.
+  const bool sum = m->communicator && !(pop && f->below);
+  int code = run_back(m, f, b, gold, mask, input_grads, add, sum, pop);
   if (!code && loss_value) code = copy_loss(m, loss, loss_value);
   if (code) {
     settle(m, &code);
@@ -2362,12 +2447,13 @@ int lenet_set_option(knet_model* m, const char* parameter, const char* option, d
 int lenet_configure(knet_model* m, const char* setting, int value) {
   TRY(check_model(m));
   if (!setting) return knet_fail(KNET_ARGUMENT, "the setting is NULL");
-  const bool graphs = !strcmp(setting, "graphs");
-  if (!graphs && strcmp(setting, "search") && strcmp(setting, "deterministic"))
+  const bool graphs = !strcmp(setting, "graphs"), sums = !strcmp(setting, "graph_sums");
+  if (!graphs && !sums && strcmp(setting, "search") && strcmp(setting, "deterministic"))
     return knet_fail(KNET_ARGUMENT, "there is no setting %s", setting);
   if (value < 0 || value > (graphs ? 2 : 1)) return knet_fail(KNET_ARGUMENT, "setting %s cannot be %d", setting, value);
   if (graphs) m->graphs = value;
-  if (graphs) return 0;
+  if (sums) m->graph_sums = value;
+  if (graphs || sums) return 0;
   (*setting == 's' ? m->search : m->deterministic) = value;
   m->described = 0;  // algorithms are chosen anew
   m->memory++;
@@ -2524,18 +2610,15 @@ int lenet_set_columns(knet_model* m, int first) {
 }
 
 #ifdef KNET_NCCL
-int lenet_allreduce(knet_model* m, void* communicator) {
+int lenet_set_communicator(knet_model* m, void* communicator) {
   TRY(check_model(m));
-  if (!communicator) return knet_fail(KNET_ARGUMENT, "the communicator is NULL");
-  if (!m->gradients) return knet_fail(KNET_ORDER, "allreduce comes after backward");
-  const ncclComm_t comm = (ncclComm_t)communicator;
-  const ncclDataType_t type = sizeof(float) == sizeof(float) ? ncclFloat : ncclDouble;
-  ncclResult_t status = ncclGroupStart();
-  for (const knet_buffer* g = gradient_buffers; g->place && !status; g++)
-    status = ncclAllReduce(m->*g->place, m->*g->place, g->fixed, type, ncclSum, comm, m->stream);
-  const ncclResult_t ended = ncclGroupEnd();
-  if (!status) status = ended;
-  if (status) return knet_fail(KNET_NCCL_FAILED, "ncclAllReduce: %s", ncclGetErrorString(status));
+  int rank = 0;
+  if (communicator) TRY_NCCL(ncclCommUserRank((ncclComm_t)communicator, &rank));
+  if (!m->sum_stream) TRY(cudaStreamCreateWithFlags(&m->sum_stream, cudaStreamNonBlocking));
+  m->communicator = communicator;
+  m->rank = rank;
+  m->summed = false;
+  m->memory++;  // captured work sums by the one before
   return 0;
 }
 #endif

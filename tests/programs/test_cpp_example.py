@@ -78,17 +78,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(command, cwd=folder, check=True)
     emulation.compile_shared(folder / "lenet.cu", folder / "lenet.so")
     (folder / "streams.cpp").write_text(STREAMS)
+    emulation.compile_shared(folder / "lenet.cu", folder / "lenet_nccl.so", extra=("-DKNET_NCCL",))
     compile_program(folder, EXAMPLES / "cpp" / "lenet_mnist.cpp", "lenet_mnist")
+    compile_program(folder, EXAMPLES / "cpp" / "lenet_mnist.cpp", "lenet_ranks", "lenet_nccl.so", "-DKNET_NCCL")
     compile_program(folder, folder / "streams.cpp", "streams")
     (folder / "digits").write_bytes(b"".join(idx(*part) for part in digits()))
     return folder
 
 
-def compile_program(folder: Path, source: Path, name: str) -> None:
+def compile_program(folder: Path, source: Path, name: str, model: str = "lenet.so", *options: str) -> None:
     """Compiles one program and links it with the model and the emulation."""
     includes = [f"-I{path}" for path in (folder, EXAMPLES / "cpp", *emulation.include_dirs())]
-    command = [build.cxx(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", *includes, str(source)]
-    command += ["-o", name, "./lenet.so", str(emulation.build_library())]
+    command = [build.cxx(), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", *includes, *options, str(source)]
+    command += ["-o", name, f"./{model}", str(emulation.build_library())]
     subprocess.run(command, cwd=folder, check=True)
 
 
@@ -108,6 +110,18 @@ def run(folder: Path, program: str, *arguments: str, **variables: str) -> subpro
     env = {k: v for k, v in os.environ.items() if k != "KNETC_DATA"} | variables
     command = [f"./{program}", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def run_ranks(folder: Path, ranks: int, id_file: str, *arguments: str) -> list[tuple[int, str, str]]:
+    """Runs the example as so many processes; of each its exit code and what it said."""
+    started = []
+    for rank in range(ranks):
+        env = {k: v for k, v in os.environ.items() if k != "KNETC_DATA"} | {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+        command = ["./lenet_ranks", *arguments, "--id", id_file]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=folder, env=env, text=True, **pipes))
+    said = [process.communicate(timeout=240) for process in started]
+    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
 
 
 def losses(text: str) -> list[float]:
@@ -139,6 +153,53 @@ def test_a_file_holds_the_parameters(folder: Path) -> None:
     found = re.search(r"test error (\S+), loaded: test error (\S+)\n", done[0].stdout)
     assert found and found[1] == found[2]
     assert (folder / "a.par").read_bytes() == (folder / "b.par").read_bytes()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_processes_come_to_the_losses_of_one(folder: Path, ranks: int) -> None:
+    """Minibatches of 13 and, the last one, of 1 column; rank 0 alone is heard, and the id's file is gone."""
+    options = [
+        "--digits",
+        "digits",
+        "--batch",
+        "13",
+        "--every",
+        "1",
+        "--seed",
+        "7",
+        "--momentum",
+        "0.5",
+        "--epochs",
+        "2",
+    ]
+    alone = run(folder, "lenet_mnist", *options, "--save", "alone.par")
+    wanted = losses(alone.stdout)
+    assert alone.returncode == 0 and len(wanted) == 8
+    found = []
+    for name in ("a", "b"):
+        done = run_ranks(folder, ranks, f"{name}{ranks}.id", *options, "--save", f"{name}{ranks}.par")
+        assert [code for code, _, _ in done] == [0] * ranks, done
+        assert [said for _, said, _ in done[1:]] == [""] * (ranks - 1)
+        np.testing.assert_allclose(losses(done[0][1]), wanted, rtol=2e-5)
+        assert not (folder / f"{name}{ranks}.id").exists()
+        found.append((folder / f"{name}{ranks}.par").read_bytes())
+    assert found[0] == found[1] and len(found[0]) == len((folder / "alone.par").read_bytes())
+
+
+def test_several_processes_without_what_they_need_are_told(folder: Path) -> None:
+    options = ["--digits", "digits"]
+    for program, wanted in (("lenet_mnist", "built with -DKNET_NCCL"), ("lenet_ranks", "need --id FILE")):
+        done = run(folder, program, *options, RANK="0", WORLD_SIZE="2")
+        assert done.returncode == 1 and wanted in done.stderr
+    done = run(folder, "lenet_ranks", *options, RANK="2", WORLD_SIZE="2")
+    assert done.returncode == 1 and "RANK does not fit" in done.stderr
+
+
+def test_mpirun_within_a_job_of_slurms_says_which_process_it_is(folder: Path) -> None:
+    """Slurm's variables are those of the job's one step, for every process."""
+    variables = {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}
+    done = run(folder, "lenet_ranks", "--digits", "digits", "--steps", "1", "--save", "slurm.par", **variables)
+    assert done.returncode == 0 and losses(done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("waiting", ["eager", "lazy"])

@@ -322,3 +322,45 @@ def test_any_number_of_threads(
     for _ in range(5):
         plain.sback(y, "softloss")
     _same_gradients(net, plain)
+
+
+def test_steps_of_other_batches_go_back_in_one_call(backend: str, rng: np.random.Generator) -> None:
+    """Without state each step may have columns of its own."""
+    source = "@knet function net(x)\n    h = wbf(x; out=5, f=:tanh)\n    return wbf(h; out=3, f=:soft)\nend\n"
+    net, plain = (knetc.compile(source, backend=b, dtype="f64", seed=4) for b in (backend, "numpy"))
+    golds = [np.eye(OUT)[:, rng.integers(0, OUT, batch)] for batch in (2, 2, 5, 1)]
+    for gold in golds:
+        x = rng.normal(size=(4, gold.shape[1]))
+        _same(net.sforw(x), plain.sforw(x), "f64")
+    net.backseq(golds, "softloss")
+    for gold in reversed(golds):
+        plain.sback(gold, "softloss")
+    _same_gradients(net, plain)
+
+
+def test_a_call_in_mid_sequence_is_gone_back_through_after_the_steps(backend: str, rng: np.random.Generator) -> None:
+    """What `forw` left is there when `sback` has run, of the same function or another."""
+    source = """
+@knet function net(x)
+    n = rnd(init=Gaussian(0, 0.3))
+    if wide
+        h = wbf(wbf(wbf(x .+ n; out=9, f=:tanh); out=9, f=:tanh); out=9, f=:tanh)
+    else
+        h = wbf(x .+ n; out=9, f=:relu)
+    end
+    return wbf(h; out=3, f=:soft)
+end
+"""
+    net, plain = (knetc.compile(source, backend=b, dtype="f64", seed=4) for b in (backend, "numpy"))
+    x, gold = rng.normal(size=(4, 5)), np.eye(OUT)[:, rng.integers(0, OUT, 5)]
+    for step, call in ((False, False), (True, False), (False, True)):
+        for n in (net, plain):
+            n.reset()
+            n.sforw(x * 2, wide=step)
+            n.forw(x, wide=call)
+            n.sback(gold, "softloss")
+        _same(net.get("h"), plain.get("h"), "f64")
+        for _ in range(2):
+            grads = [n.back(gold, "softloss", getdx=True) for n in (net, plain)]
+            _same(grads[0], grads[1], "f64")
+            _same_gradients(net, plain)

@@ -34,3 +34,21 @@ def test_efficiency_falls_from_one(lenet: model.Workload) -> None:
     assert all(a[3] > b[3] and a[5] > b[5] for a, b in pairwise(rows))
     weak, strong, fastest = model.stops(lenet, model.Machine())
     assert strong <= fastest <= 1024 and strong <= weak
+
+
+def test_a_sum_beside_the_backward_pass_costs_what_is_left_of_it(lenet: model.Workload) -> None:
+    """By hand: two buckets, of which the first is final after one of three kernels of 10 ms."""
+    machine = model.Machine()
+    each = round(0.01 * machine.reached * machine.memory)
+    first, second = machine.allreduce(1e9, 8), machine.allreduce(1e6, 8)
+    assert 0.001 < first < 0.02 and second < 0.001
+    figures = model.Figures("three kernels", ((0, 0, each, 0),) * 3, 1000, 1, ((1, 10**9), (3, 10**6)))
+    step = figures.step(machine, 1)
+    assert step == pytest.approx(0.03, abs=1e-4)
+    assert figures.overlapped(machine, 1, 8) == pytest.approx(step + second)
+    longer = model.Figures("three kernels", figures.kernels, 1000, 1, ((1, 10**10), (3, 10**6)))
+    left = machine.allreduce(1e10, 8) - 0.02
+    assert left > 0.01 and longer.overlapped(machine, 1, 8) == pytest.approx(step + left + second, rel=1e-3)
+    assert figures.overlapped(machine, 1, 1) == step
+    full = 4 * (800 * 500 + 500 + 5000 + 10)  # the two full layers of LeNet, and then the convolutions
+    assert [size for _, size in lenet.figures.buckets] == [full, lenet.figures.gradient - full]

@@ -52,6 +52,20 @@ def sources():
     yield "operators-f64", emit_cuda(program_of(ALL, "f64"), Options(dtype="f64"))
 
 
+def test_the_host_half_is_built_with_nccl(tmp_path):
+    """Against NVIDIA's header and library, with every name found."""
+    try:
+        build.library("nccl")
+    except KnetEnvironmentError as error:
+        pytest.skip(error.diagnostics[0].message)
+    path = tmp_path / "model.cu"
+    text = dict(sources())["lstm2"]
+    path.write_text(text)
+    command = cuda.host_command(str(path), str(tmp_path / "host.so"), text, nccl=True)
+    done = subprocess.run([*command, "-Wall", "-Wextra"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture(scope="module", params=["lenet", "lstm2", "mlp-tf32", "many-f64", "operators-f32", "operators-f64"])
 def file(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("nvcc") / "model.cu"

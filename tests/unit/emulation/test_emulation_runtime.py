@@ -120,6 +120,51 @@ def test_lazy_streams(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     device.call("cudaStreamDestroy", stream)
 
 
+def test_streams_ahead(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ahead, a stream that waits for nothing does its work before that of the stream that is waited for."""
+    monkeypatch.setenv("KNETEMU_ASYNC", "ahead")
+    device.lib.knetemu_reload()
+    first, second, event, pointer = _stream(device), _stream(device), ctypes.c_void_p(), device.empty(4)
+    device.call("cudaEventCreateWithFlags", ctypes.byref(event), NO_TIMING)
+    for waits, left in ((True, 0x02020202), (False, 0x01010101)):
+        device.call("cudaMemsetAsync", pointer, 1, ctypes.c_size_t(4), first)
+        device.call("cudaEventRecord", event, first)
+        if waits:
+            device.call("cudaStreamWaitEvent", second, event, 0)
+        device.call("cudaMemsetAsync", pointer, 2, ctypes.c_size_t(4), second)
+        device.call("cudaStreamSynchronize", first)
+        device.call("cudaStreamSynchronize", second)
+        assert device.download(pointer, np.zeros(1, np.int32))[0] == left
+    device.free(pointer)
+    device.call("cudaEventDestroy", event)
+    device.call("cudaStreamDestroy", first)
+    device.call("cudaStreamDestroy", second)
+
+
+def test_a_capture_ends_where_the_streams_that_joined_it_do(device: Device) -> None:
+    """One whose last work the capturing stream does not wait for is refused."""
+    first, second, event, pointer = _stream(device), _stream(device), ctypes.c_void_p(), device.empty(4)
+    device.call("cudaEventCreateWithFlags", ctypes.byref(event), NO_TIMING)
+    for waits in (True, False):
+        graph = ctypes.c_void_p()
+        device.call("cudaStreamBeginCapture", first, 0)
+        device.call("cudaEventRecord", event, first)
+        device.call("cudaStreamWaitEvent", second, event, 0)
+        device.call("cudaMemsetAsync", pointer, 2, ctypes.c_size_t(4), second)
+        if waits:
+            device.call("cudaEventRecord", event, second)
+            device.call("cudaStreamWaitEvent", first, event, 0)
+        assert (device.lib.cudaStreamEndCapture(first, ctypes.byref(graph)) == 0) == waits
+        assert bool(graph.value) == waits
+        if waits:
+            device.call("cudaGraphDestroy", graph)
+    device.call("cudaStreamSynchronize", second)  # captures no more
+    device.free(pointer)
+    device.call("cudaEventDestroy", event)
+    device.call("cudaStreamDestroy", first)
+    device.call("cudaStreamDestroy", second)
+
+
 def test_default_stream_waits(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default stream and blocking streams wait for each other; others do not."""
     monkeypatch.setenv("KNETEMU_ASYNC", "lazy")

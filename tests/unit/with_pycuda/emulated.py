@@ -38,7 +38,7 @@ def install() -> None:
     """The host half is linked with the emulation, and the path of a library with the kernels stands for the cubin."""
     real = cuda.host_command
 
-    def host_command(source: str, output: str, text: str) -> list[str]:
+    def host_command(source: str, output: str, text: str, nccl: bool = False) -> list[str]:
         command = [c for c in real(source, output, "") if "cudart" not in c and not c.startswith("-Wl,")]
         return [*command, str(emulation.build_library()), sys.argv[1], "-Wl,--no-undefined"]
 

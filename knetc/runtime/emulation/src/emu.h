@@ -25,6 +25,7 @@ struct Options {
   Order order;      // KNETEMU_ORDER=asc|desc|rand:SEED, of a grid's blocks and a block's threads
   uint64_t seed;
   bool lazy;        // KNETEMU_ASYNC=lazy: a stream's work is done only when something waits for it
+  bool ahead;       // KNETEMU_ASYNC=ahead: lazy, and all other streams do what they may before each work that is done
   bool strict;      // KNETEMU_STRICT=1: a barrier that some threads never reach is an error
   Capture capture;  // KNETEMU_CAPTURE=works|never|breaks: whether a capture can begin, and whether it can end well
   bool guard;       // KNETEMU_GUARD=1: under the address sanitizer, host code can't touch device memory
@@ -114,6 +115,7 @@ cudaError_t fail(cudaError_t error);  // remembers it for cudaGetLastError
 using Work = std::function<void()>;
 // Runs, queues or records `work`, as the stream's state and the options say.
 void submit(cudaStream_t stream, Work work);
+void submit_after(cudaStream_t stream, Work work, cudaEvent_t event, uint64_t record);  // that waits for that record
 void drain_all();
 bool is_capturing(cudaStream_t stream);
 // cudaSuccess, or the error of a call that waits while a stream (any, for waits_for_all) is being captured.

@@ -1,13 +1,16 @@
-// Look-alike of NCCL's sum among the models of one process. Nothing waits: the sum is made when the last rank has come
-// to it, in the order of the ranks, so what a rank reads before that is not summed yet.
+// Look-alike of NCCL's sum. Among the models of one process (ncclCommInitAll) nothing waits: the sum is made when the
+// last rank has come to it, so what a rank reads before that is not summed yet. Among processes of one machine, one rank
+// each (ncclCommInitRank), a sum waits for all ranks, as NCCL's does. All sums are made in the order of the ranks.
 #include <algorithm>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include <nccl.h>
+#include <string.h>
 
 #include "emu.h"
+#include "ranks.h"
 
 namespace {
 
@@ -15,9 +18,9 @@ namespace {
 struct Part {
   const void* from = nullptr;
   void* to = nullptr;
-  size_t count = 0;
+  knetemu::Sum sum = {};
 };
-// The sums that some ranks have come to and others not, by their number.
+// The sums that some ranks of one process have come to and others not, by their number.
 struct World {
   size_t ranks = 0;
   std::map<long, std::vector<Part>> open;
@@ -26,9 +29,10 @@ struct World {
 }  // namespace
 
 struct ncclComm {
-  std::shared_ptr<World> world;
+  std::shared_ptr<World> world;          // of a process,
+  std::shared_ptr<knetemu::Ranks> ranks;  // or of several
   size_t rank = 0;
-  long asked = 0;
+  long come = 0;  // to so many sums
 };
 
 namespace knetemu {
@@ -39,27 +43,36 @@ Registry<ncclComm>& comms() {
   return all;
 }
 
-template <class T> void sum(const std::vector<Part>& parts) {
-  std::vector<T> total(parts[0].count);
+template <class T> void add(const std::vector<Part>& parts) {
+  std::vector<T> total(parts[0].sum.count);
   for (const Part& part : parts) {
     const T* from = static_cast<const T*>(part.from);
-    if (part.count != total.size()) die("ncclAllReduce: ranks sum %zu and %zu elements", total.size(), part.count);
+    require_same(parts[0].sum, part.sum);
     for (size_t i = 0; i < total.size(); i++) total[i] = &part == &parts[0] ? from[i] : total[i] + from[i];
   }
   for (const Part& part : parts) std::copy(total.begin(), total.end(), static_cast<T*>(part.to));
 }
 
-template <class T> void arrive(World& world, long number, size_t rank, const Part& part) {
-  check(part.from, part.count * sizeof(T), "ncclAllReduce");
-  check(part.to, part.count * sizeof(T), "ncclAllReduce");
+// A rank of this process comes to a sum; the last one makes it.
+void arrive(World& world, long number, size_t rank, const Part& part) {
   std::vector<Part>& parts = world.open[number];
   parts.resize(world.ranks);
   parts[rank] = part;
   for (const Part& p : parts)
     if (!p.to) return;
-  DeviceMode device;
-  sum<T>(parts);
+  part.sum.size == sizeof(float) ? add<float>(parts) : add<double>(parts);
   world.open.erase(number);
+}
+
+void sum(const ncclComm& comm, long number, const Part& part) {
+  const size_t bytes = part.sum.count * part.sum.size;
+  check(part.from, bytes, "ncclAllReduce");
+  check(part.to, bytes, "ncclAllReduce");
+  DeviceMode device;
+  if (comm.world)
+    arrive(*comm.world, number, comm.rank, part);
+  else
+    comm.ranks->sum(part.sum, part.from, part.to);
 }
 
 }  // namespace
@@ -69,24 +82,45 @@ using namespace knetemu;
 
 const char* ncclGetErrorString(ncclResult_t result) { return result == ncclSuccess ? "no error" : "an error of NCCL"; }
 
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  Call call;
+  if (call.fails()) return ncclUnhandledCudaError;
+  if (!id) return ncclInvalidArgument;
+  return make_meeting_place(id->internal, sizeof id->internal) ? ncclSuccess : ncclSystemError;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t* made, int ranks, ncclUniqueId id, int rank) {
+  Call call;
+  if (call.fails()) return ncclUnhandledCudaError;
+  if (!made || rank < 0 || rank >= ranks || !memchr(id.internal, 0, sizeof id.internal)) return ncclInvalidArgument;
+  const auto met = Ranks::meet(id.internal, ranks, rank);
+  if (!met) return ncclSystemError;
+  *made = comms().add(new ncclComm{nullptr, met, static_cast<size_t>(rank), 0});
+  return ncclSuccess;
+}
+
 ncclResult_t ncclCommInitAll(ncclComm_t* made, int count, const int*) {
   Call call;
   if (call.fails()) return ncclUnhandledCudaError;
   if (!made || count < 1) return ncclInvalidArgument;
   const auto world = std::make_shared<World>();
   world->ranks = static_cast<size_t>(count);
-  for (int k = 0; k < count; k++) {
-    made[k] = comms().add(new ncclComm{world, static_cast<size_t>(k), 0});
-    count_object(1);
-  }
+  for (int k = 0; k < count; k++) made[k] = comms().add(new ncclComm{world, nullptr, static_cast<size_t>(k), 0});
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommUserRank(ncclComm_t comm, int* rank) {
+  Call call;
+  if (call.fails()) return ncclUnhandledCudaError;
+  *rank = static_cast<int>(comms().get(comm).rank);
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   Call call;
+  drain_all();
   comms().get(comm);  // ends the process where it is none
   comms().destroy(comm);
-  count_object(-1);
   return ncclSuccess;
 }
 
@@ -97,17 +131,13 @@ ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataTyp
                            ncclComm_t comm, cudaStream_t stream) {
   Call call;
   if (call.fails()) return ncclUnhandledCudaError;
-  ncclComm& mine = comms().get(comm);
+  comms().get(comm);
   if (!from || !to || op != ncclSum || (type != ncclFloat && type != ncclDouble)) return ncclInvalidArgument;
-  const auto world = mine.world;
-  const size_t rank = mine.rank;
-  const long number = mine.asked++;
-  const Part part = {from, to, count};
+  const bool captured = is_capturing(stream);
+  const Part part = {from, to, {count, type == ncclFloat ? sizeof(float) : sizeof(double), captured}};
   submit(stream, [=] {
-    if (type == ncclFloat)
-      arrive<float>(*world, number, rank, part);
-    else
-      arrive<double>(*world, number, rank, part);
+    ncclComm& mine = comms().get(comm);
+    sum(mine, mine.come++, part);
   });
   return ncclSuccess;
 }

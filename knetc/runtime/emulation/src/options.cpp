@@ -34,8 +34,9 @@ Options read() {
     die("KNETEMU_ORDER=%s: asc, desc or rand:SEED", order);
   }
   const char* async = setting("KNETEMU_ASYNC", "eager");
-  if (strcmp(async, "eager") && strcmp(async, "lazy")) die("KNETEMU_ASYNC=%s: eager or lazy", async);
-  o.lazy = !strcmp(async, "lazy");
+  o.ahead = !strcmp(async, "ahead");
+  o.lazy = o.ahead || !strcmp(async, "lazy");
+  if (!o.lazy && strcmp(async, "eager")) die("KNETEMU_ASYNC=%s: eager, lazy or ahead", async);
   const char* capture = setting("KNETEMU_CAPTURE", "works");
   if (!strcmp(capture, "works"))
     o.capture = Capture::works;

@@ -1,5 +1,7 @@
 // Streams, events and graphs. Work is done at once, or in lazy mode when something waits for it, in an order that the
-// waits alone decide: so a missing wait shows. A stream that is being captured records its work instead.
+// waits alone decide: so a missing wait shows. Ahead, the other streams do all that they may before each work of the one
+// that is waited for: so a wait that is missing on those shows too. A stream that is being captured records its work
+// instead.
 // Before: `memory.cpp`, `kernel.cpp`, `cublas.cpp` and the cuDNN sources submit work.
 #include <time.h>
 
@@ -19,9 +21,15 @@ struct CUgraphExec_st {
 namespace {
 long long graphs_made, graph_launches, works;  // of which works are those that no graph did
 }
+struct Queued {
+  Work work;
+  CUevent_st* event;  // the work waits for this record of an event, NULL for none
+  uint64_t record;
+};
 struct CUstream_st {
-  std::deque<Work> queue;
+  std::deque<Queued> queue;
   CUgraph_st* capture = nullptr;
+  bool joined = false, apart = false;  // it is in another stream's capture, which does not wait for its last work yet
   bool invalid = false;   // the capture is broken
   bool blocking = true;   // waits for the default stream, and the default stream for it
 };
@@ -63,10 +71,22 @@ CUstream_st& get(cudaStream_t stream) {
 bool is_default(const CUstream_st& stream) { return &stream == &default_stream(); }
 
 // Does the oldest work of the stream.
-void step(CUstream_st& stream) {
-  const Work work = std::move(stream.queue.front());
+void do_oldest(CUstream_st& stream) {
+  const Work work = std::move(stream.queue.front().work);
   stream.queue.pop_front();
   work();
+}
+bool may_go_on(const CUstream_st& stream) {
+  if (stream.queue.empty()) return false;
+  const Queued& next = stream.queue.front();
+  return !next.event || next.event->done >= next.record;
+}
+void step(CUstream_st& stream) {
+  if (options().ahead)
+    streams().each([&](CUstream_st& other) {
+      while (&other != &stream && may_go_on(other)) do_oldest(other);
+    });
+  if (!stream.queue.empty()) do_oldest(stream);
 }
 void drain(CUstream_st& stream) {
   while (!stream.queue.empty()) step(stream);
@@ -108,11 +128,14 @@ void drain_all() {
   drain(default_stream());
 }
 
-void submit(cudaStream_t handle, Work work) {
+void submit(cudaStream_t handle, Work work) { submit_after(handle, std::move(work), nullptr, 0); }
+
+void submit_after(cudaStream_t handle, Work work, CUevent_st* event, uint64_t record) {
   CUstream_st& stream = get(handle);
   if (!stream.capture) works++;
   if (stream.capture) {
     stream.capture->work.push_back(std::move(work));
+    stream.apart = stream.joined;
   } else if (!options().lazy) {
     work();
   } else {
@@ -121,7 +144,7 @@ void submit(cudaStream_t handle, Work work) {
       drain_others();
     else if (stream.blocking)
       drain(default_stream());
-    stream.queue.push_back(std::move(work));
+    stream.queue.push_back({std::move(work), event, record});
   }
 }
 
@@ -172,10 +195,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   CUstream_st& stream = get(handle);
   CUstream_st* other = events().get(event).stream;
   if (!other) return cudaSuccess;  // never recorded
-  if (other->capture && !stream.capture) stream.capture = other->capture;  // this stream joins the capture
-  if (stream.capture) return cudaSuccess;  // a graph's work is done in the order in which it was recorded
+  if (other->capture && !stream.capture) {
+    stream.capture = other->capture;
+    stream.joined = true;
+  }
+  if (stream.capture) {  // a graph's work is done in the order in which it was recorded
+    if (!stream.joined) other->apart = false;
+    return cudaSuccess;
+  }
   const uint64_t record = event->recorded;
-  submit(handle, [=] { wait_for_event(event, record, other); });
+  submit_after(handle, [=] { wait_for_event(event, record, other); }, event, record);
   return cudaSuccess;
 }
 
@@ -249,10 +278,14 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   *graph = nullptr;
   CUgraph_st* const captured = stream.capture;
   if (!captured) return fail(cudaErrorIllegalState);
-  streams().each([=](CUstream_st& s) {
-    if (s.capture == captured) s.capture = nullptr;
+  bool apart = false;
+  streams().each([&](CUstream_st& s) {
+    if (s.capture != captured) return;
+    apart = apart || s.apart;
+    s.capture = nullptr;
+    s.joined = s.apart = false;
   });
-  const bool invalid = stream.invalid || options().capture == Capture::breaks, fails = call.fails();
+  const bool invalid = stream.invalid || apart || options().capture == Capture::breaks, fails = call.fails();
   stream.invalid = false;
   if (invalid || fails) {
     delete captured;

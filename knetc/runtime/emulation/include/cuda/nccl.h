@@ -1,8 +1,12 @@
-// The few functions of NCCL that emitted code calls, and those that make communicators of one process.
+// The few functions of NCCL that emitted code calls, and those that make communicators.
 #pragma once
 #include <cuda_runtime.h>
 
 typedef struct ncclComm* ncclComm_t;
+#define NCCL_UNIQUE_ID_BYTES 128
+typedef struct {
+  char internal[NCCL_UNIQUE_ID_BYTES];
+} ncclUniqueId;
 typedef enum {
   ncclSuccess = 0,
   ncclUnhandledCudaError = 1,
@@ -16,7 +20,10 @@ typedef enum { ncclFloat = 7, ncclDouble = 8 } ncclDataType_t;
 
 extern "C" {
 const char* ncclGetErrorString(ncclResult_t result);
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
+ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank);
 ncclResult_t ncclCommInitAll(ncclComm_t* comms, int count, const int* devices);
+ncclResult_t ncclCommUserRank(ncclComm_t comm, int* rank);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclGroupStart(void);
 ncclResult_t ncclGroupEnd(void);
