@@ -91,8 +91,8 @@ FAULTS = {
     "gradients of half a pass": (
         "mlp",
         "KNETEMU_FAIL_CALL",
-        r"return code \|\| !add \? code :",
-        "return !add ? code :",
+        r"if \(!code && add\) code = add_gradients",
+        "if (add) code = add_gradients",
     ),
     "a step off the stack": (
         "mlp",
