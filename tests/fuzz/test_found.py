@@ -159,3 +159,24 @@ end
     assert net.get("s").tolist() == [[0, 0]] * 3
     value = net.forw(np.ones((3, 2), np.float32), learn=True)
     assert net.get("s").tolist() == value.tolist()
+
+
+def test_a_mean_over_a_window_of_what_is_computed_on_the_way() -> None:
+    """The terms of emitted C++'s sum had no brackets, so that a relu's `?` took all after it; where no way back keeps
+    the relu's result and nothing reads the mean but `get`.
+    """
+    source = """
+@knet function m(x)
+    c = conv(par(dims=(1,2,1,2)), x)
+    v = pool(relu(c); window=(2,2), stride=(2,1), mode=CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING)
+    return wdot(x; out=2)
+end
+"""
+    x = np.random.default_rng(0).normal(size=(2, 3, 1, 4))
+    wanted, found = (
+        knetc.compile(source, backend=b, dtype="f64", seed=3, optimise=o) for b, o in (("numpy", 0), ("cpu", 2))
+    )
+    for net in (wanted, found):
+        net.forw(x)
+    assert wanted.get("v").any()
+    np.testing.assert_allclose(found.get("v"), wanted.get("v"), rtol=1e-12)

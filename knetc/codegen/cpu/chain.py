@@ -13,6 +13,7 @@ from knetc.codegen.chain_text import Writer
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.index import Group, collapse, column_stride
 from knetc.codegen.spec import FieldValue, KernelSpec
+from knetc.codegen.window import MAX
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import Buffer, Kernel, Step
 from knetc.ir.types import BatchDim, Dims
@@ -197,10 +198,11 @@ class _Writer(Writer):
         p = self._pooling(step)
         if self._goes_back() or not p.inside() or _size(p.window) > _MOST_UNROLLED:
             return []
+        read = self._at if p.mode == MAX else self._operand  # a mean's are terms of a sum
         found = []
         for offset in p.offsets():
             self.window = self._offset(p.stride, offset)
-            found.append(self._at(step.args[0], step.args[0].type.dims, "at"))
+            found.append(read(step.args[0], step.args[0].type.dims, "at"))
         self.window = {}
         return found
 
