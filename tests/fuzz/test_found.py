@@ -180,3 +180,24 @@ end
         net.forw(x)
     assert wanted.get("v").any()
     np.testing.assert_allclose(found.get("v"), wanted.get("v"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["quadloss", "softloss"])
+def test_a_loss_of_a_value_without_columns(loss: str) -> None:
+    """Emitted C++ for it did not build: what a column weighs was declared in a loop over columns that is not there."""
+    source = """
+@knet function m(x)
+    s = tanh(wb(s; out=2))
+    return wbf(s; out=4, f=:soft)
+end
+"""
+    gold = np.array([[0.7], [0.1], [0.1], [0.1]])
+    norms = []
+    for backend, level in (("numpy", 0), ("cpu", 2)):
+        net = knetc.compile(source, backend=backend, dtype="f64", seed=3, optimise=level)
+        assert net.forw(np.ones((1, 3))).shape == (4, 1)
+        for mask in (None, np.array([0.5])):
+            net.back(gold, loss, mask=mask)
+            norms.append(net.gnorm())
+    assert norms[1] == pytest.approx(norms[0] / 2)
+    np.testing.assert_allclose(norms[2:], norms[:2], rtol=1e-12)

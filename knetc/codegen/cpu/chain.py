@@ -176,13 +176,14 @@ class _Writer(Writer):
         return f"{name}.put({index}, {value});" if b in self.sinks else f"{name}[{index}] = {value};"
 
     def _share(self) -> str:
-        return f"const {self.real} share = mask ? mask[c] * part : part;"
+        column = "c" if self.columns else "0"  # a value without columns is one
+        return f"const {self.real} share = mask ? mask[{column}] * part : part;"
 
     def _lines(self) -> list[str]:
         if self.scatter:
             return self._scattered()
         lines = super()._lines()
-        return lines[1:] if self.shares else lines  # the share stands in the loop over columns
+        return lines[1:] if self.shares and self.columns else lines  # the share stands in the loop over columns
 
     # --- columns ------------------------------------------------------------------------------------------------------
 
