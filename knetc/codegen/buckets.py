@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from knetc.ir.plan import Buffer, Plan, Unit, flat
 
 BUCKET_BYTES = 1 << 20
-"""A bucket is full from here on. Smaller ones would pay more for latency, larger ones begin later: LeNet's largest
-gradient, 1.6 MB and the first that is ready, is a bucket by itself."""
+"""A bucket is full from here on. Smaller ones would pay more for latency, larger ones begin later: LeNet's first
+bucket ends with its largest gradient, of 1.6 MB, and the convolutions' are the second."""
 
 
 def gradients(plan: Plan) -> list[Buffer]:

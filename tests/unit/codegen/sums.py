@@ -27,6 +27,7 @@ from knetc.runtime import emulation
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.library import Library
 from knetc.runtime.losses import mean_loss
+from knetc.runtime.nccl import Communicator
 from knetc.runtime.shares import Share
 
 SOURCE = """
@@ -62,10 +63,6 @@ def program(model: str) -> Program:
     return driver.optimise(driver.lower(Source("net.knet", source), None, {}), OPTIONS)
 
 
-class UniqueId(ctypes.Structure):
-    _fields_ = (("internal", ctypes.c_char * 128),)
-
-
 class Shared(Library):
     """A model of a library that was built with NCCL."""
 
@@ -76,10 +73,6 @@ class Shared(Library):
     def configure(self, setting: str, value: int) -> None:
         """How the model runs."""
         self._call("configure", self._model, setting.encode(), value)
-
-    def take_columns(self, first: int) -> None:
-        """Where the columns of the next calls begin."""
-        self._call("set_columns", self._model, first)
 
 
 class Rank:
@@ -95,7 +88,7 @@ class Rank:
         """The value of this rank's columns."""
         share = Share.of(self._rank, self._ranks, x.shape[-1])
         if isinstance(self.net, Shared):
-            self.net.take_columns(share.first)
+            self.net.take_columns(share.first, share.whole)
         self._stack.append(share)
         value: np.ndarray = self.net.forward(setting, [share.own(x)], push)
         return value
@@ -114,7 +107,7 @@ class Rank:
                 self.forward(x, push=True)
             return
         shares = [Share.of(self._rank, self._ranks, x.shape[-1]) for x in xs]
-        self.net.take_columns(shares[0].first)
+        self.net.take_columns(shares[0].first, shares[0].whole)
         own = np.concatenate([share.own(x) for share, x in zip(shares, xs, strict=True)], axis=-1)
         self.net.forward_sequence(DROPOUT, [np.asfortranarray(own)], len(xs))
         self._stack += shares
@@ -240,30 +233,25 @@ def run(r: Rank, model: str) -> Numbers:
     return r.found
 
 
-def communicator(nccl: ctypes.CDLL, rank: int, ranks: int, folder: Path) -> ctypes.c_void_p:
+def communicator(rank: int, ranks: int, folder: Path) -> Communicator:
     """A communicator of the processes whose rank 0 leaves its id in the folder."""
-    unique, comm = UniqueId(), ctypes.c_void_p()
+    comm = Communicator(emulation.build_library())
     if rank == 0:
-        assert nccl.ncclGetUniqueId(ctypes.byref(unique)) == 0
-        (folder / "fresh").write_bytes(bytes(unique))
+        (folder / "fresh").write_bytes(comm.fresh_id())
         (folder / "fresh").rename(folder / "id")
     while not (folder / "id").exists():
         time.sleep(0.01)
-    unique = UniqueId.from_buffer_copy((folder / "id").read_bytes())
-    assert nccl.ncclCommInitRank(ctypes.byref(comm), ranks, unique, rank) == 0
+    comm.join((folder / "id").read_bytes(), rank, ranks)
     return comm
 
 
 def main(library: str, rank: int, ranks: int, folder: Path) -> None:
     model = Path(library).stem
     net = Shared(program(model), library, 3)
-    nccl = ctypes.CDLL(str(emulation.build_library()))
-    comm = communicator(nccl, rank, ranks, folder)
-    net.set_communicator(comm)
+    net.set_communicator(communicator(rank, ranks, folder).handle)
     found = run(Rank(net, rank, ranks), model)
     np.savez(folder / f"rank{rank}.npz", **{name.replace("/", "|"): value for name, value in found.items()})
     net.close()
-    nccl.ncclCommDestroy(comm)
 
 
 if __name__ == "__main__":
