@@ -1,7 +1,8 @@
 """Looks for faults of the compiler with random input; says what it ran, and each failure with its seed.
 
     python tools/fuzz.py models --count 500        # builds of random models, compared through random calls
-    python tools/fuzz.py cpu --count 20            # the same with the emitted code on the CPU: seconds a model
+    python tools/fuzz.py cpu --count 20            # the interpreter and emitted C++: 2 to 5 s a model, nearly all g++
+    python tools/fuzz.py cuda --count 20           # the interpreter and emitted CUDA under emulation: as long
     python tools/fuzz.py gradients --count 200     # gradients against central differences
     python tools/fuzz.py mutations --count 10000   # mutated sources: code or an error of the user's, nothing else
 
@@ -26,7 +27,7 @@ from fuzz.compare import check_gradients, check_model  # noqa: E402
 from fuzz.mutate import corpus, mutated, outcome  # noqa: E402
 
 LEVELS = (("numpy", 0), ("numpy", 2), ("numpy", 1))
-EMITTED = (("numpy", 0), ("cpu", 0), ("cpu", 2))
+CHECKED = (("numpy", 0), ("numpy", 2))
 
 
 def models(pick: random.Random) -> str:
@@ -34,9 +35,19 @@ def models(pick: random.Random) -> str:
     return check_model(pick, LEVELS)[0]
 
 
+def emitted(pick: random.Random, backend: str) -> str:
+    """One model, mostly a short one, on the interpreter and as emitted code."""
+    return check_model(pick, (*CHECKED, (backend, pick.choice([0, 2, 2, 2]))), length=pick.randint(2, 7))[0]
+
+
 def cpu(pick: random.Random) -> str:
-    """One model on the interpreter and as emitted code."""
-    return check_model(pick, EMITTED)[0]
+    """One model as emitted C++."""
+    return emitted(pick, "cpu")
+
+
+def cuda(pick: random.Random) -> str:
+    """One model as emitted CUDA, emulated."""
+    return emitted(pick, "emulated")
 
 
 def gradients(pick: random.Random) -> str:
@@ -59,6 +70,7 @@ TEXTS = corpus()
 KINDS: dict[str, Callable[[random.Random], str]] = {
     "models": models,
     "cpu": cpu,
+    "cuda": cuda,
     "gradients": gradients,
     "mutations": mutations,
 }

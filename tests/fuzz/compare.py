@@ -256,12 +256,14 @@ def builds(made: Made, levels: Sequence[tuple[str, int]], seed: int) -> list[kne
     ]
 
 
-def check_model(pick: random.Random, levels: Sequence[tuple[str, int]], rounds: int = 2) -> tuple[str, Made]:
-    """Makes a model and compares its builds: `same`, `overflow`, or `refused`, and the model.
+def check_model(
+    pick: random.Random, levels: Sequence[tuple[str, int]], rounds: int = 2, length: int = 7
+) -> tuple[str, Made]:
+    """Makes a model of up to about `length` statements and compares its builds: `same`, `overflow`, or `refused`.
 
     Raises what went wrong, with the model in a note.
     """
-    made, seed = random_model(pick), pick.randrange(1000)
+    made, seed = random_model(pick, length), pick.randrange(1000)
     with attributed(made):
         why = refused(made)
         if why:

@@ -201,3 +201,27 @@ end
             norms.append(net.gnorm())
     assert norms[1] == pytest.approx(norms[0] / 2)
     np.testing.assert_allclose(norms[2:], norms[:2], rtol=1e-12)
+
+
+def test_a_gradient_of_two_parameters_through_time() -> None:
+    """Both biases have one gradient; in emitted C++ one got what the other had come to over all steps so far."""
+    source = """
+@knet function m(x)
+    h = wdot(s; out=3)
+    s = tanh(bias(x) + bias(x) + x)
+    return wdot(h; out=3)
+end
+"""
+    rng = np.random.default_rng(0)
+    steps, golds = [rng.normal(size=(5, 2)) for _ in range(4)], [rng.normal(size=(3, 2)) for _ in range(4)]
+    wanted, found = (
+        knetc.compile(source, backend=b, dtype="f64", seed=3, optimise=o) for b, o in (("numpy", 0), ("cpu", 2))
+    )
+    for net in (wanted, found):
+        for x in steps:
+            net.sforw(x)
+        for gold in reversed(golds):
+            net.sback(gold, "quadloss")
+    assert wanted.grad("bias2/b").all()
+    for name in ("bias/b", "bias2/b"):
+        np.testing.assert_allclose(found.grad(name), wanted.grad(name), rtol=1e-12)

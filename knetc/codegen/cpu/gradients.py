@@ -8,7 +8,7 @@ gradient; and what another step reads, or whose step can only write arrays, is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from knetc.codegen.cpu.module import is_pitched
@@ -52,7 +52,8 @@ class _Apart:
 
     def _steps(self, units: Iterable[Unit], read: AbstractSet[Buffer], values: dict[Buffer, Buffer]) -> Iterator[Unit]:
         """The units of a list. `read`: the gradients that some step reads; `values`: what has become a value so far."""
-        for unit in units:
+        for given in units:
+            unit = _reading(given, values)
             steps = unit.steps if isinstance(unit, Kernel) else (unit,)
             written = [s.out for s in steps if s.out.kind == "grad"]
             if isinstance(unit, Step) and written and unit.out.root not in read:
@@ -62,10 +63,7 @@ class _Apart:
                     continue
             moved = [b for b in written if b.root in read or not self._can_put(unit)]
             values |= {b: Buffer(f"{b.name}@value", "value", b.type) for b in moved}
-            changed = tuple(
-                replace(s, out=values.get(s.out, s.out), args=tuple(_moved(a, values) for a in s.args)) for s in steps
-            )
-            yield replace(unit, steps=changed) if isinstance(unit, Kernel) else changed[0]
+            yield _reading(_writing(unit, values), values)
             for b in moved:
                 for part in self._gradients(b):
                     source = values[b] if part == b else _rows(values[b], part)
@@ -113,6 +111,20 @@ def _rows(of: Buffer, like: Buffer) -> Buffer:
     height, *_ = extent(like)
     type = replace(of.type, dims=(height, *of.type.dims[1:]))
     return Buffer(f"{of.name}@{like.name}", of.kind, type, of.root, of.first + like.first)
+
+
+def _writing(unit: Unit, values: dict[Buffer, Buffer]) -> Unit:
+    """The unit with what has become a value written as one."""
+    return _changed(unit, lambda s: replace(s, out=values.get(s.out, s.out)))
+
+
+def _reading(unit: Unit, values: dict[Buffer, Buffer]) -> Unit:
+    """The unit with what has become a value read as one: the gradient itself holds the steps before too."""
+    return _changed(unit, lambda s: replace(s, args=tuple(_moved(a, values) for a in s.args)))
+
+
+def _changed(unit: Unit, change: Callable[[Step], Step]) -> Unit:
+    return replace(unit, steps=tuple(map(change, unit.steps))) if isinstance(unit, Kernel) else change(unit)
 
 
 def _moved(arg: Buffer, values: dict[Buffer, Buffer]) -> Buffer:
