@@ -34,15 +34,13 @@ def product(module: Module, kernel: Kernel, lower: Lower) -> list[Statement]:
         raise KnetInternalError(f"no epilogue is {', '.join(kinds)}", of.instr.span)
     gradient = kinds == (BIAS_GRADIENT,)
     out = of.out if gradient else rest[-1].out
-    number = len(module.products)
-    module.products.append(f"{_text(of, rest)}: {EPILOGUES[kinds]}")
     module.features.update(("cublas", "epilogue"))
+    fields = {"epilogue": EPILOGUES[kinds], "vector": _vector(module, of, rest), **product_fields(module, of, out)}
+    number = module.product(tuple(fields.values()), f"{_text(of, rest)}: {EPILOGUES[kinds]}")
     call = statement(
         "product",
         number=number,
-        epilogue=EPILOGUES[kinds],
-        vector=_vector(module, of, rest),
-        **product_fields(module, of, out),
+        **fields,
         value=", ".join(describe(s) for s in (of, *rest) if s.out.kind != "register"),
     )
     return [call, *_otherwise(module, number, rest if gradient else _in_place(of, rest), lower)]

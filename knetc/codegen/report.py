@@ -28,7 +28,7 @@ def report(program: Program, options: Options) -> str:
     trained(module)
     kernels = [(f"{k.name}_kernel", str(len(k.instrs)), k.spec.formula) for k in module.kernels.values()]
     steps = [s for v in plan.variants for s in (*v.forward, *(t for b in v.backward for t in b.steps))]
-    epilogues = [tuple(text.rsplit(": ", 1)) for text in module.products]
+    epilogues = [tuple(text.rsplit(": ", 1)) for _, text in module.products.values()]
     library = [(c.comment,) for c in (*module.convs.values(), *module.pools.values())]
     lines = [f"{program.name}: {len(plan.variants)} variant(s), {len(steps)} steps, {len(kernels)} kernels", ""]
     lines += _table(("kernel", "used by", "computes"), kernels)

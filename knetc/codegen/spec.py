@@ -138,7 +138,7 @@ class Module:
         self.kernels: dict[tuple[object, ...], KernelUse] = {}
         self.convs: dict[tuple[object, ...], LibraryShape] = {}
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
-        self.products: list[str] = []  # what each call of a product with an epilogue computes
+        self.products: dict[tuple[object, ...], tuple[int, str]] = {}
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
         self.chains: dict[tuple[object, ...], ChainText] = {}
@@ -155,6 +155,13 @@ class Module:
             use = self.kernels[spec.content] = KernelUse(self._kernel_names.fresh(spec.stem), spec)
         use.instrs.extend(instrs)
         return f"kernels.{use.name}"
+
+    def product(self, call: tuple[object, ...], text: str) -> int:
+        """The number of a call of a product with an epilogue. `call`: all that it is given; `text`: what it computes.
+
+        Calls that are the same share one number and its plans, so that functions that differ in nothing else are one.
+        """
+        return self.products.setdefault(call, (len(self.products), text))[0]
 
     def paste(self, name: str, fields: Mapping[str, object]) -> str:
         """A template that only pastes its fields, rendered once and then filled in: there may be many thousands."""

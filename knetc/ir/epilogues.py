@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from knetc import ops
-from knetc.ir.program import Instr, Program, Variant
+from knetc.ir.program import Instr, Phases, Program, Variant
 from knetc.ir.types import Type
 from knetc.ops.base import Library
 from knetc.record import replace
@@ -82,8 +82,13 @@ def without_epilogues(program: Program) -> Program:
 
 
 def _apart(variant: Variant) -> Variant:
-    backward = tuple(replace(b, body=_each_apart(b.body)) for b in variant.backward)
-    return replace(variant, forward=_each_apart(variant.forward), backward=backward)
+    backward = tuple(replace(b, body=_each_apart(b.body), phases=_phases_apart(b.phases)) for b in variant.backward)
+    forward = _each_apart(variant.forward)
+    return replace(variant, forward=forward, phases=_phases_apart(variant.phases), backward=backward)
+
+
+def _phases_apart(phases: Phases | None) -> Phases | None:
+    return phases and Phases(*map(_each_apart, phases.lists))
 
 
 def _each_apart(body: Sequence[Instr]) -> tuple[Instr, ...]:

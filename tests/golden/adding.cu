@@ -661,7 +661,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -806,7 +806,7 @@ struct adding_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[3] = {};
+  knet_product product[1] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1254,7 +1254,7 @@ int forwseq_predict(knet_model* m) {
   return 0;
 }
 
-// The backward pass from a zero gradient of the output, under no condition.
+// The backward pass from a zero gradient of the output, under no condition, and under predict.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
@@ -1306,47 +1306,17 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
   {
     const int N = m->batch * m->steps;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
-    // d:h/r f32[100,100]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
-        100));
+    // d:h/r f32[100,100], d:h/b f32[100]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+        m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+        N));
     // d:h/w f32[100,2]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
     TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
     TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
     TRY(finish_bucket(m, 0));
   }
-  return 0;
-}
-
-// The backward pass from a zero gradient of the output, under predict.
-int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
-  const int N = m->batch;
-  // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-  // d:h/h f32[100,N], from the step after
-  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
-  // d:h/tmp4 f32[100,N]
-  TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->h_h));
-  // d:h/r f32[100,100], d:h/b f32[100]
-  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
-      m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
-      N));
-  // d:h/h@prev f32[100,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
-      100));
-  // d:h/w f32[100,2]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
-  if (want & 1) {
-    // d:x f32[2,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 2, N, 100, m->h_w, 100, m->d_h_tmp4, 100, m->d_x, 2));
-  }
-  // d:h/h f32[100,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
-  TRY(knet_zero(m->d_wb_b, 1, 1, 1, m->stream));  // not reached
-  TRY(finish_bucket(m, 0));
   return 0;
 }
 
@@ -1372,9 +1342,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:h/tmp4 f32[100,N]
   TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4, m->d_h_h_next, m->d_h_h, m->h_h));
   // d:h/r f32[100,100], d:h/b f32[100]
-  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
       m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
       N));
   // d:h/h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
@@ -1425,10 +1395,11 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
   {
     const int N = m->batch * m->steps;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4, N));  // d:h/b f32[100]
-    // d:h/r f32[100,100]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r,
-        100));
+    // d:h/r f32[100,100], d:h/b f32[100]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
+        m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+        N));
     // d:h/w f32[100,2]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
     TRY(finish_bucket(m, 0));
@@ -1477,7 +1448,7 @@ struct knet_backward_function {
 };
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero_predict, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
     {1, 2, backward_quadloss_predict, backseq_quadloss_predict, {&knet_model::gold, 0, 1}},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };

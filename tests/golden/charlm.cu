@@ -841,7 +841,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -1008,7 +1008,7 @@ struct charlm_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[6] = {};
+  knet_product product[3] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1630,7 +1630,7 @@ int forwseq_dropout(knet_model* m) {
   return 0;
 }
 
-// The backward pass from a zero gradient of the output, under no condition.
+// The backward pass from a zero gradient of the output, under no condition, and under dropout.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // charlm.knet:6: b = lstm(a; out=hidden)
@@ -1708,12 +1708,11 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:a f32[32,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
         256, m->d_a, 32));
-    // d:b/input/c@block f32[256]
-    TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-        N));
-    // d:b/input/b@block f32[256,64]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-        m->d_b_input_b_block, 256));
+    // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+        64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));
@@ -1765,9 +1764,9 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
       256, m->d_a, 32));
   // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
-  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
       64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
       m->d_b_input_tmp4_block, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
@@ -1797,9 +1796,11 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     // d:wbf/tmp2 f32[65,N]
     TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
         m->batch));
-    TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
-    // d:wbf/w f32[65,64]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
+    // d:wbf/w f32[65,64], d:wbf/b f32[65]
+    TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
+        m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
+        m->d_wbf_tmp2, N));
     // d:b/h f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   }
@@ -1833,12 +1834,11 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     // d:a f32[32,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
         256, m->d_a, 32));
-    // d:b/input/c@block f32[256]
-    TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-        N));
-    // d:b/input/b@block f32[256,64]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-        m->d_b_input_b_block, 256));
+    // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+        64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));
@@ -1847,52 +1847,6 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
     TRY(finish_bucket(m, 0));
   }
-  return 0;
-}
-
-// The backward pass from a zero gradient of the output, under dropout.
-int backward_zero_dropout(knet_model* m, const float*, unsigned long long want) {
-  const int N = m->batch;
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
-  // d:b/cell f32[64,N], from the step after
-  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_cell_next, m->d_b_cell_state,
-      64 * N * sizeof(float)));
-  // d:b/input/tmp4 f32[64,N]
-  TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
-      m->d_b_input_tmp4_block + 192, m->d_b_input_tmp4_block + 128, m->d_b_input_tmp4_block + 64,
-      m->d_b_input_tmp4_block, m->d_b_h_next, m->b_output, m->b_tmp3, m->d_b_cell_next, m->b_forget, m->b_cell_prev,
-      m->b_newmem, m->b_input));
-  // d:b/h@prev f32[64,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block,
-      256, m->d_b_h_prev, 64));
-  // d:a f32[32,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
-      256, m->d_a, 32));
-  // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
-  TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
-      64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-      m->d_b_input_tmp4_block, N));
-  // d:b/input/a@block f32[256,32]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
-      m->d_b_input_a_block, 256));
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  // d:a/w f32[32,65]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
-  if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
-  }
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
-  // d:b/cell f32[64,N], for the step before
-  TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wbf_w, 65, 64, 65, m->stream));  // not reached
-  TRY(knet_zero(m->d_wbf_b, 65, 1, 65, m->stream));  // not reached
-  TRY(finish_bucket(m, 0));
   return 0;
 }
 
@@ -1915,9 +1869,9 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
       64 * N * sizeof(float)));
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   // d:wbf/w f32[65,64], d:wbf/b f32[65]
-  TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
       m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
-  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
       m->d_wbf_tmp2, N));
   // d:c/return f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
@@ -1936,9 +1890,9 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
       256, m->d_a, 32));
   // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
-  TRY(multiply(m, &m->product[5], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
       64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[5].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
       m->d_b_input_tmp4_block, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
@@ -1968,10 +1922,11 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     // d:wbf/tmp2 f32[65,N]
     TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
         m->batch));
-    TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2, N));  // d:wbf/b f32[65]
-    // d:wbf/w f32[65,64]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w,
-        65));
+    // d:wbf/w f32[65,64], d:wbf/b f32[65]
+    TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
+        m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
+        m->d_wbf_tmp2, N));
     // d:c/return f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
         64));
@@ -2008,12 +1963,11 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     // d:a f32[32,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 32, N, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block,
         256, m->d_a, 32));
-    // d:b/input/c@block f32[256]
-    TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block, m->d_b_input_tmp4_block,
-        N));
-    // d:b/input/b@block f32[256,64]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64,
-        m->d_b_input_b_block, 256));
+    // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
+        64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));
@@ -2096,7 +2050,7 @@ struct knet_backward_function {
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
     {0, 3, backward_softloss, backseq_softloss, {&knet_model::gold, 0, 65}},
-    {1, 0, backward_zero_dropout, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
     {1, 3, backward_softloss_dropout, backseq_softloss_dropout, {&knet_model::gold, 0, 65}},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };

@@ -15,8 +15,8 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 483.8 kB for 76 buffers
-// (without sharing 483.8 kB; lower bound, the largest set live at once, 265.4 kB).
+// Peak memory with a batch of 100: 481.8 kB for 75 buffers
+// (without sharing 481.8 kB; lower bound, the largest set live at once, 265.4 kB).
 //   state   h/1/gru/h                 f32[20,N]    8.0 kB
 //   state   h/2/gru/h                 f32[20,N]    8.0 kB
 //   input   x                         f32[10,N]    4.0 kB
@@ -57,9 +57,9 @@
 //   mask    @mask                     f32[N]        400 B
 //   value   d:h/1/gru/h@next          f32[20,N]    8.0 kB
 //   dstate  d:h/1/gru/h               f32[20,N]    8.0 kB
-//   and 36 more
+//   and 35 more
 // Each step on the stack takes 118.0 kB more.
-// A sequence that runs at once takes 204.4 kB for each of its steps.
+// A sequence that runs at once takes 202.4 kB for each of its steps.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -752,7 +752,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -910,7 +910,7 @@ struct gru2_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[8] = {};
+  knet_product product[4] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1021,7 +1021,6 @@ struct gru2_model {
   float* return_ = nullptr;  // return f32[5,N]
   float* d_return = nullptr;  // d:return f32[5,N]
   float* d_h_2_gru_h = nullptr;  // d:h/2/gru/h f32[20,N]
-  float* wb_tmp1 = nullptr;  // wb/tmp1 f32[5,N]
 
   // the desired output, the mask, the loss
   float* gold = nullptr;  // f32[5,N]
@@ -1096,7 +1095,6 @@ const knet_buffer buffers[] = {
     {&knet_model::d_wb_b, 5, 0},
     {&knet_model::d_wb_w, 100, 0},
     {&knet_model::d_h_2_gru_h, 0, 20, true},
-    {&knet_model::wb_tmp1, 0, 5, true},
     {nullptr, 0, 60},  // the end, and the elements a column of the largest buffer
 };
 
@@ -1666,14 +1664,16 @@ int forwseq_predict(knet_model* m) {
   {
     const int N = m->batch * m->steps;
     // gru2.knet:10: return wb(h; out=out)
-    // wb/tmp1 f32[5,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, 5, m->h_2_gru_h, 20, m->wb_tmp1, 5));
-    TRY(knet_launch_each(kernels.add_5xN, 5 * N, m->stream, m->return_, m->wb_tmp1, m->wb_b));  // return f32[5,N]
+    // return f32[5,N]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BIAS, m->wb_b, CUBLAS_OP_N, CUBLAS_OP_N, 5, N, 20, m->wb_w, 5,
+        m->h_2_gru_h, 20, m->return_, 5));
+    if (!m->product[0].fused) TRY(knet_launch_each(kernels.add_5xN, 5 * N, m->stream, m->return_, m->return_,
+        m->wb_b));
   }
   return 0;
 }
 
-// The backward pass from a zero gradient of the output, under no condition.
+// The backward pass from a zero gradient of the output, under no condition, and under predict.
 int backward_zero(knet_model* m, const float*, unsigned long long want) {
   const int N = m->batch;
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
@@ -1818,114 +1818,29 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:h/2/gru/newmem/b f32[20,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
         m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
-    // d:h/2/gru/reset/c@block f32[60]
-    TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
-        m->d_h_2_gru_reset_tmp4_block, N));
+    // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
+    TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+        60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
     // d:h/2/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
         m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
-    // d:h/2/gru/reset/a@block f32[60,20]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
-        m->d_h_2_gru_reset_a_block, 60));
     // d:h/1/gru/newmem/b f32[20,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
         m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
-    // d:h/1/gru/reset/c@block f32[60]
-    TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
-        m->d_h_1_gru_reset_tmp4_block, N));
+    // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
+    TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+        60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
     // d:h/1/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
         m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
-    // d:h/1/gru/reset/a@block f32[60,10]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
-        m->d_h_1_gru_reset_a_block, 60));
     TRY(knet_zero(m->d_wb_w, 5, 20, 5, m->stream));  // not reached
     TRY(knet_zero(m->d_wb_b, 5, 1, 5, m->stream));  // not reached
     TRY(finish_bucket(m, 0));
   }
-  return 0;
-}
-
-// The backward pass from a zero gradient of the output, under predict.
-int backward_zero_predict(knet_model* m, const float*, unsigned long long want) {
-  const int N = m->batch;
-  // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-  // d:h/1/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
-      20 * N * sizeof(float)));
-  // d:h/2/gru/h f32[20,N], from the step after
-  TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
-      20 * N * sizeof(float)));
-  // d:h/2/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-      m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40, m->d_h_2_gru_h_next, m->h_2_gru_newmem,
-      m->h_2_gru_tmp3, m->h_2_gru_h_prev, m->h_2_gru_update));
-  // d:h/2/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
-      m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
-  // d:h/2/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20,
-      m->d_h_2_gru_reset_tmp4_block + 40, 60, m->d_h_2_gru_tmp1, 20));
-  // d:h/2/gru/reset/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_reset_tmp4, 20 * N, m->stream, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_reset_tmp4_block + 20, m->d_h_2_gru_reset_tmp4_block, m->d_h_2_gru_tmp1, m->h_2_gru_h_prev,
-      m->h_2_gru_reset, m->d_h_2_gru_update, m->d_h_2_gru_update_2, m->h_2_gru_update));
-  // d:h/1/gru/h f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
-      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
-  // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
-  TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
-      60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
-  // d:h/2/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
-      m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
-  // d:h/2/gru/reset/b@block f32[40,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
-      m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
-  // d:h/1/gru/newmem/tmp4 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_1_gru_update,
-      m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40, m->d_h_1_gru_h_next,
-      m->d_h_1_gru_h, m->h_1_gru_newmem, m->h_1_gru_tmp3, m->h_1_gru_h_prev, m->h_1_gru_update));
-  // d:h/1/gru/newmem/b f32[20,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
-      m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
-  // d:h/1/gru/tmp1 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20,
-      m->d_h_1_gru_reset_tmp4_block + 40, 60, m->d_h_1_gru_tmp1, 20));
-  // d:h/1/gru/h@prev#5 f32[20,N]
-  TRY(knet_launch_each(kernels.fused_d_h_prev, 20 * N, m->stream, m->d_h_1_gru_reset_tmp4_block + 20,
-      m->d_h_1_gru_reset_tmp4_block, m->d_h_1_gru_h_prev_5, m->d_h_1_gru_tmp1, m->h_1_gru_h_prev, m->h_1_gru_reset,
-      m->d_h_1_gru_update, m->d_h_1_gru_update_2, m->h_1_gru_update, m->d_h_1_gru_h_prev));
-  if (want & 1) {
-    // d:x f32[10,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 10, N, 60, m->h_1_gru_reset_a_block, 60,
-        m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
-  }
-  // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
-  TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
-      60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
-  // d:h/1/gru/h@prev#3 f32[20,N]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
-      m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
-  // d:h/1/gru/reset/b@block f32[40,20]
-  TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
-      m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
-  // d:h/2/gru/h@prev#6 f32[20,N]
-  TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
-      m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
-      m->d_h_2_gru_h_prev_3));
-  // d:h/1/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
-  // d:h/2/gru/h f32[20,N], for the step before
-  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
-  if (want & 1) m->input_gradients[0] = m->d_x;
-  TRY(knet_zero(m->d_wb_w, 5, 20, 5, m->stream));  // not reached
-  TRY(knet_zero(m->d_wb_b, 5, 1, 5, m->stream));  // not reached
-  TRY(finish_bucket(m, 0));
   return 0;
 }
 
@@ -1948,9 +1863,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
       20 * N * sizeof(float)));
   // gru2.knet:10: return wb(h; out=out)
   // d:wb/w f32[5,20], d:wb/b f32[5]
-  TRY(multiply(m, &m->product[5], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
+  TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
       m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
-  if (!m->product[5].fused) TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return,
+  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return,
       N));
   // d:h/2/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
@@ -1973,9 +1888,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 60, m->h_2_gru_reset_a_block, 60,
       m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_1_gru_h, 20));
   // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
-  TRY(multiply(m, &m->product[6], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-  if (!m->product[6].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
       m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
@@ -2003,9 +1918,9 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
         m->d_h_1_gru_reset_tmp4_block, 60, m->d_x, 10));
   }
   // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
-  TRY(multiply(m, &m->product[7], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-  if (!m->product[7].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
       m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
@@ -2035,9 +1950,11 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:return f32[5,N]
     TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask,
         m->batch));
-    TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[5]
-    // d:wb/w f32[5,20]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N, m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
+    // d:wb/w f32[5,20], d:wb/b f32[5]
+    TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
+        m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
+    if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return,
+        N));
     // d:h/2/gru/h f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
   }
@@ -2101,27 +2018,25 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/2/gru/newmem/b f32[20,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_2_gru_reset_tmp4_block + 40, 60,
         m->h_2_gru_tmp1, 20, m->d_h_2_gru_newmem_b, 20));
-    // d:h/2/gru/reset/c@block f32[60]
-    TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_2_gru_reset_c_block,
-        m->d_h_2_gru_reset_tmp4_block, N));
+    // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
+    TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+        60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
     // d:h/2/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
         m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
-    // d:h/2/gru/reset/a@block f32[60,20]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20,
-        m->d_h_2_gru_reset_a_block, 60));
     // d:h/1/gru/newmem/b f32[20,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 20, 20, N, m->d_h_1_gru_reset_tmp4_block + 40, 60,
         m->h_1_gru_tmp1, 20, m->d_h_1_gru_newmem_b, 20));
-    // d:h/1/gru/reset/c@block f32[60]
-    TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream, m->d_h_1_gru_reset_c_block,
-        m->d_h_1_gru_reset_tmp4_block, N));
+    // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
+    TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
+        60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
+        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
     // d:h/1/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
         m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
-    // d:h/1/gru/reset/a@block f32[60,10]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10,
-        m->d_h_1_gru_reset_a_block, 60));
     TRY(finish_bucket(m, 0));
   }
   return 0;
@@ -2210,7 +2125,7 @@ struct knet_backward_function {
 };
 const knet_backward_function backwards[] = {
     {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero_predict, backseq_zero, {nullptr, 0, 0}},
+    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
     {1, 2, backward_quadloss_predict, backseq_quadloss_predict, {&knet_model::gold, 0, 5}},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
 };

@@ -761,7 +761,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];

@@ -801,7 +801,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -1112,7 +1112,7 @@ struct lenet_dropout_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[6] = {};
+  knet_product product[5] = {};
   cudnnHandle_t dnn = nullptr;
   knet_conv conv[2] = {};
   char* workspace = nullptr;
@@ -1752,18 +1752,18 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
       N));
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
-  TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
+  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
-  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
       m->d_wbf_tmp2, N));
   // d:c f32[500,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
   TRY(knet_launch_each(kernels.relu_back, 500 * N, m->stream, m->d_c_tmp2, m->d_c, m->c));  // d:c/tmp2 f32[500,N]
   // d:c/w f32[500,800], d:c/b f32[500]
-  TRY(multiply(m, &m->product[5], CUBLASLT_EPILOGUE_BGRADA, m->d_c_b, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N,
+  TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_c_b, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N,
       m->d_c_tmp2, 500, m->bdrop_return, 800, m->d_c_w, 500));
-  if (!m->product[5].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
+  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
       N));
   TRY(finish_bucket(m, 0));
   // d:bdrop/return f32[4,4,50,N]

@@ -636,7 +636,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -779,7 +779,7 @@ struct rnn1_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[2] = {};
+  knet_product product[1] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1180,9 +1180,10 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
   {
     const int N = m->batch * m->steps;
     // rnn1.knet:8: d = a * x .+ b * h .+ c
-    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
-    // d:b f32[100,100]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+    // d:b f32[100,100], d:c f32[100,1]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
+        100, m->h_prev, 100, m->d_b, 100));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
     TRY(finish_bucket(m, 0));
   }
@@ -1204,9 +1205,9 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
       m->d_h_next, mask, N));
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   // d:b f32[100,100], d:c f32[100,1]
-  TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
       100, m->h_prev, 100, m->d_b, 100));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
   // d:h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
@@ -1249,9 +1250,10 @@ int backseq_quadloss(knet_model* m, const float* mask, unsigned long long) {
   {
     const int N = m->batch * m->steps;
     // rnn1.knet:8: d = a * x .+ b * h .+ c
-    TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));  // d:c f32[100,1]
-    // d:b f32[100,100]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d, 100, m->h_prev, 100, m->d_b, 100));
+    // d:b f32[100,100], d:c f32[100,1]
+    TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
+        100, m->h_prev, 100, m->d_b, 100));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
     TRY(finish_bucket(m, 0));
   }

@@ -666,7 +666,7 @@ struct knet_product_plan {
   cublasLtMatmulAlgo_t algorithm;
   bool fused;  // whether there is an algorithm
 };
-// One call in this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
+// A product of this file: its plans of the last sizes, which of them the next sizes take, and whether the epilogue was
 // computed when it last ran.
 struct knet_product {
   knet_product_plan plans[4];
@@ -807,7 +807,7 @@ struct two_model {
   char* blas_workspace = nullptr;
   cublasLtHandle_t blas_lt = nullptr;
   size_t blas_workspace_bytes = 0;
-  knet_product product[3] = {};
+  knet_product product[2] = {};
   unsigned long long seed = 0;
   unsigned call = 0;  // the number of the last forward call
   int columns_before = 0;  // how many of the minibatch that random draws are of come before those of a call
@@ -1285,9 +1285,9 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   }
   // two.knet:5: a = wbf(x; out=8, f=:tanh)
   // d:a/w f32[8,4], d:a/b f32[8]
-  TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_a_b, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N,
+  TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_a_b, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N,
       m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2,
       N));
   TRY(finish_bucket(m, 0));
   if (want & 1) {

@@ -49,6 +49,30 @@ def test_what_a_step_of_training_takes(level: int, wanted: tuple[int, int, int])
     assert counted(*compiled(MLP, level)) == wanted
 
 
+def test_sequences_have_theirs_for_all_steps_at_once() -> None:
+    """h's bias and relu before the loop; back, the output layer's bias's gradient before it and two others after it."""
+    source = """
+@knet function m(x)
+    h = wbf(x; out=6, f=:relu)
+    s = tanh(wdot(h; out=5) .+ wb(s; out=5))
+    return wbf(s; out=3, f=:soft)
+end"""
+    program, options = compiled(source)
+    (variant,) = program.variants
+    joined = []
+    for phases in (variant.phases, variant.backward[0].phases):
+        assert phases is not None
+        for body in phases.lists:
+            members = [[i for i in body if i.kernel == k] for k in {i.kernel for i in body} - {0}]
+            joined.append(sorted(sorted(i.op for i in unit) for unit in members if any(map(is_product, unit))))
+    gradient = ["dot", "sumto"]
+    assert joined == [[["add", "dot", "relu"]], [], [], [gradient], [], [gradient] * 2]
+    apart = without_epilogues(program)
+    assert apart != program and not [
+        line for line in print_program(apart).split("kernel {")[1:] if " = dot(" in line.split("}")[0]
+    ]
+
+
 def test_reports_say_what_has_an_epilogue_and_why_not() -> None:
     program, options = compiled(MLP)
     plan, table = show_plan(program, options), report(program, options)

@@ -5,20 +5,19 @@ epilogue of the product that it reads (`ir.epilogues`), the product joins it, an
 saved. Where a kernel does more it runs anyway, and reads the product anyway, so the product stays alone. The sum over
 the columns of a gradient, a bias's, joins the product that reads the same gradient, the weights'.
 
-The library's call may round otherwise than the product alone would, which is why this is not for `-O1`. Lists over
-whole sequences are left as they are.
+The library's call may round otherwise than the product alone would, which is why this is not for `-O1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import attrgetter
 
 from knetc.ir import uses
 from knetc.ir.epilogues import BIAS_GRADIENT, fits, form, is_product, split
-from knetc.ir.program import GOLD, MASK, Instr, Program, Variant
+from knetc.ir.program import GOLD, MASK, Instr, Phases, Program, Variant
 from knetc.ir.types import Type
 from knetc.options import Options
 from knetc.record import replace
@@ -43,21 +42,53 @@ def reasons(program: Program, variant: Variant) -> list[dict[str, str]]:
 
 def _variant(program: Program, variant: Variant) -> Variant:
     forward, *backward = (tuple(joiner.result()) for joiner in _lists(program, variant))
-    backs = zip(variant.backward, backward, strict=True)
-    return replace(variant, forward=forward, backward=tuple(replace(b, body=body) for b, body in backs))
+    types, back = _types(program, variant), _types_back(program, variant)
+    return replace(
+        variant,
+        forward=forward,
+        phases=_phases(variant.phases, uses.named(variant) | uses.read_back(variant), types),
+        backward=tuple(
+            replace(b, body=body, phases=_phases(b.phases, {uses.LOSS}, back))
+            for b, body in zip(variant.backward, backward, strict=True)
+        ),
+    )
 
 
 def _lists(program: Program, variant: Variant) -> Iterator[_Joiner]:
     """The forward list and each backward list."""
-    types: dict[str, Type | None] = {
-        i.name: Type(program.dtype, tuple(d for d in i.dims or () if d is not None)) for i in program.inputs
-    }
-    types |= {i.out: i.type for i in variant.forward}
+    types, back = _types(program, variant), _types_back(program, variant)
     outside = uses.named(variant) | uses.read_back(variant)
     yield _Joiner(variant.forward, [None] * len(variant.forward), outside, types)
-    given = {GOLD: types.get(variant.result or ""), MASK: None}
     for b in variant.backward:
-        yield _Joiner(b.body, uses.wanted(b.body), {uses.LOSS}, types | given | {i.out: i.type for i in b.body})
+        yield _Joiner(b.body, uses.wanted(b.body), {uses.LOSS}, back | _made([b.body]))
+
+
+def _phases(phases: Phases | None, outside: AbstractSet[str], types: Mapping[str, Type | None]) -> Phases | None:
+    """The lists over a sequence with their epilogues, each by itself: what another list reads has memory."""
+    if phases is None:
+        return None
+    known = {**types, **_made(phases.lists)}
+    lists = []
+    for body in phases.lists:
+        others = {a for other in phases.lists if other is not body for i in other for a in i.args}
+        lists.append(tuple(_Joiner(body, [None] * len(body), outside | others, known).result()))
+    return Phases(*lists)
+
+
+def _types(program: Program, variant: Variant) -> dict[str, Type | None]:
+    """The types of the inputs and of what is computed forward."""
+    inputs = {i.name: Type(program.dtype, tuple(d for d in i.dims or () if d is not None)) for i in program.inputs}
+    return {**inputs, **_made([variant.forward])}
+
+
+def _types_back(program: Program, variant: Variant) -> dict[str, Type | None]:
+    """Those that every backward list can read: of the forward list and of what a loss is given."""
+    types = _types(program, variant)
+    return {**types, GOLD: types.get(variant.result or ""), MASK: None}
+
+
+def _made(lists: Iterable[Iterable[Instr]]) -> dict[str, Type | None]:
+    return {i.out: i.type for body in lists for i in body}
 
 
 class _Joiner:

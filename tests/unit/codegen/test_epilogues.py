@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+import knetc
 from knetc.codegen.emit import emit_cuda
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
@@ -99,6 +100,32 @@ def test_sequences(name, way):
     emitted, meaning = EmulatedExecutable(program, options, 3), Interpreter(program, 3)
     for _ in range(2):
         agree(*(run(e, shapes, settings, 4, "f32") for e in (emitted, meaning)), "f32")
+
+
+def test_whole_sequences(way):
+    """What is computed for all steps at once, before the loop and after it, has its epilogues too."""
+    source = """
+@knet function m(x)
+    a = wbf(x; out=6, f=:relu)
+    h = tanh(wdot(a; out=5) .+ wdot(h; out=5) .+ par(init=Gaussian(0, 1), dims=(5,1)))
+    b = wbf(h; out=7, f=:relu)
+    return wbf(b; out=3, f=:soft)
+end
+"""
+    found = []
+    for backend, level in (("numpy", 0), ("emulated", 2)):
+        net = knetc.compile(source, backend=backend, dtype="f64", seed=3, optimise=level)
+        for steps, batch in ((4, 3), (2, 3), (5, 2)):
+            rng = np.random.default_rng(steps)
+            golds = [np.eye(3)[:, rng.integers(0, 3, batch)] for _ in range(steps)]
+            found += net.forwseq([rng.normal(size=(4, batch)) for _ in range(steps)])
+            net.backseq(golds, "softloss")
+            found += [net.grad(name) for name in net.params()]
+            net.update()
+            net.reset()
+    assert len(found) == 2 * (11 + 3 * 9)
+    for w, g in zip(found, found[len(found) // 2 :], strict=False):
+        close(g, w, "f64", terms=600)
 
 
 def test_levels_agree_and_lower_ones_have_no_epilogue():

@@ -15,6 +15,8 @@ struct cublasContext {
 };
 
 namespace knetemu {
+std::atomic<long long> products;
+
 namespace {
 
 Registry<cublasContext>& handles() {
@@ -33,8 +35,6 @@ template <class T> T scalar(const cublasContext& handle, const T* value, const c
   if (is_device(value)) die("%s: a scalar is device memory in host pointer mode", who);
   return *value;
 }
-
-std::atomic<long long> products;
 
 template <class T>
 cublasStatus_t checked_gemm(const char* who, cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m,

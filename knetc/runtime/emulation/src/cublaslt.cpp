@@ -140,6 +140,7 @@ void run(cudaStream_t stream, const Operation& o, const Choice& p, const void* a
     gemm(p.ta != CUBLAS_OP_N, p.tb != CUBLAS_OP_N, p.m, p.n, p.k, alpha_value, first, p.lda, static_cast<const T*>(pb),
          p.ldb, beta_value, to, p.ldd);
     finish(p, first, to, vector);
+    products++;
   });
 }
 

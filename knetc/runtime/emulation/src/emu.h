@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <atomic>
 #include <functional>
 #include <vector>
 
@@ -143,6 +144,10 @@ template <class T>
 void gemm(bool ta, bool tb, int m, int n, int k, T alpha, const T* a, int lda, const T* b, int ldb, T beta, T* c,
           int ldc);
 
+// --- cublas.cpp ------------------------------------------------------------------------------------------------------
+
+extern std::atomic<long long> products;  // see knetemu_products
+
 }  // namespace knetemu
 
 // What tests ask of the emulation itself.
@@ -155,7 +160,7 @@ long long knetemu_live_bytes(void);    // device memory in use
 long long knetemu_peak_bytes(void);    // the most since the start or the last reload
 long long knetemu_graphs(void);          // graphs made so far
 long long knetemu_graph_launches(void);  // launches of them
-long long knetemu_products(void);        // matrix products of cuBLAS done so far, those of graphs too
+long long knetemu_products(void);        // matrix products of cuBLAS and cuBLASLt done so far, graphs' too
 long long knetemu_works(void);           // launches, copies, calls of libraries and graphs, outside captures
 int knetemu_convolution(int call);       // the algorithm of the last convolution: 0 forward, 1 backward data, 2 filter
 }
