@@ -12,7 +12,7 @@ import knetc.ops  # noqa: F401  (fills the registry)
 from knetc.codegen.chain import MAX_THREADS, chain
 from knetc.codegen.epilogue import product
 from knetc.codegen.fill import fill
-from knetc.codegen.index import collapse, count, part_count, part_index, rows_and_columns
+from knetc.codegen.index import buffer_index, collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY
 from knetc.codegen.pooling import pool, pool_back
 from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
@@ -97,6 +97,7 @@ def sumto(module: Module, step: Step) -> list[Statement]:
             ("real", real),
             ("base", part_index(groups, True, "o", dy.pitch, dy.type.dims[:1] != (1,))),
             ("offset", part_index(groups, False, "r", dy.pitch, dy.type.dims[:1] != (1,))),
+            ("place", buffer_index(step.out.type.dims, step.out, "o")),
         ),
     )
     arguments = (module.ref(step.out), module.ref(step.args[0]), summed)

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from knetc.ir.plan import Buffer, Kernel, Plan, Step, Unit, VariantPlan, flat
+from knetc.ir.uses import prologue
 from knetc.ops import registry
 from knetc.ops.base import Elementwise
 
@@ -100,12 +101,14 @@ def may_share(unit: Unit) -> list[tuple[Buffer, Buffer]]:
     """The results of a unit that may stand where an argument stands that nothing reads any more.
 
     They must be elementwise and of one shape; the unit must read the argument at the element's own place alone, and at
-    no step after the result's.
+    no step after the result's. What is computed anew all over a window reads its arguments there too; a column is read
+    to its end before any of it is written.
     """
     steps: tuple[Step, ...] = unit.steps if isinstance(unit, Kernel) else (unit,)
     if not all(isinstance(registry()[s.instr.op].cuda, Elementwise) or registry()[s.instr.op].reach for s in steps):
         return []
-    far = {a for s in steps if registry()[s.instr.op].reach for a in s.args}
+    anew = prologue([s.instr for s in steps]) if any(registry()[s.instr.op].reach == "window" for s in steps) else ()
+    far = {a for s in steps if registry()[s.instr.op].reach or s.instr.out in anew for a in s.args}
     read = {a: k for k, s in enumerate(steps) for a in s.args if a.base is None and a not in far}
     outs = [(k, s.out) for k, s in enumerate(steps) if s.out.kind in SHARING and s.out.base is None]
     return [(out, a) for k, out in outs for a, last in read.items() if a.type == out.type and last <= k]

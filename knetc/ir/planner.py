@@ -103,17 +103,16 @@ class Planner:
         return self.grads[param]
 
     def grad_block(self, instr: Instr, params: tuple[str, ...]) -> Buffer | None:
-        """The buffer of a value all rows of which are gradients; None where some have a place of their own already."""
+        """The buffer of a value all rows of which are gradients, in order; None where some stand elsewhere already."""
         held = [self.grads.get(p) for p in params]
         if all(b is None for b in held):
-            block = self.buffer(f"d:{params[0]}@block", "grad", instr.type)
-            self.grads |= dict(zip(params, _rows_of(block, [(f"d:{p}", self.pars[p]) for p in params]), strict=True))
-            return block
-        roots = {b.root for b in held if b is not None and b.base is not None}
-        first = held[0].root if held[0] is not None else None
-        if len(roots) == 1 and None not in held and first is not None and first.type == instr.type:
-            return first
-        return None
+            made = self.buffer(f"d:{params[0]}@block", "grad", instr.type)
+            self.grads |= dict(zip(params, _rows_of(made, [(f"d:{p}", self.pars[p]) for p in params]), strict=True))
+            return made
+        block = held[0].root if held[0] is not None else None
+        if block is None or block.type != instr.type:
+            return None
+        return block if held == _rows_of(block, [(f"d:{p}", self.pars[p]) for p in params]) else None
 
     def dstate(self, var: str) -> Buffer:
         """The buffer of a state's gradient between steps."""

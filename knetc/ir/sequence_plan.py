@@ -9,6 +9,7 @@ mixed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner, make_plan
@@ -25,7 +26,8 @@ def make_sequence_plan(program: Program, options: Options) -> Plan:
     planner = Planner(program, options)
     plan = planner.plan()
     known = {b.name: b for b in planner.inputs} | planner.params
-    variants = tuple(_variant(planner, v, known) for v in _with_results(plan))
+    plan = replace(plan, variants=tuple(_with_results(plan)))
+    variants = tuple(_variant(planner, v, known, plan.framed) for v in plan.variants)
     return replace(plan, variants=variants, buffers=tuple(planner.buffers))
 
 
@@ -61,8 +63,12 @@ def _with_results(plan: Plan) -> Iterable[VariantPlan]:
         yield replace(v, frame=(*v.frame, *(b for b in own if b in results and b not in v.frame)))
 
 
-def _variant(planner: Planner, v: VariantPlan, known: Mapping[str, Buffer]) -> VariantPlan:
-    """The variant with its phases, if those leave the same frame as a single step."""
+def _variant(planner: Planner, v: VariantPlan, known: Mapping[str, Buffer], framed: AbstractSet[Buffer]) -> VariantPlan:
+    """The variant with its phases, if those leave the same frame as a single step.
+
+    A value that a step keeps in a register may go from one phase to another in memory. Where it stands in another
+    variant's frame, as one of `framed`, it must in this one's too: it has no other memory.
+    """
     if v.variant.phases is None:
         return v
     lists = _numbered(v.variant.phases)
@@ -72,8 +78,10 @@ def _variant(planner: Planner, v: VariantPlan, known: Mapping[str, Buffer]) -> V
     frame = set(v.frame)
     if _written(units, frame) != _written([v.forward], frame):
         return v
+    handed_on = dict.fromkeys(s.out.root for s in _steps(units) if s.out.root in framed - frame)
+    v = replace(v, frame=(*v.frame, *handed_on))
     backward = tuple(_backward(planner, v, b, forward) for b in v.backward)
-    return replace(v, phases=_phases(units, frame), backward=backward)
+    return replace(v, phases=_phases(units, set(v.frame)), backward=backward)
 
 
 def _backward(planner: Planner, v: VariantPlan, b: BackwardPlan, forward: ListPlanner) -> BackwardPlan:

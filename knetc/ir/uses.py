@@ -12,7 +12,9 @@ from heapq import heappop, heappush
 from knetc import ops
 from knetc.errors import KnetInternalError
 from knetc.ir.program import Backward, Instr, Variant
+from knetc.ops.pool import MAX
 from knetc.record import replace
+from knetc.values import Symbol
 
 LOSS = "@loss"  # the name of the loss's value in a backward program
 
@@ -95,6 +97,14 @@ def named(variant: Variant) -> set[str]:
     """
     found = {value for name, value in variant.names if "/" not in name}
     return found if variant.result is None else found | {variant.result}
+
+
+def way_through(instr: Instr) -> tuple[object, ...]:
+    """What an operator with a reach goes through, and how: one way serves two operators only where it is the same.
+
+    Winners are those of the pooling's maximum, and name no mode.
+    """
+    return ops.registry()[instr.op].reach, instr.args, {"mode": Symbol(MAX), **dict(instr.attrs)}
 
 
 def prologue(kernel: Sequence[Instr]) -> set[str]:

@@ -17,7 +17,7 @@ from knetc.ir import epilogues
 from knetc.ir.printer import print_instr
 from knetc.ir.program import ALWAYS, GOLD, LOSSES, MASK, STAGES, Backward, Instr, Phases, Program, Variant
 from knetc.ir.types import UNKNOWN, N, Partial, Type
-from knetc.ir.uses import prologue
+from knetc.ir.uses import prologue, way_through
 from knetc.ops.base import Elementwise, OpDef, ShapeMismatch
 
 RULES = {
@@ -282,7 +282,7 @@ class _Verifier:
         before = prologue(members)
         alike = len({i.type.dims for i in members if i.type and i.out not in before}) == 1
         reaching = [i for i in members if self.ops[i.op].reach]
-        one = len({(i.args, self.ops[i.op].reach) for i in reaching}) <= 1
+        one = all(way_through(i) == way_through(reaching[0]) for i in reaching)
         own = {i.out for i in members} - before
         apart = not any(own.intersection(i.args) for i in reaching)
         whole = all(i.type and (i in reaching or isinstance(self.ops[i.op].cuda, Elementwise)) for i in members)

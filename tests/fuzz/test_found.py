@@ -225,3 +225,89 @@ end
     assert wanted.grad("bias2/b").all()
     for name in ("bias/b", "bias2/b"):
         np.testing.assert_allclose(found.grad(name), wanted.grad(name), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "emulated"])
+def test_a_value_from_before_the_loop_that_another_variant_keeps(backend: str) -> None:
+    """Where `two` is false a step has sigm(x) in a register, and a sequence hands it to its loop in memory: in emitted
+    code that was no frame's of its own, but what the frame in use before had for it, or none.
+    """
+    source = """
+@knet function m(x)
+    v = s .* sigm(x)
+    if two
+        s = tanh(v + x)
+    end
+    return s
+end
+"""
+    rng = np.random.default_rng(0)
+    steps, golds = rng.normal(size=(4, 3, 2)), rng.normal(size=(4, 3, 2))
+    wanted, found = (knetc.compile(source, backend=b, dtype="f64", optimise=o) for b, o in (("numpy", 0), (backend, 2)))
+    gradients: list[np.ndarray] = []
+    for net in (wanted, found):
+        net.forwseq(list(steps[:2]), two=True)
+        net.forwseq(list(steps[2:]))  # wrote over what the way back of the first two reads
+        net.backseq(list(golds[2:]), "quadloss")
+        gradients.append(np.array([net.sback(gold, "quadloss", getdx=True) for gold in golds[1::-1]]))
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-12)
+
+
+EMITTED: dict[str, tuple[str, tuple[Dims, ...]]] = {
+    # The gradients of the two matrices at the end stood in one block, in the order of the variant without `one`; with
+    # `one` the product gives them in the other order, and they were copied to their places over each other.
+    "a block of gradients in another variant's order": (
+        """
+@knet function m(x, y)
+    if one
+        v = sigm(wdot(x; out=2)) .* soft(y)
+        w = (par(dims=(5,2)) * y) .* sigm(par(dims=(5,2)) * y)
+    end
+    return soft(sigm(par(dims=(3,20)) * x) + par(dims=(3,20)) * x)
+end
+""",
+        ((2, 5, 2), (2,)),
+    ),
+    # Both poolings have results of 2 by 2, so they were one kernel, which went through the windows of the first.
+    "poolings of one image by two windows": (
+        """
+@knet function m(x)
+    v = pool(x; window=(3,2), padding=(1,0), stride=(3,2), mode=CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING)
+    w = pool(x; window=(1,1), stride=(3,3), mode=CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING)
+    return wdot(v + w; out=2)
+end
+""",
+        ((4, 3, 2),),
+    ),
+    # The pooling's result took the place of the convolution's, which its kernel reads all over each window.
+    "a pooling in the place of what it reads through a bias": (
+        """
+@knet function m(x)
+    v = cbfp(x; out=3, cwindow=(1,1), f=:tanh, pwindow=(1,1), ppadding=(2,0), pstride=(2,3))
+    return wdot(x; out=2)
+end
+""",
+        ((6, 1, 1),),
+    ),
+    # The gradient of what is repeated over rows, a sum over rows, is a row of a block, and was written as if it stood
+    # by itself.
+    "a sum over rows that is a row of a block": (
+        """
+@knet function m(x)
+    y = s .* wdot(x; out=3)
+    s = tanh(s + wdot(x; out=1))
+    return y
+end
+""",
+        ((3,),),
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "emulated"])
+@pytest.mark.parametrize("name", EMITTED)
+def test_emitted_code_does_not_differ_any_more(name: str, backend: str) -> None:
+    source, inputs = EMITTED[name]
+    made = Made(source, inputs, (False,) * len(inputs))
+    for seed in range(4):
+        Twins(made, builds(made, (("numpy", 0), (backend, 2)), seed), random.Random(seed)).run(2)

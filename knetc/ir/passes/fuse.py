@@ -134,7 +134,7 @@ class _Fuser:
     def home(self, instr: Instr, key: Key) -> _Unit | None:
         """The kernel that the instruction can join: the last of its kind, if what it reads is computed by then.
 
-        One with a reach joins only a kernel that reaches over the same values already.
+        One with a reach joins only a kernel that reaches over the same values in the same way already.
         """
         ready = max((u.place for u in self.sources(instr)), default=-1)
         unit = self.open.get(key)
@@ -142,7 +142,7 @@ class _Fuser:
             return None
         if _reach(instr):
             anchor = unit.anchor
-            return unit if anchor and _reach(anchor) == _reach(instr) and anchor.args == instr.args else None
+            return unit if anchor and uses.way_through(anchor) == uses.way_through(instr) else None
         return unit
 
     def sources(self, instr: Instr) -> list[_Unit]:
