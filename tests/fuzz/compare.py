@@ -107,7 +107,7 @@ class Twins:
     def run(self, rounds: int) -> None:
         """So many rounds of calls, each of one kind."""
         for _ in range(rounds):
-            self.pick.choice([self.single, self.sequence, self.sequence])()
+            self.pick.choice([self.single, self.training, self.sequence, self.sequence])()
             self.everything()
             if self.pick.random() < 0.6:
                 self.update()
@@ -127,6 +127,40 @@ class Twins:
             target, getdx = self.target(value, may_miss=True), self.getdx()
             self.same("back", lambda net, t=target, g=getdx: net.back(**t, getdx=g))
 
+    def training(self) -> None:
+        """train over minibatches, the last of which may be smaller; from the state that a call of forw has left."""
+        size, setting = self.batch, self.setting()
+        inputs = self.inputs()
+        value = self.same("forw", lambda net: net.forw(*inputs, **setting))
+        if any(self.made.whole) or not isinstance(value, np.ndarray) or value.shape[-1:] != (size,):
+            return
+        self.batch = self.pick.randint(1, 12) * size  # a state's columns are as many in every minibatch
+        if not self.builds[0].state():
+            self.batch = self.pick.randint(1, 12 * size)
+        given, gold = [self.maybe_onehot(a) for a in self.inputs()], self.gold((*value.shape[:-1], self.batch))
+        self.batch = size
+        first, *others = [knetc.minibatch(a, self.maybe_onehot(gold), size) for a in given]
+        data: Any = first
+        if others:
+            data = [((x, *(b[k][0] for b in others)), y) for k, (x, y) in enumerate(first)]
+        loss = "softloss" if value.min() > 1e-3 and self.pick.random() < 0.7 else "quadloss"
+        self.plainly({"momentum": 0.5} if self.pick.random() < 0.3 else {})
+        options = {"epochs": self.pick.randint(1, 2), "gclip": self.pick.choice([0, 0, 0.5]), "progress": False}
+        self.same("train", lambda net: np.array(net.train(data, loss, **options, **setting)))
+
+    def maybe_onehot(self, array: np.ndarray) -> Any:
+        """The array, or a one-hot matrix in its place."""
+        if array.ndim != 2 or self.pick.random() < 0.7:
+            return array
+        rows, columns = array.shape
+        return knetc.onehot(self.rng.integers(0, rows, columns), rows)
+
+    def plainly(self, options: dict[str, Any]) -> None:
+        """Sets these training options and no others."""
+        off = dict.fromkeys(("adam", "adagrad", "rmsprop"), False) | dict.fromkeys(("l1reg", "l2reg"), 0.0)
+        options = off | {"momentum": 0.0, "nesterov": 0.0, "lr": 0.05} | options
+        self.same("setp", lambda net: net.setp(**options))
+
     def update(self) -> None:
         """update with other options; those that go by a sign or size only where it is no rounding error."""
         options = self.pick.choice([{}, {"l1reg": 0.01}, {"l2reg": 0.1}, {"momentum": 0.5}, {"nesterov": 0.5}])
@@ -134,9 +168,7 @@ class Twins:
             options = {}
         if self.pick.random() < 0.3 and self.are_clear(lambda net, name: net.grad(name)):
             options = self.pick.choice([{"adam": True}, {"adagrad": True}, {"rmsprop": True}])
-        off = dict.fromkeys(("adam", "adagrad", "rmsprop"), False) | dict.fromkeys(("l1reg", "l2reg"), 0.0)
-        options = off | {"momentum": 0.0, "nesterov": 0.0, "lr": 0.05} | options
-        self.same("setp", lambda net: net.setp(**options))
+        self.plainly(options)
         gclip = self.pick.choice([0, 0, 0.5])
         self.same("update", lambda net: net.update(gclip=gclip))
         for name in self.builds[0].params():
@@ -256,9 +288,7 @@ def builds(made: Made, levels: Sequence[tuple[str, int]], seed: int) -> list[kne
     ]
 
 
-def check_model(
-    pick: random.Random, levels: Sequence[tuple[str, int]], rounds: int = 2, length: int = 7
-) -> tuple[str, Made]:
+def check_model(pick: random.Random, levels: Sequence[tuple[str, int]], length: int = 7) -> tuple[str, Made]:
     """Makes a model of up to about `length` statements and compares its builds: `same`, `overflow`, or `refused`.
 
     Raises what went wrong, with the model in a note.
@@ -270,11 +300,17 @@ def check_model(
             return why, made
         nets = builds(made, levels, seed)
         try:
-            Twins(made, nets, pick).run(rounds)
+            Twins(made, nets, pick).run(2)
         except Overflow:
             return "overflow", made
         assert "knet_model" in emitted(made, pick.choice([0, 1, 2, 2]))
     return "same", made
+
+
+def check_emitted(pick: random.Random, backend: str) -> tuple[str, Made]:
+    """A model, mostly a short one, on the interpreter, plain and optimised, and as emitted code (see `check_model`)."""
+    levels = (("numpy", 0), ("numpy", 2), (backend, pick.choice([0, 2, 2, 2])))
+    return check_model(pick, levels, length=pick.randint(2, 7))
 
 
 def refused(made: Made) -> str:

@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 
-from .compare import check_gradients, check_model
+from .compare import check_emitted, check_gradients, check_model
 from .mutate import corpus, mutated, outcome
 
 LEVELS = (("numpy", 0), ("numpy", 2), ("numpy", 1))
+EMITTED = ("cpu", "emulated")
 CHUNK = 10
 TEXTS = corpus()
 
@@ -33,6 +34,12 @@ def mutate_sources(seeds: range) -> Counter[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_every_level_computes_the_same(seed: int) -> None:
     compare_models(range(seed, seed + 1))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("backend", EMITTED)
+def test_emitted_code_computes_the_same(backend: str, seed: int) -> None:
+    check_emitted(random.Random(seed), backend)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -59,9 +66,11 @@ def test_gradients_equal_central_differences_deep(first: int) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("seed", range(30_000, 30_008))
-def test_emitted_code_computes_the_same(seed: int) -> None:
-    check_model(random.Random(seed), (("numpy", 0), ("cpu", 2)), rounds=1)
+@pytest.mark.parametrize("first", range(30_000, 30_050, 5))
+@pytest.mark.parametrize("backend", EMITTED)
+def test_emitted_code_computes_the_same_deep(backend: str, first: int) -> None:
+    for seed in range(first, first + 5):
+        check_emitted(random.Random(seed), backend)
 
 
 @pytest.mark.deep
