@@ -3,6 +3,7 @@
     python tools/fuzz.py models --count 500        # builds of random models, compared through random calls
     python tools/fuzz.py cpu --count 20            # the interpreter and emitted C++: 2 to 5 s a model, nearly all g++
     python tools/fuzz.py cuda --count 20           # the interpreter and emitted CUDA under emulation: as long
+    python tools/fuzz.py cuda --seed 7 --reduce    # the model of a seed that failed, as small as it fails still
     python tools/fuzz.py gradients --count 200     # gradients against central differences
     python tools/fuzz.py mutations --count 10000   # mutated sources: code or an error of the user's, nothing else
 
@@ -18,35 +19,27 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz.compare import check_emitted, check_gradients, check_model  # noqa: E402
+from fuzz.compare import Trial, check_gradients, check_model, draw, draw_emitted  # noqa: E402
 from fuzz.mutate import corpus, mutated, outcome  # noqa: E402
+from fuzz.reduce import reduced  # noqa: E402
 
-LEVELS = (("numpy", 0), ("numpy", 2), ("numpy", 1))
-
-
-def models(pick: random.Random) -> str:
-    """One model on the interpreter, all levels."""
-    return check_model(pick, LEVELS)[0]
-
-
-def cpu(pick: random.Random) -> str:
-    """One model as emitted C++."""
-    return check_emitted(pick, "cpu")[0]
+# How each kind of model is drawn.
+DRAWS: dict[str, Callable[[random.Random], Trial]] = {
+    "models": draw,
+    "cpu": partial(draw_emitted, backend="cpu"),
+    "cuda": partial(draw_emitted, backend="emulated"),
+}
 
 
-def cuda(pick: random.Random) -> str:
-    """One model as emitted CUDA, emulated; the variables of the emulation say how."""
-    return check_emitted(pick, "emulated")[0]
-
-
-def gradients(pick: random.Random) -> str:
-    """One model's gradients."""
-    return check_gradients(pick)[0]
+def models(draws: Callable[[random.Random], Trial], pick: random.Random) -> str:
+    """One model on its back ends and levels."""
+    return check_model(draws(pick), pick)
 
 
 def mutations(pick: random.Random) -> str:
@@ -62,12 +55,18 @@ def mutations(pick: random.Random) -> str:
 
 TEXTS = corpus()
 KINDS: dict[str, Callable[[random.Random], str]] = {
-    "models": models,
-    "cpu": cpu,
-    "cuda": cuda,
-    "gradients": gradients,
+    **{kind: partial(models, draws) for kind, draws in DRAWS.items()},
+    "gradients": check_gradients,
     "mutations": mutations,
 }
+
+
+def smallest(kind: str, seed: int) -> str:
+    """The model of a seed that fails, made as small as can be."""
+    if kind not in DRAWS:
+        raise SystemExit(f"{kind} are not made smaller")
+    found = reduced(DRAWS[kind](random.Random(seed)))
+    return f"inputs {found.made.inputs}, whole {found.made.whole}, on {found.levels}\n{found.made.source}"
 
 
 def run(kind: str, seeds: range, seconds: float) -> tuple[Counter[str], int]:
@@ -93,7 +92,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--reduce", action="store_true", help="make the model of --seed, which fails, smaller")
     given = parser.parse_args()
+    if given.reduce:
+        print(smallest(given.kind, given.seed))
+        return 0
     found, failed = run(given.kind, range(given.seed, given.seed + given.count), given.seconds)
     ran = found.total() + failed
     print(f"{given.kind}: {ran} from seed {given.seed}: {failed} failed, {dict(found.most_common())}")

@@ -13,9 +13,10 @@ import pytest
 
 import knetc
 
-from .compare import Overflow, Twins, builds, emitted
+from .compare import builds, emitted
 from .expressions import Dims
 from .programs import Made
+from .twins import Overflow, Twins
 
 LEVELS = (("numpy", 0), ("numpy", 1), ("numpy", 2))
 
