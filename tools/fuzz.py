@@ -66,6 +66,8 @@ def smallest(kind: str, seed: int) -> str:
     if kind not in DRAWS:
         raise SystemExit(f"{kind} are not made smaller")
     found = reduced(DRAWS[kind](random.Random(seed)))
+    if found is None:
+        raise SystemExit("the builds of this model did not differ in any of a few runs")
     return f"inputs {found.made.inputs}, whole {found.made.whole}, on {found.levels}\n{found.made.source}"
 
 

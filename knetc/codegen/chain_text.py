@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from knetc.codegen.index import buffer_index, collapse, rows_and_columns
 from knetc.codegen.names import Names
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, epsilon, spell_type
-from knetc.codegen.window import MAX, Pooling
+from knetc.codegen.window import Pooling
 from knetc.ir import uses
 from knetc.ir.plan import Buffer, Kernel, Step
 from knetc.ir.program import Instr
 from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise, Piece, registry
+from knetc.ops.pool import MAX
 from knetc.record import Record
 from knetc.values import show
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from knetc.codegen.index import count
 from knetc.codegen.library import sizes
 from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, describe, statement
-from knetc.codegen.window import MAX, Pooling
+from knetc.codegen.window import Pooling
 from knetc.ir.plan import Buffer, Step
+from knetc.ops.pool import MAX
 
 _POOL_MODES = {
     "CUDNN_POOLING_MAX": "CUDNN_POOLING_MAX_DETERMINISTIC",

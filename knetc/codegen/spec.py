@@ -138,7 +138,7 @@ class Module:
         self.kernels: dict[tuple[object, ...], KernelUse] = {}
         self.convs: dict[tuple[object, ...], LibraryShape] = {}
         self.pools: dict[tuple[object, ...], LibraryShape] = {}
-        self.products: dict[tuple[object, ...], tuple[int, str]] = {}
+        self.products: dict[tuple[object, ...], tuple[int, str]] = {}  # by call: its number and what it computes
         self.tables: dict[Array, str] = {}
         self.features: set[str] = set()
         self.chains: dict[tuple[object, ...], ChainText] = {}

@@ -16,8 +16,6 @@ from knetc.ir.program import Instr
 from knetc.ir.types import BatchDim, Dims
 from knetc.record import Record
 
-MAX = "CUDNN_POOLING_MAX"
-
 
 class PoolAxis(Record):
     """One spatial dimension of a pooling, mostly as C text.
@@ -54,7 +52,7 @@ class Pooling:
         stride = instr.attr("stride")
         self.stride = self.window if stride is None else each(stride, spatial)
         self.padding = each(instr.attr("padding"), spatial)
-        self.mode = str(instr.attr("mode")) if any(key == "mode" for key, _ in instr.attrs) else MAX
+        self.mode = str(instr.attr("mode"))
 
     def axes(self) -> tuple[PoolAxis, ...]:
         """Every spatial dimension, the fastest first."""

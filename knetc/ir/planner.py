@@ -105,14 +105,13 @@ class Planner:
     def grad_block(self, instr: Instr, params: tuple[str, ...]) -> Buffer | None:
         """The buffer of a value all rows of which are gradients, in order; None where some stand elsewhere already."""
         held = [self.grads.get(p) for p in params]
-        if all(b is None for b in held):
-            made = self.buffer(f"d:{params[0]}@block", "grad", instr.type)
-            self.grads |= dict(zip(params, _rows_of(made, [(f"d:{p}", self.pars[p]) for p in params]), strict=True))
-            return made
-        block = held[0].root if held[0] is not None else None
-        if block is None or block.type != instr.type:
-            return None
-        return block if held == _rows_of(block, [(f"d:{p}", self.pars[p]) for p in params]) else None
+        parts = [(f"d:{p}", self.pars[p]) for p in params]
+        if not any(held):
+            block = self.buffer(f"d:{params[0]}@block", "grad", instr.type)
+            self.grads |= dict(zip(params, _rows_of(block, parts), strict=True))
+            return block
+        root = held[0].root if held[0] else None
+        return root if root and root.type == instr.type and held == _rows_of(root, parts) else None
 
     def dstate(self, var: str) -> Buffer:
         """The buffer of a state's gradient between steps."""

@@ -12,9 +12,7 @@ from heapq import heappop, heappush
 from knetc import ops
 from knetc.errors import KnetInternalError
 from knetc.ir.program import Backward, Instr, Variant
-from knetc.ops.pool import MAX
 from knetc.record import replace
-from knetc.values import Symbol
 
 LOSS = "@loss"  # the name of the loss's value in a backward program
 
@@ -100,11 +98,14 @@ def named(variant: Variant) -> set[str]:
 
 
 def way_through(instr: Instr) -> tuple[object, ...]:
-    """What an operator with a reach goes through, and how: one way serves two operators only where it is the same.
+    """What an operator with a reach goes through, and how: one way serves two operators only where it is the same."""
+    return ops.registry()[instr.op].reach, instr.args, instr.attrs
 
-    Winners are those of the pooling's maximum, and name no mode.
-    """
-    return ops.registry()[instr.op].reach, instr.args, {"mode": Symbol(MAX), **dict(instr.attrs)}
+
+def read_by_others(lists: Sequence[Sequence[Instr]]) -> list[set[str]]:
+    """For each of several lists the values that the others read."""
+    read = [{a for i in body for a in i.args} for body in lists]
+    return [set().union(*(r for j, r in enumerate(read) if j != k)) for k in range(len(lists))]
 
 
 def prologue(kernel: Sequence[Instr]) -> set[str]:

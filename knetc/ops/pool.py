@@ -239,8 +239,8 @@ POOL = register(
 )
 
 # Maximum pooling again, for programs that keep the winners for the way back (`ir.passes.winners`), not argument and
-# result.
-_WINDOW = {key: keyword for key, keyword in KEYWORDS.items() if key != "mode"}
+# result. Their keywords are the pooling's, which can only be of one mode.
+_MAXIMUM = KEYWORDS | {"mode": Keyword(Symbol(MAX), checks.one_of((MAX,)))}
 
 WINNER = register(
     OpDef(
@@ -248,7 +248,7 @@ WINNER = register(
         doc="The place of the first largest element in each window, dimension 0 running fastest; -1 where there is "
         "none. It is constant almost everywhere, so it has no gradient.",
         args=("x",),
-        keywords=_WINDOW,
+        keywords=_MAXIMUM,
         shape=_pool_shape,
         numpy=_winner,
         cuda=Piece("pool", "window", "first"),
@@ -260,7 +260,7 @@ UNPOOL = register(
         name="unpool",
         doc="Gradient of maximum pooling: each window's goes to its winner. It has no gradient itself.",
         args=("dy", "winner"),
-        keywords=_WINDOW,
+        keywords=_MAXIMUM,
         shape=_unpool_shape,
         numpy=_unpool,
         cuda=Piece("unpool", "window", "sum"),

@@ -17,10 +17,12 @@ TRIES = 4
 _OPERATORS = re.compile(r"[,;]| \.?[-*+/^] ")
 
 
-def reduced(trial: Trial) -> Trial:
-    """The smallest model that was found by leaving out statements and terms, and differs still; or the same."""
-    made, first, last = trial.made, trial.levels[0], trial.levels[-1]
-    levels = trial.levels if not _differs(made, (first, last)) else (first, last)
+def reduced(trial: Trial) -> Trial | None:
+    """The smallest model that was found by leaving out statements and terms, and differs still; None if none does."""
+    made, ends = trial.made, (trial.levels[0], trial.levels[-1])
+    levels = next((levels for levels in (ends, trial.levels) if _differs(made, levels)), None)
+    if levels is None:
+        return None
     tried = {made.source}
     while True:
         for source in smaller(made.source):

@@ -6,19 +6,16 @@ Each states what it shows. All are run as random models are: every level against
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 import knetc
 
-from .compare import builds, emitted
+from .compare import INTERPRETED, Levels, builds, emitted
 from .expressions import Dims
 from .programs import Made
 from .twins import Overflow, Twins
-
-LEVELS = (("numpy", 0), ("numpy", 1), ("numpy", 2))
 
 FOUND: dict[str, tuple[str, tuple[Dims, ...]]] = {
     # Both products of `wbf2` have the same right operand, so that their gradients are the same value twice in a block:
@@ -133,15 +130,18 @@ end
 }
 
 
-def run_alike(made: Made, levels: Sequence[tuple[str, int]]) -> None:
-    """Runs a model's builds through random calls, most of which do not make its values overflow."""
-    overflows = 0
-    for seed in range(4):
+def run_alike(made: Made, levels: Levels) -> None:
+    """Runs a model's builds through random calls, four times without an overflow in five at most."""
+    compared = 0
+    for seed in range(5):
         try:
             Twins(made, builds(made, levels, seed), random.Random(seed)).run(2)
         except Overflow:
-            overflows += 1
-    assert overflows <= 1
+            continue
+        compared += 1
+        if compared == 4:
+            return
+    raise AssertionError(f"only {compared} of 5 runs could be compared")
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -150,7 +150,7 @@ def test_builds_do_not_differ_any_more(name: str) -> None:
     made = Made(source, inputs, (False,) * len(inputs))
     for level in range(3):
         assert "knet_model" in emitted(made, level)
-    run_alike(made, LEVELS)
+    run_alike(made, INTERPRETED)
 
 
 def test_a_state_that_no_call_has_written_is_zero() -> None:

@@ -13,11 +13,11 @@ from knetc.codegen.chain_text import Writer
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.index import Group, collapse, column_stride
 from knetc.codegen.spec import FieldValue, KernelSpec
-from knetc.codegen.window import MAX
 from knetc.errors import KnetLimitation
 from knetc.ir.plan import Buffer, Kernel, Step
 from knetc.ir.types import BatchDim, Dims
 from knetc.ops.base import registry
+from knetc.ops.pool import MAX
 from knetc.record import Record
 
 _VARIABLES = ("i", "j", "k", "l", "o", "p", "q", "r")

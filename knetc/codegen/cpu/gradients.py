@@ -63,6 +63,7 @@ class _Apart:
                     continue
             moved = [b for b in written if b.root in read or not self._can_put(unit)]
             values |= {b: Buffer(f"{b.name}@value", "value", b.type) for b in moved}
+            # A kernel may read what it has written itself.
             yield _reading(_writing(unit, values), values)
             for b in moved:
                 for part in self._gradients(b):

@@ -15,8 +15,9 @@ from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.sums import gathered, zeroed
 from knetc.codegen.library import each
 from knetc.codegen.spec import FieldValue, KernelSpec, describe
-from knetc.codegen.window import MAX, Pooling
+from knetc.codegen.window import Pooling
 from knetc.ir.plan import Buffer, Step
+from knetc.ops.pool import MAX
 from knetc.record import Record
 
 Build = Callable[[CpuModule, Step], "list[Action]"]

@@ -33,7 +33,7 @@ def run(program: Program, options: Options) -> Program:
 def reasons(program: Program, variant: Variant) -> list[dict[str, str]]:
     """Why products that a bias or a relu follows have no epilogue, by name: for the forward and each backward list."""
     found = []
-    for joiner in _lists(program, variant):
+    for joiner in _lists(variant, _types(program, variant)):
         for _ in joiner.result():
             pass
         found.append(joiner.reasons)
@@ -41,54 +41,45 @@ def reasons(program: Program, variant: Variant) -> list[dict[str, str]]:
 
 
 def _variant(program: Program, variant: Variant) -> Variant:
-    forward, *backward = (tuple(joiner.result()) for joiner in _lists(program, variant))
-    types, back = _types(program, variant), _types_back(program, variant)
+    types = _types(program, variant)
+    forward, *backward = (tuple(joiner.result()) for joiner in _lists(variant, types))
     return replace(
         variant,
         forward=forward,
         phases=_phases(variant.phases, uses.named(variant) | uses.read_back(variant), types),
         backward=tuple(
-            replace(b, body=body, phases=_phases(b.phases, {uses.LOSS}, back))
+            replace(b, body=body, phases=_phases(b.phases, {uses.LOSS}, types))
             for b, body in zip(variant.backward, backward, strict=True)
         ),
     )
 
 
-def _lists(program: Program, variant: Variant) -> Iterator[_Joiner]:
+def _lists(variant: Variant, types: Mapping[str, Type | None]) -> Iterator[_Joiner]:
     """The forward list and each backward list."""
-    types, back = _types(program, variant), _types_back(program, variant)
     outside = uses.named(variant) | uses.read_back(variant)
     yield _Joiner(variant.forward, [None] * len(variant.forward), outside, types)
     for b in variant.backward:
-        yield _Joiner(b.body, uses.wanted(b.body), {uses.LOSS}, back | _made([b.body]))
+        yield _Joiner(b.body, uses.wanted(b.body), {uses.LOSS}, {**types, **_made(b.body)})
 
 
 def _phases(phases: Phases | None, outside: AbstractSet[str], types: Mapping[str, Type | None]) -> Phases | None:
     """The lists over a sequence with their epilogues, each by itself: what another list reads has memory."""
     if phases is None:
         return None
-    known = {**types, **_made(phases.lists)}
-    lists = []
-    for body in phases.lists:
-        others = {a for other in phases.lists if other is not body for i in other for a in i.args}
-        lists.append(tuple(_Joiner(body, [None] * len(body), outside | others, known).result()))
-    return Phases(*lists)
+    known = {**types, **_made(i for body in phases.lists for i in body)}
+    others = zip(phases.lists, uses.read_by_others(phases.lists), strict=True)
+    return Phases(*(tuple(_Joiner(body, [None] * len(body), outside | read, known).result()) for body, read in others))
 
 
 def _types(program: Program, variant: Variant) -> dict[str, Type | None]:
-    """The types of the inputs and of what is computed forward."""
+    """The types of what every list can read: the inputs, what is computed forward, and what a loss is given."""
     inputs = {i.name: Type(program.dtype, tuple(d for d in i.dims or () if d is not None)) for i in program.inputs}
-    return {**inputs, **_made([variant.forward])}
-
-
-def _types_back(program: Program, variant: Variant) -> dict[str, Type | None]:
-    """Those that every backward list can read: of the forward list and of what a loss is given."""
-    types = _types(program, variant)
+    types = {**inputs, **_made(variant.forward)}
     return {**types, GOLD: types.get(variant.result or ""), MASK: None}
 
 
-def _made(lists: Iterable[Iterable[Instr]]) -> dict[str, Type | None]:
-    return {i.out: i.type for body in lists for i in body}
+def _made(body: Iterable[Instr]) -> dict[str, Type | None]:
+    return {i.out: i.type for i in body}
 
 
 class _Joiner:

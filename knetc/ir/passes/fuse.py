@@ -57,12 +57,8 @@ def _phases(phases: Phases | None, outside: AbstractSet[str]) -> Phases | None:
     """The lists over a sequence fused, each by itself: what another list reads has memory."""
     if phases is None:
         return None
-    read = [{a for i in body for a in i.args} for body in phases.lists]
-    lists = [
-        _fused(body, [None] * len(body), set(outside).union(*(r for j, r in enumerate(read) if j != k)))
-        for k, body in enumerate(phases.lists)
-    ]
-    return Phases(*lists)
+    others = zip(phases.lists, uses.read_by_others(phases.lists), strict=True)
+    return Phases(*(_fused(body, [None] * len(body), outside | read) for body, read in others))
 
 
 def _fused(

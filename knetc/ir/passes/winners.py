@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from knetc.ir import uses
-from knetc.ir.program import Attrs, Instr, Program, Variant
+from knetc.ir.program import Instr, Program, Variant
 from knetc.ir.types import Dims
+from knetc.ops.pool import MAX
 from knetc.ops.window import pool_window
 from knetc.options import Options
 from knetc.record import replace
-
-MAX = "CUDNN_POOLING_MAX"
 
 
 def run(program: Program, options: Options) -> Program:
@@ -72,11 +71,6 @@ def _only_through(readers: Mapping[str, list[Instr]], x: str, pool: Instr) -> bo
 # --- the new programs -------------------------------------------------------------------------------------------------
 
 
-def _window(instr: Instr) -> Attrs:
-    """The attributes of a pooling but its mode."""
-    return tuple((key, value) for key, value in instr.attrs if key != "mode")
-
-
 def _winner(pool: str) -> str:
     return f"{pool}@winner"
 
@@ -92,7 +86,7 @@ def _forward(instr: Instr, pools: Mapping[str, Instr], moved: Mapping[str, Instr
         return [instr]
     relu = moved.get(instr.out)
     pool = instr if relu is None else replace(instr, out=_pooled(instr.out), args=relu.args)
-    winner = Instr(_winner(instr.out), "winner", pool.args, _window(instr), instr.type, span=instr.span)
+    winner = Instr(_winner(instr.out), "winner", pool.args, instr.attrs, instr.type, span=instr.span)
     behind = [] if relu is None else [replace(relu, out=instr.out, args=(pool.out,), type=instr.type)]
     return [pool, winner, *behind]
 
@@ -123,7 +117,7 @@ def _backward(
 
 
 def _unpool(instr: Instr, dy: str, pool: Instr) -> Instr:
-    return Instr(instr.out, "unpool", (dy, _winner(pool.out)), _window(pool), instr.type, span=pool.span)
+    return Instr(instr.out, "unpool", (dy, _winner(pool.out)), pool.attrs, instr.type, span=pool.span)
 
 
 def _sums_windows(instr: Instr, unpool: Instr | None) -> bool:
