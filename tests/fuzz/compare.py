@@ -65,7 +65,8 @@ def check_model(trial: Trial, pick: random.Random) -> str:
             Twins(made, nets, pick).run(2)
         except Overflow:
             return "overflow"
-        assert "knet_model" in emitted(made, pick.choice([0, 1, 2, 2]))
+        if all(backend == "numpy" for backend, _ in levels):  # else the emitter had its turn
+            assert "knet_model" in emitted(made, pick.choice([0, 1, 2, 2]))
     return "same"
 
 
@@ -105,7 +106,7 @@ def check_gradients(pick: random.Random) -> str:
         try:
             net.forw(*twins.inputs())
         except knetc.KnetShapeError as error:  # a left operand has the batch where no right operand comes from an input
-            if "would depend on the batch" in str(error):
+            if "would depend on the batch" in str(error) or "N columns and" in str(error):
                 return "refused: no other input has the batch"
             raise
         net.reset()

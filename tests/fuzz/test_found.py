@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import knetc
+from knetc.ir.types import N
 
 from .compare import INTERPRETED, Levels, builds, emitted
 from .expressions import Dims
@@ -171,6 +172,27 @@ end
     assert net.get("s").tolist() == [[0, 0]] * 3
     value = net.forw(np.ones((3, 2), np.float32), learn=True)
     assert net.get("s").tolist() == value.tolist()
+
+
+def test_sizes_do_not_depend_on_whether_the_inputs_were_given() -> None:
+    """Nothing says strictly how many columns `s` has. Without the input's shape one was assumed, with it the batch, so
+    that a loaded model returned another shape than the saved one.
+    """
+    source = """
+@knet function m(x)
+    u = soft(s) .* x
+    v = wbf(s; out=2)
+    s = v + par(dims=(2,1)) .* (par(dims=(2,2)) * s)
+    return v
+end
+"""
+    x = np.ones((2, 3))
+    open_sizes = knetc.compile(source, backend="numpy")
+    open_sizes.forw(x)
+    given = knetc.compile(source, backend="numpy")
+    given._engine.resize(((2, N),), confirmed=True)
+    assert given.forw(x).shape == (2, 3)
+    assert open_sizes.forw(x).shape == (2, 3)
 
 
 def test_a_mean_over_a_window_of_what_is_computed_on_the_way() -> None:

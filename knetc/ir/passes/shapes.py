@@ -62,6 +62,11 @@ def run(program: Program, options: Options) -> Program:
     inference = Inference(program, options.inputs)
     inference.solve()
     shape_errors.report_open(program, inference.cells)
+    if inference.assumed is not None and inference.input_dims() != tuple(options.inputs):
+        # What is assumed depends on what is known by then: the program is that of its inputs' sizes, however they came.
+        inference = Inference(program, inference.input_dims())
+        inference.solve()
+        shape_errors.report_open(program, inference.cells)
     return _typed(program, inference, options.dtype)
 
 
@@ -189,6 +194,10 @@ class Inference:
             self.shared["state", var] = self._cell(var, 0, "state")
         return self.shared["state", var]
 
+    def input_dims(self) -> tuple[Dims, ...]:
+        """The dims of the inputs, once all are known."""
+        return tuple(_complete(self.cells[self.shared["input", i.name]].shape) for i in self.program.inputs)
+
     # --- solving ------------------------------------------------------------------------------------------------------
 
     def solve(self) -> None:
@@ -291,9 +300,7 @@ def _typed(program: Program, inference: Inference, dtype: str) -> Program:
             types[dims] = Type(dtype, dims)
         return types[dims]
 
-    inputs = tuple(
-        replace(i, dims=_complete(inference.cells[inference.shared["input", i.name]].shape)) for i in program.inputs
-    )
+    inputs = tuple(replace(i, dims=d) for i, d in zip(program.inputs, inference.input_dims(), strict=True))
     variants = tuple(
         replace(v, forward=tuple(_typed_instrs(v.forward, cells, type_of)))
         for v, cells in zip(program.variants, inference.of, strict=True)
