@@ -174,6 +174,29 @@ end
     assert net.get("s").tolist() == value.tolist()
 
 
+@pytest.mark.parametrize("weights", ["(a * b)", "(a .* b)", "(a .* b .* a)"])
+def test_a_step_of_training_reads_parameters_before_it_changes_them(weights: str) -> None:
+    """Gradients go straight into the parameters there; each of these two is computed from the other parameter, which
+    emitted C++ had changed by then.
+    """
+    source = f"""
+@knet function m(x)
+    a = par(dims=(3,3))
+    b = par(dims=(3,3))
+    return soft({weights} * x)
+end
+"""
+    rng = np.random.default_rng(0)
+    data = knetc.minibatch(rng.standard_normal((3, 12)), knetc.onehot(rng.integers(0, 3, 12), 3), 4)
+    wanted, found = (
+        knetc.compile(source, backend=b, dtype="f64", seed=3, optimise=o) for b, o in (("numpy", 0), ("cpu", 2))
+    )
+    losses = [net.train(data, knetc.softloss, epochs=3, progress=False) for net in (wanted, found)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-12)
+    for name in wanted.params():
+        np.testing.assert_allclose(found.get(name), wanted.get(name), rtol=1e-12)
+
+
 def test_sizes_do_not_depend_on_whether_the_inputs_were_given() -> None:
     """Nothing says strictly how many columns `s` has. Without the input's shape one was assumed, with it the batch, so
     that a loaded model returned another shape than the saved one.

@@ -3,7 +3,8 @@
 Before: the plan, which lets a step write a parameter's gradient, or a block of several, in place of a value of its own.
 After: `codegen.cpu.steps`. In a step of training a gradient may never stand in an array by itself, but go straight into
 the parameter (`knet_sink`), and in a sequence it is added to what is there. So a block is computed gradient by
-gradient; and what another step reads, or whose step can only write arrays, is computed as a value, and then copied.
+gradient; and what another step reads, or whose step can only write arrays, or reads parameters, which other gradients
+have changed then, is computed as a value, and then copied.
 """
 
 from __future__ import annotations
@@ -92,10 +93,14 @@ class _Apart:
         ]
 
     def _can_put(self, unit: Unit) -> bool:
-        """Whether the unit's results can go anywhere: products and sums over columns, and elementwise chains."""
+        """Whether the unit's results can go anywhere: products and sums over columns, and elementwise chains, of values
+        that are no parameters.
+        """
         outs = [s.out for s in flat([unit]) if s.out.kind == "grad"]
         if any(b not in self.blocks[b.root] for b in outs):
             return False  # a block of gradients
+        if any(a.kind == "param" for s in flat([unit]) for a in s.args):
+            return False
         if isinstance(unit, Step) and unit.instr.op in ("dot", "conv_back_w"):
             return True
         if any(b in self.pitched for b in outs):
