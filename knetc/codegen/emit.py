@@ -25,7 +25,7 @@ from knetc.cache import cached, content, entry
 from knetc.codegen import buckets
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.fill import CLOCK
-from knetc.codegen.functions import functions, initial, runs_sequences, set_clock, trained
+from knetc.codegen.functions import functions, initial, runs_sequences, set_clock, trained, trains
 from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
@@ -265,6 +265,7 @@ def interface_context(module: Module) -> dict[str, Any]:
         ],
         "parameter_names": _listing([f'"{p.buffer.name}"' for p in plan.params]) or "there is none",
         "state_names": _listing([b.name for b in plan.states]) or "there is none",
+        "trains": trains(plan),
         "input_text": _listing([f"{b.name} {_dims_text(b)}" for b in plan.inputs]) or "none",
         "output_text": " or ".join(sorted(f"[{','.join(map(repr, t.dims))}]" for t in result)) or "there is none",
     }

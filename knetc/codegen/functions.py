@@ -162,6 +162,16 @@ def _gold(b: BackwardPlan) -> Buffer | None:
     return gold or next((buffer for _, buffer in b.inputs if buffer.kind == "gold"), None)
 
 
+TRAINED = ("quadloss", "softloss")  # the losses that a step of training can start from
+
+
+def trains(plan: Plan) -> bool:
+    """Whether emitted CUDA has a function for steps of training."""
+    return any(p.grad is not None for p in plan.params) and any(
+        b.loss in TRAINED for v in plan.variants for b in v.backward
+    )
+
+
 START = {
     "zero": "a zero gradient of the output",
     "none": "a given gradient of the output",

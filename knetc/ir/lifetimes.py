@@ -61,15 +61,17 @@ def _timeline(
     wanted: AbstractSet[Buffer] = frozenset(),
 ) -> Timeline:
     timeline = Timeline(turn)
-    # An input's gradient may be @gold itself, which no unit reads then.
-    spans = {b: (turn, turn) for b in wanted if b.kind == "gold"} | {b: (0, 0) for b in plan.inputs}
+    # Inputs and gold are there before the forward list runs: a training step is given both. An input's gradient may be
+    # @gold itself, which no unit reads then.
+    spans = {b: (0, turn) for b in wanted if b.kind == "gold"} | {b: (0, 0) for b in plan.inputs}
     units = (*forward, *backward)
     for k, unit in enumerate(units):
         for step in flat([unit]):
             for b in dict.fromkeys(x.root for x in (*step.args, step.out)):
                 if b.kind in SHARING:
-                    # Gold and mask are filled before the backward list runs.
-                    first, _ = spans.get(b, (turn if b.kind in ("gold", "mask") else k, 0))
+                    first, _ = spans.get(
+                        b, ({"gold": 0, "mask": turn}.get(b.kind, k), 0)
+                    )  # a mask is filled at the turn
                     spans[b] = (first, k)
     timeline.spans = {b: (first, _FOREVER if b in stays else last) for b, (first, last) in spans.items()}
     for k, unit in enumerate(units):

@@ -30,12 +30,14 @@ def prove(plan: Plan, arena: Arena) -> None:
             moved = [x.name for x, place in layout.places if forward.get(x, place) != place]
             if moved:
                 raise KnetInternalError(f"{', '.join(moved)} would have to move before the backward pass")
+            _prove(variant.forward, _after_forward(plan, variant) | _gold(b), layout, arena)
             _prove(b.steps, _after_backward(plan, variant, b), layout, arena)
 
 
 def least(plan: Plan, variant: VariantPlan, batch: int) -> int:
     """The bytes of the largest set of buffers in the arena that are live at once."""
     lists = [(variant.forward, _after_forward(plan, variant))]
+    lists += [(variant.forward, lists[0][1] | _gold(b)) for b in variant.backward]
     lists += [(b.steps, _after_backward(plan, variant, b)) for b in variant.backward]
     most = 0
     for units, after in lists:
@@ -50,6 +52,12 @@ def _after_forward(plan: Plan, variant: VariantPlan) -> set[Buffer]:
     """What must be there after the forward list: named values, the result, and what a backward list reads."""
     found = {b.root for _, b in variant.names} | set(variant.frame) | set(plan.inputs)
     return found | ({variant.result.root} if variant.result is not None else set())
+
+
+def _gold(backward: BackwardPlan) -> set[Buffer]:
+    """The desired output of a backward list, which a training step is given before its forward list runs."""
+    read = (a for s in flat(backward.steps) for a in s.args)
+    return {b.root for b in (*read, *(at for _, at in backward.inputs)) if b.root.kind == "gold"}
 
 
 def _after_backward(plan: Plan, variant: VariantPlan, backward: BackwardPlan) -> set[Buffer]:

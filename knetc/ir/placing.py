@@ -163,8 +163,10 @@ def _in_order(times: Sequence[Timeline], slots: Mapping[Buffer, int]) -> tuple[l
     """The offset of each slot in each timeline, and how far they reach."""
     forward = times[0]
     lasting = [s for s in forward.spans if s in slots and forward.spans[s][1] >= forward.turn]
+    # What is there before the forward list where a backward list follows it, and not where none does.
+    given = (s for t in times for s, (first, _) in t.spans.items() if first < t.turn and s not in forward.spans)
     start = _Gaps()
-    places = {s: start.take(slots[s]) for s in lasting}
+    places = {s: start.take(slots[s]) for s in dict.fromkeys((*lasting, *given)) if s in slots}
     _sweep(forward, slots, start.copy(), dict(places), forward=True)
     found, top = [], 0
     for t in times:

@@ -147,8 +147,11 @@ class CpuLibrary(Library):
         **{name: arguments for name, arguments in SIGNATURES.items() if name not in ON_A_DEVICE},
         "set_threads": (ctypes.c_void_p, ctypes.c_int),
         "set_gradient": (_ADDRESS, ctypes.c_char_p, _ADDRESS),
+    }
+    training: Mapping[str, tuple[Any, ...]] = {
         "train": (_ADDRESS, ctypes.c_uint, ctypes.c_int, _PLACES, _PLACES, _ADDRESS, _ADDRESS, *_SIZES, _ADDRESS),
     }
+    takes_rows = True
 
     def __init__(self, program: Program, path: str, seed: int) -> None:
         """Loads the library at `path` and makes a model."""
@@ -190,10 +193,7 @@ class CpuLibrary(Library):
         options: Mapping[str, TrainingOptions],
         gclip: float,
     ) -> list[float]:
-        """Forward, back from `loss` and update for minibatches of `batch` columns; the loss of each before its update.
-
-        An array may be given as a vector of 32-bit integers, the rows of the 1s of a one-hot matrix.
-        """
+        """Several steps of training in one call (see `Library.train`)."""
         self._set_options(options)
         self._recorded = [*inputs, gold]
         columns = int(gold.shape[-1])

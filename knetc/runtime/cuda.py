@@ -313,6 +313,12 @@ class CudaExecutable(Library):
         with self._device.current():
             super().backward_sequence(loss, gold, mask, steps)
 
+    def train(self, *given: Any) -> list[float]:
+        """Several steps of training in one call (see `Library.train`)."""
+        self._streams.clear()
+        with self._device.current():
+            return super().train(*given)
+
     def _give(self, slot: str, array: Given | None) -> int | None:
         if isinstance(array, DeviceArray):
             for stream in array.streams:

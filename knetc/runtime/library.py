@@ -71,6 +71,22 @@ SEQUENCES: Mapping[str, tuple[Any, ...]] = {
     "forwseq": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, ctypes.c_int, _Address),
     "backseq": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_int),
 }
+_Places, _Clip = ctypes.POINTER(_Address), ctypes.c_double
+# That of a library that trains on many minibatches in one call.
+TRAINING: Mapping[str, tuple[Any, ...]] = {
+    "train": (
+        _Address,
+        ctypes.c_uint,
+        ctypes.c_int,
+        _Places,
+        _Address,
+        ctypes.c_int,
+        ctypes.c_int,
+        _Clip,
+        _Clip,
+        _Address,
+    )
+}
 
 
 def place_of(array: Any) -> int:
@@ -90,6 +106,8 @@ class Library:
     """A model of one emitted library, with the methods of `executable.Executable`. `functions`: its C functions."""
 
     functions = SIGNATURES
+    training = TRAINING
+    takes_rows = False  # whether `train` takes the rows of a one-hot matrix's 1s in its place
 
     def __init__(self, program: Program, path: str, seed: int, stream: int | None = None) -> None:
         """Loads the library at `path` and makes a model on `stream` (a cudaStream_t, None for its own)."""
@@ -102,7 +120,9 @@ class Library:
         self._function("last_error").restype = _Text
         self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
         self.sums = hasattr(self._library, f"{self._prefix}_set_communicator")
-        for group, there in ((self.functions, True), (SEQUENCES, self._sequences), (SUMS, self.sums)):
+        self.trains = hasattr(self._library, f"{self._prefix}_train")
+        groups = ((self.functions, True), (SEQUENCES, self._sequences), (SUMS, self.sums), (self.training, self.trains))
+        for group, there in groups:
             for name, arguments in group.items() if there else ():
                 self._function(name).argtypes = arguments
         # The first input that has the batch; and for each setting its bits, and the dims of the value, None the batch.
@@ -259,6 +279,30 @@ class Library:
         """Changes the parameters (see `Executable.update`)."""
         self._set_options(options)
         self._call("update", self._model, gclip, gscale)
+
+    def train(
+        self,
+        setting: frozenset[str],
+        inputs: Sequence[Any],
+        gold: Any,
+        batch: int,
+        loss: str,
+        options: Mapping[str, TrainingOptions],
+        gclip: float,
+    ) -> list[float]:
+        """Forward, back from `loss` and update for minibatches of `batch` columns; the loss of each before its update.
+
+        Every array has all columns; where the library `takes_rows`, one may be the rows of the 1s of a one-hot matrix.
+        """
+        self._set_options(options)
+        self._on_device = False
+        columns = int(gold.shape[-1])
+        losses = np.empty(-(-columns // batch), self._dtype)
+        places = (_Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
+        given = (places, self._give("gold", gold), columns, batch, gclip, 1.0, _address(losses))
+        self._call("train", self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
+        self._given(waited=True)
+        return [float(value) for value in losses]
 
     def _set_options(self, options: Mapping[str, TrainingOptions]) -> None:
         """Tells the library of the training options that have changed."""

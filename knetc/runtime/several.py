@@ -1,4 +1,5 @@
-"""Training on many minibatches in one call, where the back end has such a call: cpu, and any among several processes.
+"""Training on many minibatches in one call, where the back end has such a call: emitted code, and any among several
+processes.
 
 Called by `train.train`; the numbers are those of forw, back and update, one minibatch after
 the other.
@@ -29,7 +30,7 @@ def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: 
     The numbers are those of forw, back and update. Raises as these, before anything is trained.
     """
     setting = check.setting(conditions, net._engine.lowered.conditions)
-    if net._engine.recurrent or len(net._labels) != 1 or (net._engine.backend != "cpu" and net.ranks == 1):
+    if net._engine.recurrent or len(net._labels) != 1 or (net._engine.backend == "numpy" and net.ranks == 1):
         return None
     # A one-hot input is checked by its first column, so that its dense matrix is never made.
     rows = x.indices.astype(np.int32) if isinstance(x, OneHot) else None
@@ -41,14 +42,21 @@ def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: 
     whole: Any = array if rows is None else rows
     columns = columns if rows is None else len(rows)
     gold = check.rows_or_gold(y, type_.concrete(columns), net._dtype)
-    device = net._engine.device()
+    device: Any = net._engine.device()
+    if not device.trains:
+        return None
+
+    def part(all_columns: Any, height: Any, start: int, stop: int, dense: bool) -> Any:
+        """Some columns, where wanted as an array also of what is given by rows."""
+        found = all_columns[..., start:stop]
+        return found if found.dtype == net._dtype or not dense else OneHot(found, height).dense(net._dtype)
 
     def train(start: int, stop: int, size: int) -> list[float]:
-        losses: list[float] = device.train(  # type: ignore[attr-defined]  # this back end's alone
-            setting, [whole[..., start:stop]], gold[..., start:stop], size, loss, net._options, gclip
-        )
+        dense = not device.takes_rows
+        given, wanted = part(whole, array.shape[0], start, stop, dense), part(gold, type_.dims[0], start, stop, dense)
+        losses: list[float] = device.train(setting, [given], wanted, size, loss, net._options, gclip)
         last = start + (stop - start - 1) // size * size
-        _went_through(net, setting, array[..., last:stop] if rows is None else x.columns(last, stop).dense(net._dtype))
+        _went_through(net, setting, part(whole, array.shape[0], last, stop, dense=True))
         return losses
 
     return train

@@ -34,6 +34,8 @@ def processors() -> int:
 class Split:
     """An executable whose calls every process makes with all columns (see `executable.Executable`)."""
 
+    trains = takes_rows = True
+
     def __init__(self, inner: Executable, ranks: Ranks) -> None:
         self._inner, self._ranks = cast("Splittable", inner), ranks
         self.program: Program = inner.program

@@ -13,7 +13,7 @@
 //   end
 //
 // Peak memory with a batch of 100: 1.3 MB for 49 buffers
-// (without sharing 1.3 MB; lower bound, the largest set live at once, 876.7 kB).
+// (without sharing 1.3 MB; lower bound, the largest set live at once, 902.7 kB).
 //   state   b/h                   f32[64,N]     25.6 kB
 //   state   b/cell                f32[64,N]     25.6 kB
 //   input   x                     f32[65,N]     26.0 kB

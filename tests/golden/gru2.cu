@@ -553,6 +553,14 @@ int gru2_backward(gru2_model* model, int loss, const gru2_real* gold,
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
 int gru2_update(gru2_model* model, double gclip, double gscale);
+/* Trains on so many columns, in minibatches of `batch` (the last may be smaller): for each what gru2_forward,
+   gru2_backward and gru2_update do, as one graph. inputs and gold, in host or device memory,
+   hold all columns. losses: where the loss of each minibatch before its update goes, in host memory; the call waits for
+   the device then. With NULL it does not, and what was said of arrays in host memory holds. After a failure of CUDA or
+   its libraries the steps before it have been made, and perhaps that one. */
+int gru2_train(gru2_model* model, unsigned conditions, int loss,
+    const gru2_real* const* inputs, const gru2_real* gold, int columns, int batch, double gclip,
+    double gscale, gru2_real* losses);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
 int gru2_set_option(gru2_model* model, const char* parameter, const char* option, double value);
@@ -622,7 +630,8 @@ int gru2_set_columns(gru2_model* model, int first);
    sequence by the gru2_sbackward that empties the stack, else by gru2_update. All models make the
    same calls. A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole
    minibatch; without a column of its own a model is given some column, at 0. Built with -DKNET_NCCL, linked with
-   -lnccl. */
+   -lnccl.
+   gru2_train takes the mean over the models instead, which then have as many columns each. */
 int gru2_set_communicator(gru2_model* model, void* communicator);
 #endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
@@ -870,7 +879,8 @@ struct knet_call {
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
+enum { KNET_CLIPPING = 64, KNET_ADAM = 128 };  // of an update
+enum { KNET_TRAINING = 256 };  // of a training step: forward, back and update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -932,11 +942,14 @@ struct gru2_model {
   cudaStream_t sum_stream = nullptr;
   bool by_bucket = false;  // whether the call at hand begins the sum of a bucket when that is final
   bool summed = false;  // whether the gradients are the sum over all ranks
+  bool training_step = false;  // whether the call at hand is one
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
   knet_training *updates = nullptr, *sent = nullptr;  // what they come to, on the device; and a copy of that
   knet_graph* update_graphs = nullptr;
+  float* losses = nullptr;  // of the steps of a call that trains
+  int losses_room = 0;
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
 
@@ -1314,6 +1327,8 @@ template <class T> void release(T** place, int* code) {
 enum { BUCKETS = 1 };
 const int bucket_ends[BUCKETS] = {10};
 
+// Steps of training take the mean over the ranks; where the calls are made one by one a mask makes it.
+ncclRedOp_t sum_of(const knet_model* m) { return m->training_step ? ncclAvg : ncclSum; }
 // Sums a bucket of gradient_buffers, when all that is on the model's stream now has been done.
 int sum_bucket(knet_model* m, int bucket) {
   TRY(cudaEventRecord(m->event, m->stream));
@@ -1323,7 +1338,7 @@ int sum_bucket(knet_model* m, int bucket) {
   ncclResult_t result = ncclSuccess;
   for (int i = bucket ? bucket_ends[bucket - 1] : 0; i < bucket_ends[bucket] && !result; i++) {
     float* const sum = m->*gradient_buffers[i].place;
-    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, ncclSum, comm, m->sum_stream);
+    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, sum_of(m), comm, m->sum_stream);
   }
   const ncclResult_t ended = ncclGroupEnd();
   if (!result) result = ended;
@@ -1334,7 +1349,7 @@ int sum_bucket(knet_model* m, int bucket) {
 int end_sums(knet_model* m, bool all, bool loss) {
   for (int i = 0; i < BUCKETS && all; i++) TRY(sum_bucket(m, i));
   const ncclComm_t comm = (ncclComm_t)m->communicator;
-  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, ncclSum, comm, m->sum_stream));
+  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, sum_of(m), comm, m->sum_stream));
   TRY(cudaEventRecord(m->event, m->sum_stream));
   TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
   return 0;
@@ -2476,24 +2491,31 @@ int run_update(knet_model* m, unsigned flags) {
   TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
-int update(knet_model* m, double gclip, double gscale) {
-  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
-  m->summed = m->communicator;
-  knet_call call = {};
-  if (gclip > 0) call.flags = KNET_CLIPPING;
+// Makes ready for an update, and says by its flags what there is to do.
+int begin_update(knet_model* m, double gclip, double gscale, unsigned* flags) {
+  if (gclip > 0) *flags |= KNET_CLIPPING;
   for (int i = 0; i < PARAMETERS; i++) {
     const knet_options& o = m->training[i];
     if (!gradients[i].place) continue;
     TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
     TRY(send_training(m, i, gclip, gscale));
-    call.flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
+    *flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
   }
-  const int code = run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); });
-  // The device has counted Adam's steps, or no one knows what it has done.
+  return 0;
+}
+// After it, with its code: the device has counted Adam's steps, or no one knows what it has done.
+int end_update(knet_model* m, int code) {
   if (code) memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);
   for (int i = 0; i < PARAMETERS && !code; i++)
     if (gradients[i].place && m->training[i].adam) m->sent[i].adam_steps = ++m->training[i].adam_steps;
   return code;
+}
+int update(knet_model* m, double gclip, double gscale) {
+  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
+  m->summed = m->communicator;
+  knet_call call = {};
+  TRY(begin_update(m, gclip, gscale, &call.flags));
+  return end_update(m, run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); }));
 }
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
@@ -2561,6 +2583,7 @@ void close_model(knet_model* m, int* code) {
                              &o.momentum_average, &o.nesterov_average})
       release(average, code);
   release(&m->partials, code);
+  release(&m->losses, code);
   free_graphs(&m->update_graphs, code);
   release(&m->squares, code);
   release(&m->updates, code);
@@ -2758,15 +2781,21 @@ int in_host_memory(const void* pointer, bool* yes) {
   *yes = attributes.type != cudaMemoryTypeDevice;
   return 0;
 }
+// Copies what a forward function is given, from a column on, to the frame in use, and keys its draws.
+int give_inputs(knet_model* m, const knet_real* const* arrays, int first) {
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(inputs[i], m->batch * m->steps) * sizeof(float);
+    const float* const from = arrays[i] + from_column(inputs[i], first);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, from, bytes, cudaMemcpyDefault, m->stream));
+  }
+  return 0;
+}
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
   use_frame(m, f);
-  for (int i = 0; i < INPUTS; i++) {
-    const size_t bytes = elements(inputs[i], m->batch * m->steps) * sizeof(float);
-    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
-  }
+  TRY(give_inputs(m, arrays, 0));
   knet_call call = {};
   call.batch = m->batch;
   call.loss = -1;
@@ -2785,38 +2814,45 @@ int check_step(const knet_model* m, unsigned conditions, const knet_real* const*
   static const unsigned short variant_of[1 << CONDITIONS] = {0, 1};
   TRY(check_model(m));
   if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
-  if (variant_of[conditions] >= sizeof values / sizeof *values)
+  *variant = variant_of[conditions];
+  if (*variant >= int(sizeof values / sizeof *values))
     return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
   if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
   TRY(check_state(m, batch));
-  *variant = variant_of[conditions];
   return 0;
+}
+// Makes ready for a forward call, or so many steps at once: a frame for it, and state where there is none yet.
+int begin_step(knet_model* m, int variant, int batch, int steps, knet_frame** frame) {
+  TRY(reserve(m, batch, steps));
+  int code = 0;
+  m->last = nullptr;
+  forget_record(m, &code);
+  forget_input_gradients(m);
+  if (!code) code = take_frame(m, variant, batch, steps, frame);
+  if (!code) code = begin_state(m, batch);
+  return code;
+}
+// After a failure: nothing is under way, and the frame is free.
+int give_up_step(knet_model* m, knet_frame* f, int code) {
+  settle(m, &code);
+  if (f) give_frame(m, f, &code);
+  return code;
 }
 // A forward call; with `push`, a step of a sequence, or so many steps at once.
 int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
                  bool push, int steps = 1) {
   int variant = 0;
   TRY(check_step(m, conditions, arrays, batch, &variant));
-  TRY(reserve(m, batch, steps));
-  int code = 0;
-  m->last = nullptr;
-  forget_record(m, &code);
-  forget_input_gradients(m);
   knet_frame* f = nullptr;
-  if (!code) code = take_frame(m, variant, batch, steps, &f);
-  if (!code) code = begin_state(m, batch);
+  int code = begin_step(m, variant, batch, steps, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
     m->call += code ? -1 : steps - 1;
   }
-  if (code) {
-    settle(m, &code);
-    if (f) give_frame(m, f, &code);
-    return code;
-  }
+  if (code) return give_up_step(m, f, code);
   m->last = f;
   if (!push) {
     m->record = f;
@@ -2884,10 +2920,10 @@ int check_loss(int loss, const knet_real* gold) {
   if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   return 0;
 }
-// The backward function from a loss for the forward call that a frame is of.
-int find_way_back(const knet_frame* f, int loss, const knet_backward_function** found) {
+// The backward function from a loss for a forward function.
+int find_way_back(int variant, int loss, const knet_backward_function** found) {
   const knet_backward_function* b = backwards;
-  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
+  while (b->run && (b->variant != variant || b->loss != loss)) b++;
   if (!b->run)
     return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
   *found = b;
@@ -2905,7 +2941,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
   const knet_backward_function* b = nullptr;
-  TRY(find_way_back(f, loss, &b));
+  TRY(find_way_back(f->variant, loss, &b));
   TRY(reserve(m, f->batch, steps));
   use_frame(m, f, f->left - steps);
   forget_input_gradients(m);
@@ -2973,7 +3009,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   size_t columns = 0;  // of all steps, which may be more than one array has
   const knet_backward_function* b = nullptr;
   for (const knet_frame* f = m->stack; f && left > 0; f = f->below) {
-    TRY(find_way_back(f, loss, &b));
+    TRY(find_way_back(f->variant, loss, &b));
     TRY(reserve(m, f->batch, f->steps));  // so that nothing fails between two steps
     const int of_frame = f->left < left ? f->left : left;
     columns += (size_t)f->batch * of_frame;
@@ -2984,7 +3020,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   if (m->gradients || runs > 1) TRY(make_sums(m));
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
-    TRY(find_way_back(f, loss, &b));
+    TRY(find_way_back(f->variant, loss, &b));
     const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left && b->sequence;
     const int now = whole ? f->steps : 1;
     columns -= (size_t)f->batch * now;
@@ -2994,6 +3030,81 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const float* const weights = mask ? mask + columns : nullptr;
     TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
   }
+  return 0;
+}
+// ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
+// copies the next columns and launches it.
+
+// The work of a step in a frame.
+int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
+  TRY(forwards[f->variant].run(m));
+  TRY(b->run(m, nullptr, 0));
+  if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
+  return run_update(m, flags);
+}
+// Copies the columns of a minibatch, from `first` on, to its frame.
+int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
+                   const knet_real* const* arrays, const knet_real* gold, int first) {
+  use_frame(m, f);
+  if (b->gold.place) {
+    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    const float* const from = gold + b->gold.column * first;
+    TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
+  }
+  return give_inputs(m, arrays, first);
+}
+// A step for so many columns from `first` on; `loss`: where on the device its loss goes, or NULL.
+int step_training(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+                  int first, int batch, double gclip, double gscale, float* loss) {
+  knet_frame* f = nullptr;
+  int code = begin_step(m, b->variant, batch, 1, &f);
+  knet_call call = {};
+  call.batch = batch;
+  call.loss = b->loss;
+  call.steps = 1;
+  call.flags = KNET_TRAINING | (m->communicator ? KNET_SUMMING | KNET_LOSSES : 0);
+  m->by_bucket = m->communicator;
+  m->training_step = true;
+  m->unwinding = false;
+  call.flags |= m->later ? KNET_LATER : 0;
+  m->call++;
+  if (!code) code = give_minibatch(m, f, b, arrays, gold, first);
+  if (!code) code = begin_update(m, gclip, gscale, &call.flags);
+  if (!code)
+    code = end_update(m, run_call(m, &f->graphs, call, [=] { return run_training(m, f, b, call.flags); }));
+  m->training_step = false;
+  if (!code && loss) NOTE(&code, cudaMemcpyAsync(loss, m->loss, sizeof *loss, cudaMemcpyDefault, m->stream));
+  if (code) {
+    m->call--;
+    return give_up_step(m, f, code);
+  }
+  m->last = m->record = f;
+  m->gradients = true;
+  m->summed = m->communicator;
+  m->input_batch = batch;
+  return 0;
+}
+// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
+int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+          int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  const int steps = (columns - 1) / batch + 1;
+  if (losses && steps > m->losses_room) {
+    int code = 0;
+    m->losses_room = 0;
+    release(&m->losses, &code);
+    if (!code) code = allocate(&m->losses, steps);
+    if (code) return code;
+    m->losses_room = steps;
+  }
+  for (int k = 0; k < steps; k++) {
+    const int first = k * batch, left = columns - first;
+    if (k) TRY(check_state(m, left < batch ? left : batch));
+    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
+                      losses ? m->losses + k : nullptr));
+  }
+  if (!losses) return 0;
+  TRY(cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
 // Empties the stack and forgets the gradients.
@@ -3007,6 +3118,11 @@ void forget_sequence(knet_model* m, int* code) {
   forget_input_gradients(m);
 }
 
+int check_update(double gclip, double gscale) {
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  return 0;
+}
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
   if (strcmp(option, name)) return false;
@@ -3072,10 +3188,24 @@ int gru2_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real
 int gru2_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
-  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
-  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  TRY(check_update(gclip, gscale));
   TRY(update(m, gclip, gscale));
   return 0;
+}
+
+int gru2_train(knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+    const knet_real* gold, int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  TRY(check_model(m));
+  if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch < columns ? batch : columns, &variant));
+  TRY(check_loss(loss, gold));
+  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
+    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
+  TRY(check_update(gclip, gscale));
+  const knet_backward_function* b = nullptr;
+  TRY(find_way_back(variant, loss, &b));
+  return train(m, b, arrays, gold, columns, batch, gclip, gscale, losses);
 }
 
 int gru2_set_option(knet_model* m, const char* parameter, const char* option, double value) {

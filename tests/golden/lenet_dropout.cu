@@ -613,6 +613,14 @@ int lenet_dropout_backward(lenet_dropout_model* model, int loss, const lenet_dro
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
    gclip, where that is over 0, and by gscale. */
 int lenet_dropout_update(lenet_dropout_model* model, double gclip, double gscale);
+/* Trains on so many columns, in minibatches of `batch` (the last may be smaller): for each what lenet_dropout_forward,
+   lenet_dropout_backward and lenet_dropout_update do, as one graph. inputs and gold, in host or device memory,
+   hold all columns. losses: where the loss of each minibatch before its update goes, in host memory; the call waits for
+   the device then. With NULL it does not, and what was said of arrays in host memory holds. After a failure of CUDA or
+   its libraries the steps before it have been made, and perhaps that one. */
+int lenet_dropout_train(lenet_dropout_model* model, unsigned conditions, int loss,
+    const lenet_dropout_real* const* inputs, const lenet_dropout_real* gold, int columns, int batch, double gclip,
+    double gscale, lenet_dropout_real* losses);
 /* Sets an option of one parameter, or of all with NULL: lr, l1reg, l2reg, adagrad, rmsprop, adam (0 or 1), momentum,
    nesterov, gclip, gscale. */
 int lenet_dropout_set_option(lenet_dropout_model* model, const char* parameter, const char* option, double value);
@@ -671,7 +679,8 @@ int lenet_dropout_set_columns(lenet_dropout_model* model, int first);
    sequence by the lenet_dropout_sbackward that empties the stack, else by lenet_dropout_update. All models make the
    same calls. A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole
    minibatch; without a column of its own a model is given some column, at 0. Built with -DKNET_NCCL, linked with
-   -lnccl. */
+   -lnccl.
+   lenet_dropout_train takes the mean over the models instead, which then have as many columns each. */
 int lenet_dropout_set_communicator(lenet_dropout_model* model, void* communicator);
 #endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
@@ -1073,7 +1082,8 @@ struct knet_call {
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
-enum { KNET_CLIPPING = 1, KNET_ADAM = 2 };  // of an update
+enum { KNET_CLIPPING = 64, KNET_ADAM = 128 };  // of an update
+enum { KNET_TRAINING = 256 };  // of a training step: forward, back and update
 
 // The work of a call that has been seen before, captured as a CUDA graph.
 struct knet_graph {
@@ -1136,11 +1146,14 @@ struct lenet_dropout_model {
   cudaStream_t sum_stream = nullptr;
   bool by_bucket = false;  // whether the call at hand begins the sum of a bucket when that is final
   bool summed = false;  // whether the gradients are the sum over all ranks
+  bool training_step = false;  // whether the call at hand is one
   const float* input_gradients[INPUTS + 1] = {};
   int input_batch = 0;  // the columns of those
   knet_options training[PARAMETERS + 1];
   knet_training *updates = nullptr, *sent = nullptr;  // what they come to, on the device; and a copy of that
   knet_graph* update_graphs = nullptr;
+  float* losses = nullptr;  // of the steps of a call that trains
+  int losses_room = 0;
   double* partials = nullptr;  // sums of blocks, on their way to one total
   double* squares = nullptr;  // the sum of all gradients' squares
 
@@ -1278,9 +1291,9 @@ const knet_buffer places_0_softloss[] = {
     {&knet_model::c, 0, 21744},
     {&knet_model::wbf_tmp1, 0, 22244},
     {&knet_model::return_, 0, 22244},
-    {&knet_model::gold, 0, 500},
+    {&knet_model::gold, 0, 17280},
     {&knet_model::mask, 0, 0},
-    {&knet_model::d_wbf_tmp2, 0, 500},
+    {&knet_model::d_wbf_tmp2, 0, 17280},
     {&knet_model::d_c, 0, 0},
     {&knet_model::d_c_tmp2, 0, 0},
     {&knet_model::d_b, 0, 4000},
@@ -1320,9 +1333,9 @@ const knet_buffer places_1_softloss[] = {
     {&knet_model::c, 0, 22544},
     {&knet_model::wbf_tmp1, 0, 23044},
     {&knet_model::return_, 0, 23044},
-    {&knet_model::gold, 0, 1300},
+    {&knet_model::gold, 0, 17280},
     {&knet_model::mask, 0, 800},
-    {&knet_model::d_wbf_tmp2, 0, 1300},
+    {&knet_model::d_wbf_tmp2, 0, 17280},
     {&knet_model::d_c, 0, 800},
     {&knet_model::d_c_tmp2, 0, 800},
     {&knet_model::d_bdrop_return, 0, 4000},
@@ -1424,6 +1437,10 @@ size_t elements(const knet_array& a, int batch) {
   for (int i = 0; i < a.count; i++) n *= a.dims[i] < 0 ? batch : a.dims[i];
   return n;
 }
+// Whether its size depends on the batch.
+bool batched(const knet_array& a) { return a.count && a.dims[a.count - 1] < 0; }
+// Where column c of it begins.
+size_t from_column(const knet_array& a, size_t c) { return batched(a) ? elements(a, 1) * c : 0; }
 // Copies an array to one without pitch (`out`), or from there.
 cudaError_t copy_array(knet_model* m, const knet_array& a, float* data, float* plain, int batch, bool out) {
   const size_t size = elements(a, batch) * sizeof(float), row = a.pitch ? a.dims[0] * sizeof(float) : size;
@@ -1463,6 +1480,8 @@ template <class T> void release(T** place, int* code) {
 enum { BUCKETS = 2 };
 const int bucket_ends[BUCKETS] = {4, 8};
 
+// Steps of training take the mean over the ranks; where the calls are made one by one a mask makes it.
+ncclRedOp_t sum_of(const knet_model* m) { return m->training_step ? ncclAvg : ncclSum; }
 // Sums a bucket of gradient_buffers, when all that is on the model's stream now has been done.
 int sum_bucket(knet_model* m, int bucket) {
   TRY(cudaEventRecord(m->event, m->stream));
@@ -1472,7 +1491,7 @@ int sum_bucket(knet_model* m, int bucket) {
   ncclResult_t result = ncclSuccess;
   for (int i = bucket ? bucket_ends[bucket - 1] : 0; i < bucket_ends[bucket] && !result; i++) {
     float* const sum = m->*gradient_buffers[i].place;
-    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, ncclSum, comm, m->sum_stream);
+    result = ncclAllReduce(sum, sum, gradient_buffers[i].fixed, ncclFloat, sum_of(m), comm, m->sum_stream);
   }
   const ncclResult_t ended = ncclGroupEnd();
   if (!result) result = ended;
@@ -1483,7 +1502,7 @@ int sum_bucket(knet_model* m, int bucket) {
 int end_sums(knet_model* m, bool all, bool loss) {
   for (int i = 0; i < BUCKETS && all; i++) TRY(sum_bucket(m, i));
   const ncclComm_t comm = (ncclComm_t)m->communicator;
-  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, ncclSum, comm, m->sum_stream));
+  if (loss) TRY_NCCL(ncclAllReduce(m->loss, m->loss, 1, ncclFloat, sum_of(m), comm, m->sum_stream));
   TRY(cudaEventRecord(m->event, m->sum_stream));
   TRY(cudaStreamWaitEvent(m->stream, m->event, 0));
   return 0;
@@ -2135,24 +2154,31 @@ int run_update(knet_model* m, unsigned flags) {
   TRY(knet_launch(kernels.update, blocks, 256, 0, m->stream, m->updates, m->squares));
   return 0;
 }
-int update(knet_model* m, double gclip, double gscale) {
-  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
-  m->summed = m->communicator;
-  knet_call call = {};
-  if (gclip > 0) call.flags = KNET_CLIPPING;
+// Makes ready for an update, and says by its flags what there is to do.
+int begin_update(knet_model* m, double gclip, double gscale, unsigned* flags) {
+  if (gclip > 0) *flags |= KNET_CLIPPING;
   for (int i = 0; i < PARAMETERS; i++) {
     const knet_options& o = m->training[i];
     if (!gradients[i].place) continue;
     TRY(keep_averages(m, &m->training[i], elements(parameters[i], 1)));
     TRY(send_training(m, i, gclip, gscale));
-    call.flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
+    *flags |= (o.gclip > 0 ? KNET_CLIPPING : 0) | (o.adam ? KNET_ADAM : 0);
   }
-  const int code = run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); });
-  // The device has counted Adam's steps, or no one knows what it has done.
+  return 0;
+}
+// After it, with its code: the device has counted Adam's steps, or no one knows what it has done.
+int end_update(knet_model* m, int code) {
   if (code) memset((void*)m->sent, 0xff, PARAMETERS * sizeof *m->sent);
   for (int i = 0; i < PARAMETERS && !code; i++)
     if (gradients[i].place && m->training[i].adam) m->sent[i].adam_steps = ++m->training[i].adam_steps;
   return code;
+}
+int update(knet_model* m, double gclip, double gscale) {
+  if (m->communicator && !m->summed) TRY(end_sums(m, true, false));
+  m->summed = m->communicator;
+  knet_call call = {};
+  TRY(begin_update(m, gclip, gscale, &call.flags));
+  return end_update(m, run_call(m, &m->update_graphs, call, [=] { return run_update(m, call.flags); }));
 }
 
 // Makes room for the gradients that are set aside while a step of a sequence computes its own.
@@ -2220,6 +2246,7 @@ void close_model(knet_model* m, int* code) {
                              &o.momentum_average, &o.nesterov_average})
       release(average, code);
   release(&m->partials, code);
+  release(&m->losses, code);
   free_graphs(&m->update_graphs, code);
   release(&m->squares, code);
   release(&m->updates, code);
@@ -2415,16 +2442,22 @@ int in_host_memory(const void* pointer, bool* yes) {
   *yes = attributes.type != cudaMemoryTypeDevice;
   return 0;
 }
+// Copies what a forward function is given, from a column on, to the frame in use, and keys its draws.
+int give_inputs(knet_model* m, const knet_real* const* arrays, int first) {
+  for (int i = 0; i < INPUTS; i++) {
+    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
+    const float* const from = arrays[i] + from_column(inputs[i], first);
+    TRY(cudaMemcpyAsync(m->*inputs[i].place, from, bytes, cudaMemcpyDefault, m->stream));
+  }
+  if (forwards[m->variant].draws) TRY(set_clock(m));
+  return 0;
+}
 // Runs a forward function in a frame and copies what the model returns.
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
   use_frame(m, f, forwards[f->variant].places);
-  for (int i = 0; i < INPUTS; i++) {
-    const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
-    TRY(cudaMemcpyAsync(m->*inputs[i].place, arrays[i], bytes, cudaMemcpyDefault, m->stream));
-  }
-  if (forwards[m->variant].draws) TRY(set_clock(m));
+  TRY(give_inputs(m, arrays, 0));
   knet_call call = {};
   call.batch = m->batch;
   call.loss = -1;
@@ -2435,36 +2468,50 @@ int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_re
   if (wait) TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
-// A forward call; with `push`, a step of a sequence.
-int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
-                 bool push) {
+// Whether a forward call can run; *variant: the forward function for the conditions.
+int check_step(const knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, int* variant) {
   // For every setting of the conditions: which forward function it runs.
   static const unsigned short variant_of[1 << CONDITIONS] = {0, 1};
   TRY(check_model(m));
   if (conditions >> CONDITIONS) return knet_fail(KNET_ARGUMENT, "there is no such condition");
-  if (variant_of[conditions] >= sizeof values / sizeof *values)
+  *variant = variant_of[conditions];
+  if (*variant >= int(sizeof values / sizeof *values))
     return knet_fail(KNET_ARGUMENT, "there is no such setting of the conditions");
   if (batch < 1) return knet_fail(KNET_ARGUMENT, "a batch of %d columns", batch);
   for (int i = 0; i < INPUTS; i++)
     if (!arrays || !arrays[i]) return knet_fail(KNET_ARGUMENT, "input %s is NULL", inputs[i].name);
+  return 0;
+}
+// Makes ready for a forward call: a frame for it, and state where there is none yet.
+int begin_step(knet_model* m, int variant, int batch, bool push, knet_frame** frame) {
   TRY(reserve(m, batch));
   int code = 0;
   m->last = nullptr;
   forget_record(m, &code);
   forget_input_gradients(m);
+  if (!code) code = take_frame(m, variant, batch, push, frame);
+  return code;
+}
+// After a failure: nothing is under way, and the frame is free.
+int give_up_step(knet_model* m, knet_frame* f, int code) {
+  settle(m, &code);
+  if (f) give_frame(m, f, &code);
+  return code;
+}
+// A forward call; with `push`, a step of a sequence.
+int step_forward(knet_model* m, unsigned conditions, const knet_real* const* arrays, int batch, knet_real* output,
+                 bool push) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
   knet_frame* f = nullptr;
   // In mid-sequence it has memory of its own, as a step has: the steps back use the arena.
-  if (!code) code = take_frame(m, variant_of[conditions], batch, push || m->stack, &f);
+  int code = begin_step(m, variant, batch, push || m->stack, &f);
   if (!code) {
     m->call++;
     code = run_in(m, f, arrays, output);
     if (code) m->call--;
   }
-  if (code) {
-    settle(m, &code);
-    if (f) give_frame(m, f, &code);
-    return code;
-  }
+  if (code) return give_up_step(m, f, code);
   m->last = f;
   if (!push) {
     m->record = f;
@@ -2520,6 +2567,21 @@ int copy_loss(knet_model* m, int loss, knet_real* value) {
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
 }
+// Whether a backward pass can start from a loss, against `gold`.
+int check_loss(int loss, const knet_real* gold) {
+  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
+  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  return 0;
+}
+// The backward function from a loss for a forward function.
+int find_way_back(int variant, int loss, const knet_backward_function** found) {
+  const knet_backward_function* b = backwards;
+  while (b->run && (b->variant != variant || b->loss != loss)) b++;
+  if (!b->run)
+    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  *found = b;
+  return 0;
+}
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
                   unsigned long long input_grads, knet_real* loss_value, bool pop) {
@@ -2528,14 +2590,11 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   if (!f)
     return knet_fail(KNET_ORDER, pop ? "the stack is empty: each sbackward goes back through one sforward"
                                      : "backward comes after forward");
-  if (loss < KNET_ZERO || loss > KNET_SOFTLOSS) return knet_fail(KNET_ARGUMENT, "there is no loss %d", loss);
-  if (loss != KNET_ZERO && !gold) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_loss(loss, gold));
   for (int i = INPUTS; i < 64; i++)
     if (input_grads >> i & 1) return knet_fail(KNET_ARGUMENT, "there is no input %d", i);
-  const knet_backward_function* b = backwards;
-  while (b->run && (b->variant != f->variant || b->loss != loss)) b++;
-  if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  const knet_backward_function* b = nullptr;
+  TRY(find_way_back(f->variant, loss, &b));
   TRY(reserve(m, f->batch));
   if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
     use_frame(m, f, forwards[f->variant].places);
@@ -2564,6 +2623,80 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   return code;
 }
 
+// ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
+// copies the next columns and launches it.
+
+// The work of a step in a frame.
+int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
+  TRY(forwards[f->variant].run(m));
+  use_frame(m, f, b->places);
+  TRY(b->run(m, nullptr, 0));
+  if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
+  return run_update(m, flags);
+}
+// Copies the columns of a minibatch, from `first` on, to its frame.
+int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
+                   const knet_real* const* arrays, const knet_real* gold, int first) {
+  use_frame(m, f, b->places);  // which has a place for what is wanted
+  if (b->gold.place) {
+    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    const float* const from = gold + b->gold.column * first;
+    TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
+  }
+  use_frame(m, f, forwards[f->variant].places);
+  return give_inputs(m, arrays, first);
+}
+// A step for so many columns from `first` on; `loss`: where on the device its loss goes, or NULL.
+int step_training(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+                  int first, int batch, double gclip, double gscale, float* loss) {
+  knet_frame* f = nullptr;
+  int code = begin_step(m, b->variant, batch, m->stack, &f);
+  knet_call call = {};
+  call.batch = batch;
+  call.loss = b->loss;
+  call.flags = KNET_TRAINING | (m->communicator ? KNET_SUMMING | KNET_LOSSES : 0);
+  m->by_bucket = m->communicator;
+  m->training_step = true;
+  m->call++;
+  if (!code) code = give_minibatch(m, f, b, arrays, gold, first);
+  if (!code) code = begin_update(m, gclip, gscale, &call.flags);
+  if (!code)
+    code = end_update(m, run_call(m, &f->graphs, call, [=] { return run_training(m, f, b, call.flags); }));
+  m->training_step = false;
+  if (!code && loss) NOTE(&code, cudaMemcpyAsync(loss, m->loss, sizeof *loss, cudaMemcpyDefault, m->stream));
+  if (code) {
+    m->call--;
+    return give_up_step(m, f, code);
+  }
+  f->spent = !f->pushed;
+  m->last = m->record = f;
+  m->gradients = true;
+  m->summed = m->communicator;
+  m->input_batch = batch;
+  return 0;
+}
+// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
+int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+          int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  const int steps = (columns - 1) / batch + 1;
+  if (losses && steps > m->losses_room) {
+    int code = 0;
+    m->losses_room = 0;
+    release(&m->losses, &code);
+    if (!code) code = allocate(&m->losses, steps);
+    if (code) return code;
+    m->losses_room = steps;
+  }
+  for (int k = 0; k < steps; k++) {
+    const int first = k * batch, left = columns - first;
+    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
+                      losses ? m->losses + k : nullptr));
+  }
+  if (!losses) return 0;
+  TRY(cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
+  TRY(cudaStreamSynchronize(m->stream));
+  return 0;
+}
 // Empties the stack and forgets the gradients.
 void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
@@ -2574,6 +2707,11 @@ void forget_sequence(knet_model* m, int* code) {
   forget_input_gradients(m);
 }
 
+int check_update(double gclip, double gscale) {
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  return 0;
+}
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
   if (strcmp(option, name)) return false;
@@ -2631,10 +2769,24 @@ int lenet_dropout_sbackward(knet_model* m, int loss, const knet_real* gold, cons
 int lenet_dropout_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
-  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
-  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  TRY(check_update(gclip, gscale));
   TRY(update(m, gclip, gscale));
   return 0;
+}
+
+int lenet_dropout_train(knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+    const knet_real* gold, int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  TRY(check_model(m));
+  if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch < columns ? batch : columns, &variant));
+  TRY(check_loss(loss, gold));
+  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
+    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
+  TRY(check_update(gclip, gscale));
+  const knet_backward_function* b = nullptr;
+  TRY(find_way_back(variant, loss, &b));
+  return train(m, b, arrays, gold, columns, batch, gclip, gscale, losses);
 }
 
 int lenet_dropout_set_option(knet_model* m, const char* parameter, const char* option, double value) {

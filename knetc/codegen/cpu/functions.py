@@ -16,7 +16,7 @@ from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.steps import lower_unit, moved
 from knetc.codegen.cpu.work import work
-from knetc.codegen.functions import START, when
+from knetc.codegen.functions import START, TRAINED, when
 from knetc.codegen.index import extent
 from knetc.codegen.lines import laid_out
 from knetc.codegen.names import spell
@@ -25,8 +25,6 @@ from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Step, Unit, VariantPl
 from knetc.ir.program import LOSSES, Instr
 from knetc.record import replace
 from knetc.values import Array
-
-TRAINED = ("quadloss", "softloss")  # the losses that a step of training can start from
 
 
 def functions(module: CpuModule) -> list[Function]:

@@ -278,6 +278,26 @@ def update(net: Net) -> int:
     return net.call("update", ctypes.c_double(0.5), ctypes.c_double(1))
 
 
+def train(seed: int, columns: int, batch: int) -> Step:
+    """Steps of training in one call, where the model has parameters; their losses."""
+
+    def step(net: Net) -> int:
+        if not net.library.trains:
+            return 0
+        inputs = [array(s, columns, seed) for s in net.shapes]
+        gold, losses = np.abs(array(net.result, columns, seed + 1)), np.zeros(-(-columns // batch), np.float32)
+        places = (ctypes.c_void_p * len(inputs))(*(a.ctypes.data for a in inputs))
+        clip = ctypes.c_double(0.5), ctypes.c_double(1)
+        loss = LOSSES.index("softloss")
+        code = net.call("train", 0, loss, places, gold.ctypes.data, columns, batch, *clip, losses.ctypes.data)
+        for a in (*inputs, gold):  # the caller may do with its arrays what it likes
+            a.fill(np.nan)
+        net.out += [] if code else [losses]
+        return code
+
+    return step
+
+
 def save(net: Net) -> int:
     return net.call("save", str(net.folder / "parameters").encode())
 
@@ -324,6 +344,9 @@ SCRIPT: dict[str, Step] = {
     "write averages": write_averages("rmsprop", "adam_m"),
     "update": update,
     "averages": averages,
+    "train": train(10, 3, 3),
+    "read what it left": reading("par", "grad", "value", "state"),
+    "train with more memory": train(11, 6, 3),
     "reset": plain("reset", 0),
     "sforward": forward("sforward", 3, 4),
     "sforward again": forward("sforward", 4, 4, all_=True),

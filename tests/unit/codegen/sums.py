@@ -83,6 +83,7 @@ class Rank:
         self.options = {str(i.attr("param")): TrainingOptions(lr=0.3, momentum=0.5) for i in net.program.update}
         self.found: Numbers = {}
         self._stack: list[Share] = []
+        self.trained = 0  # calls of `train`
 
     def forward(self, x: np.ndarray, setting: frozenset[str] = DROPOUT, push: bool = False) -> np.ndarray:
         """The value of this rank's columns."""
@@ -122,6 +123,17 @@ class Rank:
         own = np.concatenate([share.own(gold) for share, gold in zip(shares, golds, strict=True)], axis=-1)
         mask = np.concatenate([np.full(max(1, share.stop - share.first), share.weight) for share in shares])
         self.net.backward_sequence("softloss", np.asfortranarray(own), mask, len(golds))
+
+    def train(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Minibatches in one call of the library; keeps their losses."""
+        share = Share.of(self._rank, self._ranks, pairs[0][0].shape[-1])
+        self.net.take_columns(share.first, share.whole)
+        x, gold = (
+            np.asfortranarray(np.concatenate([share.own(a) for a in arrays], -1)) for arrays in zip(*pairs, strict=True)
+        )
+        columns = x.shape[-1] // len(pairs)
+        found = self.net.train(DROPOUT, [x], gold, columns, "softloss", self.options, 0.2)
+        self.found[f"losses {self.trained}"] = np.array(found)
 
     def update(self, gclip: float = 0.2) -> None:
         """One step of training, clipped by the norm of all gradients."""
@@ -189,6 +201,25 @@ def even(r: Rank) -> None:
         r.net.configure("graph_sums", 0)
 
 
+def steps(r: Rank) -> None:
+    """Steps of training in one call, as they are and as graphs, of ranks that have as many columns each."""
+    for captured, seed in ((0, 50), (1, 60)):
+        pairs = [data(12, seed + k) for k in range(3)]
+        if isinstance(r.net, Shared):
+            r.net.configure("graph_sums", captured)
+            r.train(pairs)
+        else:
+            found = []
+            for x, gold in pairs:
+                found.append(mean_loss("softloss", r.forward(x), gold))
+                r.backward(gold)
+                r.update()
+            r.found[f"losses {r.trained}"] = np.array(found)
+        r.trained += 1
+    if isinstance(r.net, Shared):
+        r.net.configure("graph_sums", 0)
+
+
 def losses(r: Rank) -> None:
     """A loss that comes with the gradients is that of all columns."""
     x, gold = data(11, 30)
@@ -219,7 +250,7 @@ def whole_sequences(r: Rank) -> None:
 
 Scenario = Callable[[Rank], None]
 MODELS: dict[str, tuple[str, tuple[Scenario, ...]]] = {
-    "net": (SOURCE, (minibatches, sequences, even, losses)),
+    "net": (SOURCE, (minibatches, sequences, even, steps, losses)),
     "whole": (WHOLE, (whole_sequences, sequences)),
 }
 

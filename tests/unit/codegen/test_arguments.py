@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from knetc.runtime.library import ARGUMENT, AVERAGES, KINDS, ORDER, SIGNATURES, Library
+from knetc.runtime.library import ARGUMENT, AVERAGES, KINDS, ORDER, SIGNATURES, TRAINING, Library
 
 from .driver import Net, backward, build, forward, net_of, read, run, same
 
@@ -39,6 +39,21 @@ def wrong_calls(net: Net) -> Iterator[tuple[str, tuple, int, str]]:
     for value in (-1.0, NAN, float("inf")):
         yield "update", (real(value), real(1)), ARGUMENT, "gclip cannot be"
     yield "update", (real(0), real(NAN)), ARGUMENT, "gscale cannot be"
+    step = (3, inputs, at, 3, 3, real(0), real(1), NULL)  # from softloss, three columns as one minibatch
+    yield "train", (2, *step), ARGUMENT, "there is no such condition"
+    for k, instead, code, reason in (
+        (0, 1, ARGUMENT, "there is no training from loss 1"),
+        (0, 2, ARGUMENT, "there is no backward pass from that loss"),
+        (0, 4, ARGUMENT, "there is no loss 4"),
+        (1, NULL, ARGUMENT, "input x is NULL"),
+        (2, NULL, ARGUMENT, "gold is NULL"),
+        (3, 0, ARGUMENT, "0 columns"),
+        (4, 0, ARGUMENT, "a batch of 0 columns"),
+        (4, 2, ORDER, "the state has 3 columns and the batch 2"),
+        (5, real(-1), ARGUMENT, "gclip cannot be"),
+        (6, real(NAN), ARGUMENT, "gscale cannot be"),
+    ):
+        yield "train", (0, *step[:k], instead, *step[k + 1 :]), code, reason
     for option, value in (("l2reg", -1.0), ("momentum", NAN), ("lr", float("inf"))):
         yield "set_option", (NULL, option.encode(), real(value)), ARGUMENT, f"option {option} cannot be"
     yield "set_option", (NULL, NULL, real(1)), ARGUMENT, "the option is NULL"
@@ -111,7 +126,7 @@ def test_wrong_calls_say_what_is_wrong_and_change_nothing(rnn):
 
 def test_every_function_refuses_no_model(rnn):
     none = net_of(rnn)
-    for name, types in SIGNATURES.items():
+    for name, types in (SIGNATURES | TRAINING).items():
         if name in ("create", "destroy"):
             continue
         assert none.call(name, *(t() for t in types[1:])) == ARGUMENT and none.reason() == "the model is NULL", name

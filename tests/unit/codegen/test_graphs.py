@@ -18,6 +18,7 @@ from knetc.runtime import emulation
 from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
+from knetc.runtime.losses import mean_loss
 
 from .support import NONE, close, compiled
 from .test_models import data, onehot
@@ -116,6 +117,36 @@ def test_captured_once_and_replayed(monkeypatch, device):
     live = device.knetemu_live_objects()
     e.close()
     assert device.knetemu_live_objects() < live
+
+
+def test_a_step_of_training_is_one_graph(monkeypatch, device):
+    """In one call for many minibatches: the first runs as it is, the second is captured, and each after it is a copy of
+    the input and of gold, the clock of the dropout mask, the graph, and a copy of its loss; the last one is smaller.
+    """
+    e, alone = model(monkeypatch, 1), model(monkeypatch, 0)
+    options = dict.fromkeys(e.program.params(), TrainingOptions(lr=0.1, adam=True))
+    x, gold = data((SHAPE,), 44, "f32")[0], onehot(5, 44, "f32")
+    found, counts = [], []
+    for columns in (12, 24, 44):
+        before = device.knetemu_graphs(), device.knetemu_graph_launches(), device.knetemu_works()
+        found += e.train(frozenset({"dropout"}), [x[..., :columns]], gold[:, :columns], 6, "softloss", options, 0.5)
+        after = device.knetemu_graphs(), device.knetemu_graph_launches(), device.knetemu_works()
+        counts.append(tuple(a - b for a, b in zip(after, before, strict=True)))
+    assert [c[:2] for c in counts] == [(1, 1), (0, 4), (0, 7)]
+    assert counts[1][2] == 4 * 5 + 1  # and all losses in one copy
+    want = []
+    for columns in (12, 24, 44):
+        for first in range(0, columns, 6):
+            here = slice(first, min(first + 6, columns))
+            value = alone.forward(frozenset({"dropout"}), [x[..., here]], push=False)
+            want.append(mean_loss("softloss", value, gold[:, here]))
+            alone.backward("softloss", gold[:, here], None, [], pop=False)
+            alone.update(options, 0.5, 1.0)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    for name in e.program.params():
+        assert np.array_equal(e.read("par", name), alone.read("par", name))
+        assert np.array_equal(e.read("grad", name), alone.read("grad", name))
+    assert np.array_equal(e.read("value", "return"), alone.read("value", "return"))
 
 
 def test_a_sequence_replays_a_graph_for_each_step_of_the_stack(monkeypatch, device):

@@ -50,6 +50,7 @@ template <class T> void add(const std::vector<Part>& parts) {
     require_same(parts[0].sum, part.sum);
     for (size_t i = 0; i < total.size(); i++) total[i] = &part == &parts[0] ? from[i] : total[i] + from[i];
   }
+  for (size_t i = 0; parts[0].sum.mean && i < total.size(); i++) total[i] /= static_cast<T>(parts.size());
   for (const Part& part : parts) std::copy(total.begin(), total.end(), static_cast<T*>(part.to));
 }
 
@@ -132,9 +133,10 @@ ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataTyp
   Call call;
   if (call.fails()) return ncclUnhandledCudaError;
   comms().get(comm);
-  if (!from || !to || op != ncclSum || (type != ncclFloat && type != ncclDouble)) return ncclInvalidArgument;
+  if (!from || !to || (op != ncclSum && op != ncclAvg) || (type != ncclFloat && type != ncclDouble))
+    return ncclInvalidArgument;
   const bool captured = is_capturing(stream);
-  const Part part = {from, to, {count, type == ncclFloat ? sizeof(float) : sizeof(double), captured}};
+  const Part part = {from, to, {count, type == ncclFloat ? sizeof(float) : sizeof(double), captured, op == ncclAvg}};
   submit(stream, [=] {
     ncclComm& mine = comms().get(comm);
     sum(mine, mine.come++, part);

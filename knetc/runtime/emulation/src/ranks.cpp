@@ -29,6 +29,7 @@ size_t size_of(int ranks) { return kHead + static_cast<size_t>(ranks) * kSlot; }
 void require_same(const Sum& a, const Sum& b) {
   if (a.count != b.count || a.size != b.size)
     die("ncclAllReduce: ranks sum %zu and %zu elements of %zu and %zu bytes", a.count, b.count, a.size, b.size);
+  if (a.mean != b.mean) die("ncclAllReduce: one rank takes a sum, and another a mean");
   if (a.captured != b.captured) die("ncclAllReduce: one rank has captured a sum as a graph, and another has not");
 }
 
@@ -70,11 +71,12 @@ void Ranks::wait() {
 
 char* Ranks::slot(int rank) const { return shared_ + kHead + static_cast<size_t>(rank) * kSlot; }
 
-template <class T> void Ranks::add(T* to, size_t count) const {
+template <class T> void Ranks::add(T* to, size_t count, bool mean) const {
   for (int r = 0; r < ranks_; r++) {
     const T* from = reinterpret_cast<const T*>(slot(r) + kHead);
     for (size_t i = 0; i < count; i++) to[i] = r ? to[i] + from[i] : from[i];
   }
+  for (size_t i = 0; mean && i < count; i++) to[i] /= static_cast<T>(ranks_);
 }
 
 void Ranks::sum(const Sum& sum, const void* from, void* to) {
@@ -86,9 +88,9 @@ void Ranks::sum(const Sum& sum, const void* from, void* to) {
     for (int r = 0; r < ranks_; r++) require_same(sum, *reinterpret_cast<const Sum*>(slot(r)));
     void* const part = static_cast<char*>(to) + at;
     if (sum.size == sizeof(float))
-      add(static_cast<float*>(part), bytes / sizeof(float));
+      add(static_cast<float*>(part), bytes / sizeof(float), sum.mean);
     else
-      add(static_cast<double*>(part), bytes / sizeof(double));
+      add(static_cast<double*>(part), bytes / sizeof(double), sum.mean);
     wait();
   }
 }

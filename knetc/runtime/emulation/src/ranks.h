@@ -7,10 +7,11 @@
 
 namespace knetemu {
 
-// One sum as a rank asks for it: elements, bytes of each, and whether a graph does it. All ranks must ask for the same.
+// One sum as a rank asks for it: elements, bytes of each, whether a graph does it, and whether it is divided by the
+// number of ranks. All ranks must ask for the same.
 struct Sum {
   size_t count, size;
-  bool captured;
+  bool captured, mean;
 };
 void require_same(const Sum& a, const Sum& b);  // ends the process where they differ
 
@@ -31,7 +32,7 @@ class Ranks {
  private:
   void wait();
   char* slot(int rank) const;
-  template <class T> void add(T* to, size_t count) const;
+  template <class T> void add(T* to, size_t count, bool mean) const;
 
   char* shared_;
   int ranks_, rank_;

@@ -15,7 +15,7 @@ typedef enum {
   ncclInvalidArgument = 4,
   ncclInvalidUsage = 5
 } ncclResult_t;
-typedef enum { ncclSum = 0 } ncclRedOp_t;
+typedef enum { ncclSum = 0, ncclAvg = 4 } ncclRedOp_t;
 typedef enum { ncclFloat = 7, ncclDouble = 8 } ncclDataType_t;
 
 extern "C" {
