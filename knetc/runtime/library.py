@@ -30,7 +30,12 @@ ARGUMENT, ORDER, MEMORY = 1, 2, 3
 _SEED = 2**64 - 1
 _CALLS = 2**32 - 1
 # What says how an emitted library runs, not what it computes: settings of `configure`, by environment variable.
-SETTINGS = {"KNETC_GRAPHS": "graphs", "KNETC_SEARCH": "search", "KNETC_DETERMINISTIC": "deterministic"}
+SETTINGS = {
+    "KNETC_GRAPHS": "graphs",
+    "KNETC_SEARCH": "search",
+    "KNETC_DETERMINISTIC": "deterministic",
+    "KNETC_GRAPH_SUMS": "graph_sums",
+}
 
 _Address = ctypes.c_void_p
 _Text = ctypes.c_char_p

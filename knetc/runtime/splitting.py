@@ -19,6 +19,7 @@ from knetc.ir.program import Program
 from knetc.ir.types import N, Type
 from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Executable, Tensor, TrainingOptions
+from knetc.runtime.library import Library
 from knetc.runtime.losses import mean_loss
 from knetc.runtime.ranks import Ranks, digest
 from knetc.runtime.shares import Share, aligned
@@ -109,7 +110,7 @@ class Split:
         assert share is not None, "the model calls backward after forward only"
         own, weights = self._target(share, loss, gold, mask)
         what = f"{'sback' if pop else 'back'} from {loss} over {share.whole} columns"
-        self._sums.begin(what, share.weight > 0, adds=pop)
+        self._sums.begin(what, share, adds=pop)
         found = self._inner.backward(loss, own, weights, dinputs, pop)
         if pop:
             self._stack.pop()
@@ -120,9 +121,7 @@ class Split:
         """So many calls of `backward` with `pop` (see `Executable.backward_sequence`)."""
         share = self._stack[-1]
         own, weights = self._target(share, loss, gold, mask, steps)
-        self._sums.begin(
-            f"backseq of {steps} steps from {loss} over {share.whole} columns", share.weight > 0, adds=True
-        )
+        self._sums.begin(f"backseq of {steps} steps from {loss} over {share.whole} columns", share, adds=True)
         self._inner.backward_sequence(loss, own, weights, steps)
         del self._stack[-steps:]
         self._sums.end(complete=not self._stack)
@@ -152,15 +151,18 @@ class Split:
         self._update(options, gclip, gscale)
 
     def _update(self, options: Mapping[str, TrainingOptions], gclip: float, gscale: float, loss: float = 0.0) -> float:
-        text = json.dumps({name: vars(o) for name, o in options.items()}).encode()
-        what = f"update, gclip {gclip:g}, gscale {gscale:g}"
-        total, words = self._sums.total(what, digest(text), loss)
+        text = _text(options)
+        total, words = self._sums.total(f"update, gclip {gclip:g}, gscale {gscale:g}", digest(text), loss)
+        self._take_options(options, text, words)
+        self._inner.update(options, gclip, gscale)
+        return total
+
+    def _take_options(self, options: Mapping[str, TrainingOptions], text: bytes, words: Sequence[bytes]) -> None:
+        """The options of rank 0, where the words of some processes say that they have others."""
         if len(set(words)) > 1:
             given = json.loads(self._ranks.first("the training options", text))
             wanted = {name: TrainingOptions(**o) for name, o in given.items()}
             cast("MutableMapping[str, TrainingOptions]", options).update(wanted)
-        self._inner.update(options, gclip, gscale)
-        return total
 
     def train(
         self,
@@ -180,6 +182,14 @@ class Split:
         assert type_ is not None
         sizes = [i.dims[0] if i.dims else 0 for i in self.program.inputs]
         columns, losses = gold.shape[-1], []
+        rest = columns % batch
+        if self._sums.at_once and type_.batched and not batch % self._ranks.size and not rest % self._ranks.size:
+            for part, size in ((slice(0, columns - rest), batch), (slice(columns - rest, columns), rest)):
+                if part.start < part.stop:
+                    given = [self._dense(a[..., part], rows) for a, rows in zip(inputs, sizes, strict=True)]
+                    wanted = self._dense(gold[..., part], type_.dims[0])
+                    losses += self._train_at_once(setting, given, wanted, size, loss, options, gclip)
+            return losses
         for at in range(0, columns, batch):
             whole = min(batch, columns - at)
             share = Share.of(self._ranks.rank, self._ranks.size, whole, type_.batched)
@@ -190,6 +200,29 @@ class Split:
             losses.append(self._update(options, gclip, 1.0, value))
         return losses
 
+    def _train_at_once(
+        self,
+        setting: frozenset[str],
+        inputs: Sequence[Tensor],
+        gold: Tensor,
+        batch: int,
+        loss: str,
+        options: Mapping[str, TrainingOptions],
+        gclip: float,
+    ) -> list[float]:
+        """Whole minibatches of which all processes have as many columns: the executable takes the mean over them."""
+        steps, text = gold.shape[-1] // batch, _text(options)
+        share = Share.of(self._ranks.rank, self._ranks.size, batch)
+        what = f"train: {steps} minibatches of {batch} columns from {loss}, gclip {gclip:g}"
+        self._take_options(options, text, self._sums.begin(what, share, adds=False, word=digest(text)))
+        self._inner.take_columns(share.first, share.whole)
+        mine = [share.own(a, steps) for a in inputs]
+        inner = cast("Library", self._inner)
+        losses = inner.train(setting, mine, share.own(gold, steps), share.stop - share.first, loss, options, gclip)
+        self._ran(setting, share, 1, push=False)
+        self._sums.end(complete=True)
+        return losses
+
     def _train_one(
         self, setting: frozenset[str], inputs: Sequence[Tensor], gold: Tensor, share: Share, loss: str
     ) -> float:
@@ -198,7 +231,7 @@ class Split:
         value = self._inner.forward(setting, inputs, False)
         self._ran(setting, share, 1, push=False)
         weights = None if share.weight == 1 else np.full(gold.shape[-1], share.weight, self._dtype)
-        self._sums.begin(f"train: back from {loss} over {share.whole} columns", share.weight > 0, adds=False)
+        self._sums.begin(f"train: back from {loss} over {share.whole} columns", share, adds=False)
         self._inner.backward(loss, gold, weights, (), False)
         self._sums.end(complete=True)
         return share.weight * mean_loss(loss, value, gold) if share.weight else 0.0
@@ -297,6 +330,10 @@ class Split:
     def close(self) -> None:
         """Frees what the executable holds."""
         self._inner.close()
+
+
+def _text(options: Mapping[str, TrainingOptions]) -> bytes:
+    return json.dumps({name: vars(o) for name, o in options.items()}).encode()
 
 
 def _named(setting: frozenset[str]) -> str:

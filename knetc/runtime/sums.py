@@ -7,6 +7,7 @@ itself, by NCCL, and here the processes only agree that they are about to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeGuard, cast
 
@@ -17,7 +18,7 @@ from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Executable, Tensor
 from knetc.runtime.library import Library
 from knetc.runtime.ranks import Ranks, numbered
-from knetc.runtime.shares import Place, places
+from knetc.runtime.shares import Place, Share, places
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -42,8 +43,13 @@ class GivesGradients(Splittable, Protocol):
 class Sums(Protocol):
     """Gradients as the sum over all processes."""
 
-    def begin(self, what: str, weighs: bool, adds: bool) -> None:
-        """Before a backward call: whether a column of this process counts, and whether it adds to what there is."""
+    at_once: bool
+    """Whether the executable can train on many minibatches in one call, and sum by itself."""
+
+    def begin(self, what: str, share: Share, adds: bool, word: bytes = b"") -> list[bytes]:
+        """Before a backward call over a share, which perhaps adds to the gradients that there are. Where the processes
+        exchange anything here, every process's word. Raises KnetError for a share of which no sum can be made.
+        """
 
     def end(self, complete: bool) -> None:
         """After it: whether no step of a sequence is left."""
@@ -66,6 +72,8 @@ def adds_itself(inner: Executable) -> TypeGuard[Library]:
 class HostSums:
     """Sums by MPI, one of one vector, when they are wanted."""
 
+    at_once = False
+
     def __init__(self, inner: Executable, ranks: Ranks, so_far: Callable[[], str]) -> None:
         """`so_far`: what every exchange says beside what is being done."""
         self._inner, self._ranks, self._so_far = cast("GivesGradients", inner), ranks, so_far
@@ -77,14 +85,15 @@ class HostSums:
         self._empty = True  # whether no column of this process is in the gradients
         self._doing = ""  # what has computed the gradients
 
-    def begin(self, what: str, weighs: bool, adds: bool) -> None:
+    def begin(self, what: str, share: Share, adds: bool, word: bytes = b"") -> list[bytes]:
         """Gradients that are summed already stay on one process, so that they are counted once."""
         self._doing = what
         if adds and self._summed and self._ranks.rank:
             for place in self._places:  # which are kept, and added to
                 self._inner.write_gradient(place.name, np.zeros(place.dims, self._flat.dtype, order="F"))
-        self._empty = not weighs and (self._empty or not adds or self._summed)
+        self._empty = not share.weight and (self._empty or not adds or self._summed)
         self._summed = False
+        return []
 
     def end(self, complete: bool) -> None:
         """Nothing: the sum waits until it is wanted."""
@@ -130,6 +139,8 @@ class DeviceSums:
         """Joins a communicator of all processes; `so_far` as of `HostSums`. Raises KnetError where some share a GPU."""
         self._inner, self._ranks, self._so_far = inner, ranks, so_far
         self._dtype = DTYPES[inner.program.dtype]
+        self.at_once = inner.trains
+        self._captures = os.environ.get("KNETC_GRAPH_SUMS") == "1"
         self._summed = False
         self._doing = ""
         _apart(ranks.texts("compare the GPUs", inner.device_name()))
@@ -137,10 +148,13 @@ class DeviceSums:
         made = None if ranks.rank or comm.handle else comm.fresh_id()
         inner.join(comm, ranks.first("join a communicator of NCCL", made), ranks.rank, ranks.size)
 
-    def begin(self, what: str, weighs: bool, adds: bool) -> None:
+    def begin(self, what: str, share: Share, adds: bool, word: bytes = b"") -> list[bytes]:
         """All are about to make the same call."""
+        if self._captures and share.whole % self._ranks.size:
+            count = self._ranks.size
+            raise KnetError(f"{what}: with KNETC_GRAPH_SUMS=1 they must be shared evenly by the {count} processes")
         self._doing = what
-        self._ranks.gather(f"{what} {self._so_far()}", _NOTHING)
+        return self._ranks.gather(f"{what} {self._so_far()}", _NOTHING, word)[1]
 
     def end(self, complete: bool) -> None:
         """The call that empties the stack has summed all."""

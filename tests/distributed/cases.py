@@ -84,6 +84,19 @@ def whole_run(make: Make) -> Numbers:
     return _numbers(net, losses=losses, test=net.test(knetc.minibatch(x, y, 20), knetc.zeroone))
 
 
+def even_run(make: Make) -> Numbers:
+    """`train` over minibatches that all processes share evenly, by options of which the last are rank 0's alone."""
+    net = make(DROPOUT)
+    x, y = _data(5, 3, 30)
+    net.setp(lr=0.2, adam=True)
+    losses = net.train(knetc.minibatch(x, y, 12), "softloss", epochs=2, gclip=0.3, progress=False, dropout=True)
+    if net.rank == 0:
+        net.setp(lr=0.1, momentum=0.5, adam=False)
+    losses += net.train(knetc.minibatch(x, y, 6), "quadloss", progress=False, dropout=True)
+    gradients = {f"gradient of {name}": net.grad(name) for name in net.params()}
+    return _numbers(net, losses=losses, value=net.get("h"), **gradients)
+
+
 def by_hand(make: Make) -> Numbers:
     """The loop of the manual, with a mask, gradients of the input, and fewer columns than processes."""
     net = make(DROPOUT)
@@ -194,7 +207,7 @@ def set_by_name(make: Make) -> Numbers:
     return _numbers(net, values=np.stack(values), error=net.gradcheck(x, x, "softloss") < 1e-5, **kept)
 
 
-CASES = (whole_run, by_hand, random_arrays, two_inputs, sequence, conditions, images, set_by_name)
+CASES = (whole_run, even_run, by_hand, random_arrays, two_inputs, sequence, conditions, images, set_by_name)
 
 
 def maker(backend: str, dtype: str, shared: bool) -> Make:

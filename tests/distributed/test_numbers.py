@@ -44,7 +44,7 @@ def test_any_number_of_processes_trains_the_same_model(backend: str, ranks: int,
             np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize("only", [("sequence",), pytest.param((), marks=pytest.mark.deep)])
+@pytest.mark.parametrize("only", [("sequence", "even_run"), pytest.param((), marks=pytest.mark.deep)])
 def test_emitted_cuda_sums_by_nccl(only: tuple[str, ...], tmp_path: Path) -> None:
     """On the emulation, by its look-alike of NCCL; what it comes to is what the interpreter comes to alone."""
     wanted = alone("numpy")
@@ -52,6 +52,19 @@ def test_emitted_cuda_sums_by_nccl(only: tuple[str, ...], tmp_path: Path) -> Non
         assert found.keys() == {name for name in wanted if not only or name.split(".")[0] in only}
         for name, value in found.items():
             np.testing.assert_allclose(value, wanted[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_steps_of_training_are_graphs_with_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where KNETC_GRAPH_SUMS says that all processes have as many columns; the look-alike ends a process that captures
+    a sum which another does not. What they do not share evenly is an error.
+    """
+    monkeypatch.setenv("KNETC_GRAPH_SUMS", "1")
+    wanted = alone("numpy")
+    for found in together(3, "emulated", "f64", tmp_path, ("even_run",)):
+        for name, value in found.items():
+            np.testing.assert_allclose(value, wanted[name], rtol=1e-8, atol=1e-10, err_msg=name)
+    done = launch(3, HERE / "cases.py", "emulated", "f64", str(tmp_path), "whole_run")
+    assert done.returncode and "must be shared evenly by the 3 processes" in done.stderr
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
