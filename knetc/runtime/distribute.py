@@ -10,7 +10,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +18,10 @@ from knetc.errors import KnetEnvironmentError, KnetError, KnetTypeError
 from knetc.ir.printer import print_program
 from knetc.runtime import check, process, saving
 from knetc.runtime.farewell import farewell
+from knetc.runtime.links import Link
 from knetc.runtime.model import Model
-from knetc.runtime.ranks import Ranks, apart, communicator, digest
+from knetc.runtime.mpi import MpiLink
+from knetc.runtime.ranks import Ranks, apart, digest
 
 TIMEOUT = 300.0
 START = 300.0
@@ -45,12 +46,13 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float =
     if net is not None and net._engine.ranks:
         return net
     timeout, start = _seconds("timeout", timeout), _seconds("start", start)
-    ranks = Ranks(communicator(), timeout, max(timeout, start))
+    link = MpiLink()
+    ranks = Ranks(link, timeout, max(timeout, start))
     _started_by_mpi(ranks.size)
     process.take_rank(ranks.rank)
     if ranks.size > 1:
-        _end_all_on_errors(ranks)
-    shared = _from_rank_0(ranks, net, _same_backend(ranks, net))
+        _end_all_on_errors(link)
+    shared = _from_rank_0(ranks, net, _same_backend(ranks, net, link.place))
     if quiet and ranks.rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
     return shared
@@ -73,11 +75,14 @@ def _started_by_mpi(size: int) -> None:
         )
 
 
-def _same_backend(ranks: Ranks, net: Model | None) -> str:
-    """The back end of all. Raises KnetError on every process, before anything is sent, where their models differ."""
+def _same_backend(ranks: Ranks, net: Model | None, place: int | None) -> str:
+    """The back end of all. `place`: which of its machine's processes this is, if the launcher has said so.
+
+    Raises KnetError on every process, before anything is sent, where their models differ.
+    """
     hosts = ranks.texts("distribute a model", platform.node())
     ranks.neighbours = hosts.count(hosts[ranks.rank])
-    process.take_place(hosts[: ranks.rank].count(hosts[ranks.rank]))
+    process.take_place(hosts[: ranks.rank].count(hosts[ranks.rank]) if place is None else place)
     said = ranks.texts("compare the models", None if net is None else _about(net))
     if said[0] is None:
         raise KnetError("distribute: rank 0 has no model to give to the others")
@@ -114,19 +119,23 @@ def _from_rank_0(ranks: Ranks, net: Model | None, backend: str) -> Model:
         return Model.of(saving.stored(path), backend, ranks)
 
 
-def _end_all_on_errors(ranks: Ranks) -> None:
+def _end_all_on_errors(link: Link) -> None:
     """An error that nothing catches, once it has been shown and told, ends the other processes."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        if not link.open():  # a copy of this process
+            return before(kind, error, trace)
         if isinstance(error, KnetError):
-            print(f"rank {ranks.rank}: {error}", file=sys.stderr)
+            print(f"rank {link.rank}: {error}", file=sys.stderr)
         else:
             before(kind, error, trace)
-        print(f"knetc: rank {ranks.rank} of {ranks.size} ends all processes: {kind.__name__}", file=sys.stderr)
+        print(f"knetc: rank {link.rank} of {link.size} ends all processes: {kind.__name__}", file=sys.stderr)
         sys.stderr.flush()
-        farewell(communicator()).tell(f"has ended by {kind.__name__}: {error}")
-        time.sleep(_GRACE)
-        communicator().Abort(1)
+        try:
+            farewell(link).tell(f"has ended by {kind.__name__}: {error}")
+            farewell(link).stay(_GRACE)
+        finally:
+            link.abort()
 
     sys.excepthook = hook

@@ -1,6 +1,6 @@
 """The processes of a distributed run, and what they hand each other: every call here is made by all of them.
 
-Before: `splitting.py`, which says what is to be summed or gathered. After: MPI, through mpi4py. Every exchange carries
+Before: `splitting.py`, which says what is to be summed or gathered. After: a link (`links.py`). Every exchange carries
 the text of what its process is doing, so processes that are not doing the same are told apart, and nothing waits
 longer than a set time, so a process that is gone is named. Numbers are added in the order of the ranks and nowhere but
 here: the sums are the same to the bit at every run and on every rank.
@@ -15,15 +15,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from knetc.errors import KnetEnvironmentError, KnetError
+from knetc.errors import KnetError
 from knetc.runtime.farewell import farewell
+from knetc.runtime.links import Bytes, Link, Pending, not_come, numbered
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
 
-MISSING = "training on several processes needs mpi4py and an MPI: pip install 'knetc[dist]'"
 DIGEST = 16
 HEAD = 64  # bytes before what a message carries, so that this is aligned: two digests and room
 TAG = 27182  # apart from what a script itself may send
@@ -36,17 +35,6 @@ SMALL = 1 << 14
 # messages are on their way, which move by the calls of both sides; and after which it is given away for a while.
 _SPIN, _MOVING, _YIELD, _NAP = 2e-5, 2e-3, 1e-2, 2e-4
 
-Bytes = NDArray[np.uint8]
-
-
-def communicator() -> Any:
-    """MPI's communicator of all processes. Raises KnetEnvironmentError where there is no mpi4py or no MPI."""
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError, OSError) as error:
-        raise KnetEnvironmentError(f"{MISSING} ({error})") from None
-    return MPI.COMM_WORLD
-
 
 def digest(text: str | bytes) -> bytes:
     """A short name of a text."""
@@ -54,18 +42,17 @@ def digest(text: str | bytes) -> bytes:
 
 
 class Ranks:
-    """The processes of `comm`, of which this one has number `rank` of `size`; none is waited for over `timeout` s.
+    """The processes of a link, of which this one has number `rank` of `size`; none is waited for over `timeout` s.
 
     `start`: the same for as long as a process may still be importing or building (see `built`), by default as long.
     `neighbours`: how many of them share this machine, as soon as that is known.
     """
 
-    def __init__(self, comm: Any, timeout: float, start: float | None = None) -> None:
-        self._comm = comm  # as it is: making another one would wait for all, however long that takes
-        self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+    def __init__(self, link: Link, timeout: float, start: float | None = None) -> None:
+        self._link, self.rank, self.size = link, link.rank, link.size
         self._timeout, self._start = timeout, timeout if start is None else start
         self._limit = self._next = self._start  # seconds, of the next exchange and of those after it
-        self._farewell = farewell(comm)
+        self._farewell = farewell(link)
         self._all = set(range(self.size))
         self.neighbours = 1
         self._kept: dict[tuple[str, int, int], Bytes] = {}  # memory of messages, which the next ones of a size reuse
@@ -131,25 +118,25 @@ class Ranks:
     def _swap(self, what: str, sends: Sequence[Bytes]) -> list[Bytes]:
         """Gives rank r the r-th message; the message of each rank for this one. All messages may differ in size.
 
-        Raises KnetError that names the ranks that did not come within the set time, or says what MPI says.
+        Raises KnetError that names the ranks that did not come within the set time, or says what the link says.
         """
-        from mpi4py import MPI
-
         try:
             found = self._swapped(what, sends)
-        except MPI.Exception as error:
+        except self._link.errors as error:
             raise KnetError(f"{what}: rank {self.rank} lost another process: {error}") from None
         self._limit, self._farewell.met = self._next, True
         return found
 
     def _swapped(self, what: str, sends: Sequence[Bytes]) -> list[Bytes]:
         found: dict[int, Bytes] = {self.rank: sends[self.rank]}
-        sent = {r: self._comm.Isend(sends[r], dest=r, tag=TAG) for r in self._others}
-        receiving: dict[int, Any] = {}
+        sent = {r: self._link.send(r, TAG, sends[r]) for r in self._others}
+        receiving: dict[int, tuple[Pending, Bytes]] = {}
         start = last = time.monotonic()
+        wait: float | None = None
         while sent or len(found) < self.size:
-            before = len(sent)
-            sent = {r: request for r, request in sent.items() if not request.Test()}
+            self._link.move(wait)
+            wait, before = None, len(sent)
+            sent = {r: sending for r, sending in sent.items() if not sending.done()}
             now = time.monotonic()
             if self._receive(receiving, found) or len(sent) < before:
                 last = now
@@ -157,36 +144,28 @@ class Ranks:
                 self._missing(what, found)
             elif now - last > _YIELD:
                 self._ended(what, receiving, found, sent)
-                time.sleep(_NAP)
+                wait = _NAP
             elif now - last > (_SPIN if found.keys() | receiving.keys() != self._all else _MOVING):
-                time.sleep(0)
+                wait = 0.0
         return [found[r] for r in range(self.size)]
 
-    def _receive(self, receiving: dict[int, Any], found: dict[int, Bytes]) -> bool:
+    def _receive(self, receiving: dict[int, tuple[Pending, Bytes]], found: dict[int, Bytes]) -> bool:
         """Takes what has come; whether something has."""
         moved = False
         for r in self._others:
             if r in found:
                 continue
             if r not in receiving:
-                message, size = self._probe(r)
+                message = self._link.look(r, TAG)
                 if message is None:
                     continue
-                room = self._room("from", r, size)
-                receiving[r] = (message.Irecv(room), room)
+                room = self._room("from", r, message.size)
+                receiving[r] = (message.receive(room), room)
                 moved = True
-            request, room = receiving[r]
-            if request.Test():
+            coming, room = receiving[r]
+            if coming.done():
                 found[r], moved = room, True
         return moved
-
-    def _probe(self, source: int) -> tuple[Any, int]:
-        """A message that has come from a rank, and its size; None where there is none."""
-        from mpi4py import MPI
-
-        status = MPI.Status()
-        message = self._comm.Improbe(source, TAG, status)
-        return (None, 0) if message is None else (message, status.Get_count(MPI.BYTE))
 
     def _message(self, what: str, word: bytes, body: Bytes, to: int) -> Bytes:
         """A message for a rank, in memory that stays as it is until the next one of its size."""
@@ -205,10 +184,11 @@ class Ranks:
     def _missing(self, what: str, found: Iterable[int]) -> NoReturn:
         gone = [r for r in range(self.size) if r not in set(found)]
         names = numbered(gone) if gone else "a rank that did not take what it was sent"
-        did = "has" if len(gone) < 2 else "have"
-        raise KnetError(f"{names} {did} not come to {what} within {self._limit:g} seconds; rank {self.rank} gives up")
+        raise KnetError(not_come(names, len(gone) > 1, what, self._limit, self.rank))
 
-    def _ended(self, what: str, receiving: dict[int, Any], found: dict[int, Bytes], sent: Iterable[int]) -> None:
+    def _ended(
+        self, what: str, receiving: dict[int, tuple[Pending, Bytes]], found: dict[int, Bytes], sent: Iterable[int]
+    ) -> None:
         """Raises KnetError where a rank that is waited for has said that it ends, with those that began it."""
         heard = self._farewell.heard()
         if not heard or self._receive(receiving, found):  # what it sent before it ended has come before that
@@ -230,11 +210,6 @@ def _added(parts: Iterable[Tensor]) -> Tensor:
             total += part
     assert total is not None
     return total
-
-
-def numbered(ranks: Sequence[int]) -> str:
-    """`rank 2`, `ranks 1, 2`."""
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
 def apart(said: Sequence[str]) -> str:

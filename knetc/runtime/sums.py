@@ -1,7 +1,7 @@
 """The gradients of a minibatch that several processes share: how they become the sum over all.
 
 Before: `splitting.Split`, which says what has been computed and when the sum is wanted. After: the executable of this
-process, and `ranks.py`. Where the executable hands its gradients out, they are added by MPI; emitted CUDA adds them
+process, and `ranks.py`. Where the executable hands its gradients out, `ranks.py` adds them; emitted CUDA adds them
 itself, by NCCL, and here the processes only agree that they are about to.
 """
 
@@ -17,7 +17,8 @@ from knetc.errors import KnetError
 from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Executable, Tensor
 from knetc.runtime.library import Library
-from knetc.runtime.ranks import Ranks, numbered
+from knetc.runtime.links import numbered
+from knetc.runtime.ranks import Ranks
 from knetc.runtime.shares import Place, Share, places
 
 _NOTHING = np.empty(0, np.uint8)
@@ -70,7 +71,7 @@ def adds_itself(inner: Executable) -> TypeGuard[Library]:
 
 
 class HostSums:
-    """Sums by MPI, one of one vector, when they are wanted."""
+    """Sums by `Ranks`, one of one vector, when they are wanted."""
 
     at_once = False
 
