@@ -14,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from knetc.errors import KnetEnvironmentError, KnetError, KnetTypeError
+from knetc.errors import KnetError, KnetTypeError
 from knetc.ir.printer import print_program
-from knetc.runtime import check, process, saving
+from knetc.runtime import check, links, process, saving
 from knetc.runtime.farewell import farewell
 from knetc.runtime.links import Link
 from knetc.runtime.model import Model
-from knetc.runtime.mpi import MpiLink
 from knetc.runtime.ranks import Ranks, apart, digest
 
 TIMEOUT = 300.0
@@ -30,7 +29,8 @@ _GRACE = 1.0  # seconds in which the other processes say what they have to, befo
 
 
 def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float = START, quiet: bool = True) -> Model:
-    """The model, trained by all processes of this run: those that `mpirun -n 4 python train.py` has started.
+    """The model, trained by all processes of this run: those that `mpirun -n 4 python train.py` has started, or a
+    launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as `torchrun` does.
 
     Every process runs the same script and gives each call the whole minibatch, of which it computes its share; values,
     gradients and losses are those of the whole. What rank 0 has holds for all: parameters, training options, state;
@@ -38,17 +38,17 @@ def distribute(net: Model | None, /, *, timeout: float = TIMEOUT, start: float =
     that names it; for `start` seconds, if they are more, as long as it may still be importing or building. One that
     ends is given up at once, and an error that nothing catches ends all. `quiet`: nothing but rank 0 prints to standard
     output from here on. `net` is left as it was; one that is distributed comes back as it is. Raises
-    KnetEnvironmentError where mpi4py or MPI is missing, or did not start the processes; KnetError on every process
-    where their models differ; KnetTypeError.
+    KnetEnvironmentError where no launcher has set WORLD_SIZE and mpi4py or MPI is missing, where the launcher's
+    variables are wrong, or where the processes cannot reach each other; KnetError on every process where one does not
+    come, or where their models differ; KnetTypeError.
     """
     if net is not None and not isinstance(net, Model):
         raise KnetTypeError(f"distribute: a model that knetc.compile made is expected, got {type(net).__name__}")
     if net is not None and net._engine.ranks:
         return net
     timeout, start = _seconds("timeout", timeout), _seconds("start", start)
-    link = MpiLink()
+    link = links.find(max(timeout, start))
     ranks = Ranks(link, timeout, max(timeout, start))
-    _started_by_mpi(ranks.size)
     process.take_rank(ranks.rank)
     if ranks.size > 1:
         _end_all_on_errors(link)
@@ -63,16 +63,6 @@ def _seconds(name: str, value: float) -> float:
     if seconds <= 0:
         raise KnetTypeError(f"option {name} is over 0 seconds, got {seconds:g}")
     return seconds
-
-
-def _started_by_mpi(size: int) -> None:
-    """Raises KnetEnvironmentError where a launcher has started several processes that MPI takes for one each."""
-    told = os.environ.get("WORLD_SIZE", "")
-    if size == 1 and told.isdecimal() and int(told) > 1:
-        raise KnetEnvironmentError(
-            f"WORLD_SIZE is {told}, and MPI knows of one process: start the processes by mpirun, as in "
-            f"'mpirun -n {told} python train.py'; torchrun does not make them known to MPI"
-        )
 
 
 def _same_backend(ranks: Ranks, net: Model | None, place: int | None) -> str:

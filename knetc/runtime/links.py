@@ -1,15 +1,19 @@
-"""What carries messages between the processes of a distributed run: the interface.
+"""What carries messages between the processes of a distributed run: the interface, and which of its kinds this run has.
 
-Before: `ranks.py` and `farewell.py`, which speak over it. After: `mpi.py`.
+Before: `distribute.py`, which asks for it; `ranks.py` and `farewell.py`, which speak over it. After: `mpi.py` where MPI
+started the processes, `sockets.py` where a launcher did that only sets variables (read in `launch.py`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from knetc.runtime import launch
 
 Bytes = NDArray[np.uint8]
 
@@ -60,6 +64,45 @@ class Link(Protocol):
 
     def abort(self) -> NoReturn:
         """Ends this process, and the others as far as that can be done from here."""
+
+
+_link: Link | None = None
+
+
+def find(start: float) -> Link:
+    """That of this process, made when it is first asked for: all processes are waited for up to `start` seconds then.
+
+    Raises KnetEnvironmentError where the launcher's variables are wrong, where there is none and mpi4py or MPI is
+    missing, and where rank 0 cannot be found; KnetError where a process does not come.
+    """
+    global _link
+    if _link is None:
+        found = _mpi() if _mpi_started_it() else None
+        if found is None or found.size == 1:
+            told = launch.told()
+            found = _sockets(told, start) if told else found or _mpi()
+        _link = found
+    return _link
+
+
+def _mpi_started_it() -> bool:
+    """Whether an MPI has started this process: not if it started only a torchrun, whose processes inherit that."""
+    if launch.RUN in os.environ:
+        return False
+    sizes = [os.environ[name] for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") if name in os.environ]
+    return any(s != "1" for s in sizes) or ("PMIX_RANK" in os.environ and not launch.complete())
+
+
+def _mpi() -> Link:
+    from knetc.runtime.mpi import MpiLink
+
+    return MpiLink()
+
+
+def _sockets(told: launch.Launch, start: float) -> Link:
+    from knetc.runtime.sockets import SocketLink
+
+    return SocketLink.of(told, start)
 
 
 def numbered(ranks: Sequence[int]) -> str:

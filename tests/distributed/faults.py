@@ -1,4 +1,4 @@
-"""What goes wrong on one of several processes: `mpirun -n 3 python faults.py FAULT FOLDER [BACKEND]`.
+"""What goes wrong on one of several processes: `mpirun -n 3 python faults.py FAULT FOLDER [BACKEND]`, for one.
 
 A process writes what it is told, as an error or else, to `rank0.txt` and so on in the folder.
 """
@@ -23,7 +23,9 @@ BACKEND = sys.argv[3] if len(sys.argv) > 3 else "numpy"
 
 
 def me() -> int:
-    """The number of this process."""
+    """The number of this process. With this MPI itself has begun, which waits for all without a limit."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"])
     from mpi4py import MPI
 
     return int(MPI.COMM_WORLD.Get_rank())
@@ -56,12 +58,6 @@ def same_gpu() -> None:
     names = ("here 0000:01:00.0", "here 0000:02:00.0", "here 0000:01:00.0")
     EmulatedExecutable.device_name = lambda _: names[me()]  # type: ignore[method-assign]
     step(knetc.distribute(model(), timeout=5))
-
-
-def other_launcher() -> None:
-    """As torchrun starts a process, which MPI takes for one alone."""
-    os.environ["WORLD_SIZE"] = "4"
-    knetc.distribute(model(), timeout=5)
 
 
 def source() -> None:

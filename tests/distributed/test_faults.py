@@ -15,15 +15,17 @@ import pytest
 
 import knetc
 from distributed.cases import DROPOUT
-from distributed.launch import HERE, command, environment, launch
+from distributed.launch import BOTH, HERE, command, environment, launch
+
+BY = ["mpirun", pytest.param("variables", marks=pytest.mark.deep)]
 
 
 def run(
-    fault: str, folder: Path, ranks: int = 3, backend: str = "numpy"
+    fault: str, folder: Path, by: str = "mpirun", backend: str = "numpy"
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Runs a fault; and what each process has written."""
-    done = launch(ranks, HERE / "faults.py", fault, str(folder), backend, timeout=120)
-    files = [folder / f"rank{r}.txt" for r in range(ranks)]
+    done = launch(3, HERE / "faults.py", fault, str(folder), backend, by=by, timeout=120)
+    files = [folder / f"rank{r}.txt" for r in range(3)]
     return done, [f.read_text() if f.exists() else "" for f in files]
 
 
@@ -40,9 +42,14 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("fault", DIFFERENT)
-def test_processes_that_differ_all_say_so(fault: str, tmp_path: Path) -> None:
-    done, told = run(fault, tmp_path)
+HOW = [("mpirun", fault) for fault in DIFFERENT] + [
+    pytest.param("variables", fault, marks=[] if fault == "by_hand" else pytest.mark.deep) for fault in DIFFERENT
+]
+
+
+@pytest.mark.parametrize(("by", "fault"), HOW)
+def test_processes_that_differ_all_say_so(by: str, fault: str, tmp_path: Path) -> None:
+    done, told = run(fault, tmp_path, by)
     assert done.returncode != 0
     for text in told:
         assert text.startswith("KnetError: ") and DIFFERENT[fault] in text, (told, done.stderr)
@@ -55,48 +62,54 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     assert "rank 2" in done.stderr and "signal 9" in done.stderr
 
 
-def test_nccl_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_is_named_by_the_others(tmp_path: Path) -> None:
+    """Where nobody stands by to end them: at once, and not when it is given up, which would be said in other words."""
+    done, told = run("killed", tmp_path, "variables")
+    assert "rank 2 has ended with -9" in done.stderr and "did not end" not in done.stderr and told[2] == ""
+    for text in told[:2]:
+        assert "rank 2 is gone, as if it was killed" in text and "seconds" not in text, (told, done.stderr)
+
+
+@pytest.mark.parametrize("by", BY)
+def test_nccl_does_not_wait_for_a_process_that_hangs(by: str, tmp_path: Path) -> None:
     """A call that sums is made when all are there to make it."""
-    done, told = run("stopped_between", tmp_path, backend="emulated")
+    done, told = run("stopped_between", tmp_path, by, "emulated")
     assert done.returncode != 0
     gone = "rank 1 has not come to back from softloss over 6 columns (call 1, reset 0) within 3 seconds"
     for text in (told[0], told[2]):
         assert gone in text, (told, done.stderr)
 
 
-def test_processes_that_share_a_gpu_all_say_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", BY)
+def test_processes_that_share_a_gpu_all_say_so(by: str, tmp_path: Path) -> None:
     """NCCL would refuse some of them, and the others would wait."""
-    done, told = run("same_gpu", tmp_path, backend="emulated")
+    done, told = run("same_gpu", tmp_path, by, "emulated")
     assert done.returncode != 0
     for text in told:
         assert "each process needs a GPU of its own, and ranks 0, 2 have the same (here 0000:01:00.0)" in text, told
 
 
-def test_a_launcher_that_mpi_does_not_know_is_an_error(tmp_path: Path) -> None:
-    """Each process would train a model of its own without a word."""
-    done, told = run("other_launcher", tmp_path, ranks=1)
-    assert done.returncode != 0
-    assert "WORLD_SIZE is 4, and MPI knows of one process: start the processes by mpirun" in told[0], done.stderr
-
-
-def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
-    done, told = run("stopped", tmp_path)
+@pytest.mark.parametrize("by", BOTH)
+def test_a_process_that_hangs_is_named(by: str, tmp_path: Path) -> None:
+    done, told = run("stopped", tmp_path, by)
     assert done.returncode != 0
     for text in (told[0], told[2]):
         assert "rank 1 has not come to " in text and "within 3 seconds" in text, (told, done.stderr)
 
 
-def test_a_process_that_leaves_is_named_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", BY)
+def test_a_process_that_leaves_is_named_at_once(by: str, tmp_path: Path) -> None:
     """Not when it is given up, which would be said in other words."""
-    done, told = run("leaves", tmp_path)
+    done, told = run("leaves", tmp_path, by)
     assert done.returncode != 0 and told[1] == ""
     for text in (told[0], told[2]):
         assert "rank 1 has left the script" in text and "seconds" not in text, (told, done.stderr)
 
 
-def test_an_error_of_one_process_ends_the_others_which_name_it(tmp_path: Path) -> None:
-    done, told = run("raises", tmp_path)
-    assert done.returncode != 0 and told[1] == ""
+@pytest.mark.parametrize("by", BOTH)
+def test_an_error_of_one_process_ends_the_others_which_name_it(by: str, tmp_path: Path) -> None:
+    done, told = run("raises", tmp_path, by)
+    assert done.returncode != 0 and told[1] == "" and "did not end" not in done.stderr
     assert "ValueError: this process has a fault of its own" in done.stderr
     assert "knetc: rank 1 of 3 ends all processes: ValueError" in done.stderr
     for text in (told[0], told[2]):
@@ -104,18 +117,20 @@ def test_an_error_of_one_process_ends_the_others_which_name_it(tmp_path: Path) -
         assert wanted in text and "seconds" not in text, (told, done.stderr)
 
 
-def test_what_is_waited_for_at_the_start_is_set_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", BY)
+def test_what_is_waited_for_at_the_start_is_set_apart(by: str, tmp_path: Path) -> None:
     (tmp_path / "late").mkdir()
-    done, told = run("slow", tmp_path)
+    done, told = run("slow", tmp_path, by)
     assert done.returncode == 0 and told == ["has begun"] * 3, (told, done.stderr)
-    done, told = run("late", tmp_path / "late")
+    done, told = run("late", tmp_path / "late", by)
     assert done.returncode != 0
     for text in (told[0], told[2]):
         assert "rank 1 has not come to distribute a model within 2 seconds" in text, (told, done.stderr)
 
 
-def test_what_is_set_is_what_rank_0_sets(tmp_path: Path) -> None:
-    done, told = run("sets", tmp_path)
+@pytest.mark.parametrize("by", BY)
+def test_what_is_set_is_what_rank_0_sets(by: str, tmp_path: Path) -> None:
+    done, told = run("sets", tmp_path, by)
     assert done.returncode == 0, done.stderr
     net = knetc.compile(DROPOUT, backend="numpy")
     net.forw(np.zeros((5, 6)))
@@ -125,10 +140,10 @@ def test_what_is_set_is_what_rank_0_sets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2])
-def test_a_save_is_whole_or_absent_whoever_dies(victim: int, tmp_path: Path) -> None:
-    running = subprocess.Popen(
-        command(3, HERE / "faults.py", "saves", str(tmp_path)), env=environment(), stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize("by", BY)
+def test_a_save_is_whole_or_absent_whoever_dies(by: str, victim: int, tmp_path: Path) -> None:
+    words = command(3, HERE / "faults.py", "saves", str(tmp_path), by=by)
+    running = subprocess.Popen(words, env=environment(by), stderr=subprocess.PIPE, text=True)
     pid, saved = tmp_path / f"pid{victim}.txt", tmp_path / "model.knet"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (saved.exists() and pid.exists() and pid.read_text()):
@@ -141,9 +156,10 @@ def test_a_save_is_whole_or_absent_whoever_dies(victim: int, tmp_path: Path) -> 
     assert {dims[-1] for dims in net.state().values()} == {5}  # all columns, of all processes
 
 
-def test_what_rank_0_has_holds_for_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", BY)
+def test_what_rank_0_has_holds_for_all(by: str, tmp_path: Path) -> None:
     """A model that it has loaded, an option that it has set; and it alone prints and writes."""
-    done, told = run("rank_0_rules", tmp_path)
+    done, told = run("rank_0_rules", tmp_path, by)
     assert done.returncode == 0, done.stderr
     assert len(set(told)) == 1 and told[0]
     assert done.stdout.split("\n") == ["printed by rank 0", ""]
