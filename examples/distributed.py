@@ -1,7 +1,8 @@
 """LeNet on the digits that ship with the project, trained by several processes, each on its share of every minibatch.
 
 `mpirun -n 4 python examples/distributed.py` (with more processes than processors: `mpirun --oversubscribe`, as root
-`--allow-run-as-root`). Any number of processes comes to the same model. It needs `pip install 'knetc[dist]'`.
+`--allow-run-as-root`), for which it needs `pip install 'knetc[dist]'`; or `torchrun --nproc-per-node 4
+examples/distributed.py`. Any number of processes comes to the same model.
 """
 
 from __future__ import annotations
