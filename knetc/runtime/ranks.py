@@ -19,6 +19,7 @@ import numpy as np
 from knetc.errors import KnetError
 from knetc.runtime.farewell import farewell
 from knetc.runtime.links import Bytes, Link, Pending, not_come, numbered
+from knetc.runtime.watch import Watch, Watched
 
 if TYPE_CHECKING:
     from knetc.runtime.executable import Tensor
@@ -57,6 +58,13 @@ class Ranks:
         self.neighbours = 1
         self._kept: dict[tuple[str, int, int], Bytes] = {}  # memory of messages, which the next ones of a size reuse
         self._others = [r for r in range(self.size) if r != self.rank]
+        self._watch: Watch | None = None
+
+    def watched(self, executable: Any) -> Any:
+        """An executable that waits for the other processes by itself, in calls that are looked at."""
+        if self._watch is None:
+            self._watch = Watch(self._link, self._timeout)
+        return Watched(executable, self._watch)
 
     def built(self) -> None:
         """This process has built what it needs; that the others have, the next exchange shows."""

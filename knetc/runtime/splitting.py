@@ -43,9 +43,12 @@ class Split:
         self._dtype = DTYPES[self.program.dtype]
         self._share_processors(ranks.neighbours)
         ranks.built()
-        self._sums: Sums = (
-            DeviceSums(inner, ranks, self._so_far) if adds_itself(inner) else HostSums(inner, ranks, self._so_far)
-        )
+        self._sums: Sums
+        if adds_itself(inner):
+            watched = ranks.watched(inner)
+            self._inner, self._sums = watched, DeviceSums(watched, ranks, self._so_far)
+        else:
+            self._sums = HostSums(inner, ranks, self._so_far)
         self._moves = [i.dims is not None and i.dims[-1:] == (N,) for i in self.program.inputs]
         self._types = {s: result_type(self.program, v) for v in self.program.variants for s in v.settings}
         self._setting: frozenset[str] = frozenset()

@@ -136,6 +136,32 @@ def stopped_between() -> None:
     tell("went on to the end")
 
 
+def _in_a_sum(way: int) -> None:
+    """One process stops or is killed when all have agreed to sum, and the others wait for it in NCCL."""
+    net = knetc.distribute(model(), timeout=3)
+    step(net)
+    if me() == 1:
+        sums = net._engine.device()._sums  # type: ignore[attr-defined]
+        begin = sums.begin
+
+        def agree(*given: object, **named: object) -> list[bytes]:
+            begin(*given, **named)
+            os.kill(os.getpid(), way)
+            return []
+
+        sums.begin = agree
+    step(net)
+    tell("went on to the end")
+
+
+def stopped_in_a_sum() -> None:
+    _in_a_sum(signal.SIGSTOP)
+
+
+def killed_in_a_sum() -> None:
+    _in_a_sum(signal.SIGKILL)
+
+
 def raises() -> None:
     net = knetc.distribute(model(), timeout=60)
     for k in range(400):

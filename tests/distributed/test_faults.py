@@ -81,6 +81,22 @@ def test_nccl_does_not_wait_for_a_process_that_hangs(by: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("by", BY)
+def test_a_process_that_stops_in_a_sum_of_nccls_is_named(by: str, tmp_path: Path) -> None:
+    """The others are in the call that sums, which cannot be ended; so their processes are."""
+    done, told = run("stopped_in_a_sum", tmp_path, by, "emulated")
+    assert done.returncode != 0 and told == ["", "", ""]
+    assert "knetc: rank 1 has stopped, for 3 seconds; rank " in done.stderr, done.stderr
+    assert " of 3 ends all processes, as 'backward' would wait for ever" in done.stderr
+
+
+def test_a_process_that_is_killed_in_a_sum_of_nccls_is_named_at_once(tmp_path: Path) -> None:
+    done, told = run("killed_in_a_sum", tmp_path, "variables", "emulated")
+    assert done.returncode != 0 and told == ["", "", ""]
+    for rank in (0, 2):
+        assert f"rank 1 is gone, as if it was killed (its connection has ended); rank {rank} of 3 ends" in done.stderr
+
+
+@pytest.mark.parametrize("by", BY)
 def test_processes_that_share_a_gpu_all_say_so(by: str, tmp_path: Path) -> None:
     """NCCL would refuse some of them, and the others would wait."""
     done, told = run("same_gpu", tmp_path, by, "emulated")
