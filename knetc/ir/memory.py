@@ -1,7 +1,7 @@
 """Memory: where each buffer stands in one arena, so that values that are not needed at the same time share memory.
 
 Before: the plan, every buffer of which could have memory of its own. After: `codegen`, which writes the places as
-tables, and `ir.overlap`, which proves them. A place is so many elements, plus so many for each column, so that it is
+tables, and `ir.replay`, which proves them. A place is so many elements, plus so many for each column, so that it is
 known for every batch size before anything runs. What lives as long as the model (parameters, state) stands elsewhere.
 
 `ir.lifetimes` says when each buffer is needed, `ir.placing` finds places; here they become those of a whole program.

@@ -14,9 +14,9 @@ from operator import attrgetter
 from knetc.errors import KnetInternalError, KnetLimitation
 from knetc.ir import uses
 from knetc.ir.memory import make_arena
-from knetc.ir.overlap import prove
 from knetc.ir.plan import MOST_ELEMENTS, BackwardPlan, Buffer, Kernel, Param, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.program import GOLD, MASK, Backward, Instr, Program, Variant
+from knetc.ir.replay import replay
 from knetc.ir.types import BatchDim, N, Type
 from knetc.ir.uses import LOSS
 from knetc.ir.views import Views, height, parameter_blocks, views
@@ -29,11 +29,10 @@ def make_plan(program: Program, options: Options) -> Plan:
     if program.stage != "training":
         raise KnetInternalError(f"a plan is made of a training program, not of one at stage {program.stage}")
     plan = Planner(program, options).plan()
-    if not options.level or not options.arena:
-        return plan
-    arena = make_arena(plan)
-    prove(plan, arena)
-    return replace(plan, arena=arena)
+    if options.level and options.arena:
+        plan = replace(plan, arena=make_arena(plan))
+    replay(plan)
+    return plan
 
 
 class Planner:

@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner, make_plan
 from knetc.ir.program import Instr, Phases, Program
+from knetc.ir.replay import replay
 from knetc.options import Options
 from knetc.record import replace
 
@@ -28,7 +29,9 @@ def make_sequence_plan(program: Program, options: Options) -> Plan:
     known = {b.name: b for b in planner.inputs} | planner.params
     plan = replace(plan, variants=tuple(_with_results(plan)))
     variants = tuple(_variant(planner, v, known, plan.framed) for v in plan.variants)
-    return replace(plan, variants=variants, buffers=tuple(planner.buffers))
+    plan = replace(plan, variants=variants, buffers=tuple(planner.buffers))
+    replay(plan)
+    return plan
 
 
 def device_plan(program: Program, options: Options) -> Plan:
