@@ -12,7 +12,7 @@ from knetc.codegen.describe import memory_lines, size_text
 from knetc.codegen.functions import functions, initial, trained
 from knetc.codegen.spec import Module
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
-from knetc.ir.passes.epilogue import reasons
+from knetc.ir.passes.epilogue import Reasons, reasons
 from knetc.ir.plan import REPORT_BATCH, Kernel, PhasePlan, Plan, Step, Unit
 from knetc.ir.program import Program
 from knetc.ir.sequence_plan import device_plan
@@ -49,21 +49,22 @@ def show_plan(program: Program, options: Options) -> str:
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
         label = " ".join(v.label) or "no condition"
-        alone, *backs = reasons(program, v.variant) if options.level >= 2 else [{}] * (1 + len(v.backward))
-        lines += ["", f"forward ({label})", *chain(*(_unit(u, alone) for u in v.forward))]
-        lines += _phases(v.phases, f"forwseq ({label})")
+        none = [Reasons({}, {})] * (1 + len(v.backward))
+        alone, *backs = reasons(program, v.variant) if options.level >= 2 else none
+        lines += ["", f"forward ({label})", *chain(*(_unit(u, alone.single) for u in v.forward))]
+        lines += _phases(v.phases, f"forwseq ({label})", alone.whole)
         for b, why in zip(v.backward, backs, strict=True):
-            lines += ["", f"backward from {b.loss} ({label})", *chain(*(_unit(u, why) for u in b.steps))]
+            lines += ["", f"backward from {b.loss} ({label})", *chain(*(_unit(u, why.single) for u in b.steps))]
             lines += [f"  gradient of input {index}: {at.name}" for index, at in b.inputs]
-            lines += _phases(b.phases, f"backseq from {b.loss} ({label})")
+            lines += _phases(b.phases, f"backseq from {b.loss} ({label})", why.whole)
     lines += ["", *_sizes(plan)]
     return "\n".join(lines) + "\n"
 
 
-def _phases(phases: PhasePlan | None, title: str) -> Iterator[str]:
-    """The lists over a whole sequence."""
+def _phases(phases: PhasePlan | None, title: str, alone: Mapping[str, str]) -> Iterator[str]:
+    """The lists over a whole sequence; `alone`: as for a unit."""
     for where, units in zip(("before the loop", "the loop", "after it"), phases.lists if phases else (), strict=False):
-        yield from ("", f"{title}, {where}", *chain(*(_unit(u, {}) for u in units)))
+        yield from ("", f"{title}, {where}", *chain(*(_unit(u, alone) for u in units)))
 
 
 def _unit(unit: Unit, alone: Mapping[str, str]) -> list[str]:

@@ -63,6 +63,18 @@ end"""
     assert joined_in_sequences(without_epilogues(program)) == [[]] * 6
 
 
+def test_reasons_are_given_for_sequences_too() -> None:
+    """Those of their own lists, each once: wb has its bias before the loop, the recurrent product does not in it."""
+    cell = "s = tanh(wb(x; out=5) .+ wb(s; out=5))"
+    program, options = compiled(f"@knet function m(x)\n {cell}\n return wbf(s; out=3, f=:soft)\nend")
+    step, *rest = show_plan(program, options).split("\nforwseq ")
+    before, loop, after = (text.split("\nbackward ")[0] for text in rest)
+    why = "  # no epilogue: more is computed in the kernel that reads it\n"
+    assert f"  wb/tmp1 = dot(wb/w, x){why}" in step and step.count("# no epilogue") == 2
+    assert f"  wb2/tmp1 = dot(wb2/w, s@prev){why}" in loop and f"  wbf/tmp1 = dot(wbf/w, s){why}" in after
+    assert [text.count("# no epilogue") for text in (before, loop, after)] == [0, 1, 1]
+
+
 def joined_in_sequences(program: Program) -> list[list[list[str]]]:
     """For each list over a sequence, forward and back, the operators of each kernel with a product."""
     (variant,) = program.variants

@@ -20,7 +20,7 @@ from knetc.ir.epilogues import BIAS_GRADIENT, fits, form, is_product, split
 from knetc.ir.program import GOLD, MASK, Instr, Phases, Program, Variant
 from knetc.ir.types import Type
 from knetc.options import Options
-from knetc.record import replace
+from knetc.record import Record, replace
 
 
 def run(program: Program, options: Options) -> Program:
@@ -30,14 +30,36 @@ def run(program: Program, options: Options) -> Program:
     return replace(program, variants=tuple(_variant(program, v) for v in program.variants))
 
 
-def reasons(program: Program, variant: Variant) -> list[dict[str, str]]:
-    """Why products that a bias or a relu follows have no epilogue, by name: for the forward and each backward list."""
-    found = []
-    for joiner in _lists(variant, _types(program, variant)):
+class Reasons(Record):
+    """Why products that a bias or a relu follows have no epilogue, by name: in a list, and in its lists over a whole
+    sequence, where it has such.
+    """
+
+    single: Mapping[str, str]
+    whole: Mapping[str, str]
+
+
+def reasons(program: Program, variant: Variant) -> list[Reasons]:
+    """The reasons of the forward and of each backward list."""
+    types = _types(program, variant)
+    phases = [variant.phases, *(b.phases for b in variant.backward)]
+    outside = [_outside(variant), *({uses.LOSS} for _ in variant.backward)]
+    whole = [_phase_lists(p, read, types) for p, read in zip(phases, outside, strict=True)]
+    return [Reasons(_why([one]), _why(all_)) for one, all_ in zip(_lists(variant, types), whole, strict=True)]
+
+
+def _why(joiners: Iterable[_Joiner]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for joiner in joiners:
         for _ in joiner.result():
             pass
-        found.append(joiner.reasons)
+        found |= joiner.reasons
     return found
+
+
+def _outside(variant: Variant) -> set[str]:
+    """The forward values that others than the forward list read."""
+    return uses.named(variant) | uses.read_back(variant)
 
 
 def _variant(program: Program, variant: Variant) -> Variant:
@@ -46,7 +68,7 @@ def _variant(program: Program, variant: Variant) -> Variant:
     return replace(
         variant,
         forward=forward,
-        phases=_phases(variant.phases, uses.named(variant) | uses.read_back(variant), types),
+        phases=_phases(variant.phases, _outside(variant), types),
         backward=tuple(
             replace(b, body=body, phases=_phases(b.phases, {uses.LOSS}, types))
             for b, body in zip(variant.backward, backward, strict=True)
@@ -56,19 +78,24 @@ def _variant(program: Program, variant: Variant) -> Variant:
 
 def _lists(variant: Variant, types: Mapping[str, Type | None]) -> Iterator[_Joiner]:
     """The forward list and each backward list."""
-    outside = uses.named(variant) | uses.read_back(variant)
-    yield _Joiner(variant.forward, [None] * len(variant.forward), outside, types)
+    yield _Joiner(variant.forward, [None] * len(variant.forward), _outside(variant), types)
     for b in variant.backward:
         yield _Joiner(b.body, uses.wanted(b.body), {uses.LOSS}, {**types, **_made(b.body)})
 
 
 def _phases(phases: Phases | None, outside: AbstractSet[str], types: Mapping[str, Type | None]) -> Phases | None:
-    """The lists over a sequence with their epilogues, each by itself: what another list reads has memory."""
-    if phases is None:
-        return None
-    known = {**types, **_made(i for body in phases.lists for i in body)}
-    others = zip(phases.lists, uses.read_by_others(phases.lists), strict=True)
-    return Phases(*(tuple(_Joiner(body, [None] * len(body), outside | read, known).result()) for body, read in others))
+    """The lists over a sequence with their epilogues."""
+    return phases and Phases(*(tuple(joiner.result()) for joiner in _phase_lists(phases, outside, types)))
+
+
+def _phase_lists(
+    phases: Phases | None, outside: AbstractSet[str], types: Mapping[str, Type | None]
+) -> Iterator[_Joiner]:
+    """The lists over a sequence, each by itself: what another list reads has memory."""
+    lists = phases.lists if phases is not None else ()
+    known = {**types, **_made(i for body in lists for i in body)}
+    for body, read in zip(lists, uses.read_by_others(lists), strict=True):
+        yield _Joiner(body, [None] * len(body), outside | read, known)
 
 
 def _types(program: Program, variant: Variant) -> dict[str, Type | None]:
