@@ -6,6 +6,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from codegen.support import close, compiled
@@ -17,6 +19,7 @@ from knetc.ir.types import N
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
+from knetc.runtime.losses import mean_loss
 
 DENSE = "@knet function dense(x)\n h = wbf(x; out=8, f=:relu)\n return wbf(wb(h; out=6); out=5, f=:soft)\nend"
 BATCH = 70  # more than two warps
@@ -24,8 +27,8 @@ TRAINING = TrainingOptions(lr=0.1, momentum=0.5, adam=True)
 
 
 def model(name: str):
-    """The program and the options of `lstm2`, which `sequence` runs too, of `dense` or of `lenet`."""
-    if name == "dense":
+    """The program and the options of `lstm2`, which `sequence` runs too, of `dense` or `training`, or of `lenet`."""
+    if name in ("dense", "training"):
         return compiled(DENSE, inputs=((9, N),), losses=("softloss",))
     if name in ("lstm2", "sequence"):
         source, shapes, _ = MODELS["lstm2"]
@@ -70,6 +73,26 @@ def dense(executable):
     return found
 
 
+def training(executable):
+    """Minibatches in one call, the last one smaller, and again with other options; on the interpreter one by one."""
+    found = []
+    for seed, clip, options in ((1, 0.0, TrainingOptions(lr=0.1)), (2, 0.01, TRAINING), (3, 0.01, TRAINING)):
+        (x,), gold = data(((9, N),), 39, "f32", seed), onehot(5, 39, "f32")
+        wanted = dict.fromkeys(executable.program.params(), options)
+        if isinstance(executable, Library):
+            losses = executable.train(frozenset(), [x], gold, 6, "softloss", wanted, clip)
+        else:
+            losses = []
+            for first in range(0, 39, 6):
+                part, here = gold[:, first : first + 6], [x[:, first : first + 6]]
+                losses.append(mean_loss("softloss", executable.forward(frozenset(), here, push=False), part))
+                executable.backward("softloss", part, None, (), pop=False)
+                executable.update(wanted, clip, 1.0)
+        found += [np.array(losses, np.float32), executable.read("value", "return")]
+        found += [executable.read("grad", name) for name in executable.program.params()]
+    return found
+
+
 def lenet(executable):
     found = []
     for step in range(2):
@@ -82,7 +105,7 @@ def lenet(executable):
 
 def main(name: str, path: str) -> str:
     program, _ = model(name)
-    scenario = {"lstm2": lstm2, "sequence": sequence, "dense": dense, "lenet": lenet}[name]
+    scenario = {"lstm2": lstm2, "sequence": sequence, "dense": dense, "training": training, "lenet": lenet}[name]
     try:
         emitted = Library(program, path, 7)
         got, params = scenario(emitted), [emitted.read("par", p) for p in program.params()]

@@ -77,6 +77,17 @@ VALUES = {
     "last_for_maximum": ("lenet", r"top = knet_max\(top, element\);", "top = element;"),
     "average_not_divided": ("lenet", r"(sum \+= dys\[.*\]) / .*;", r"\1;"),
     "pooling_window_too_short": ("lenet", r"min\((.*) \+ 2, (\d+)\)", r"min(\1 + 1, \2)"),
+    "input_of_the_first_minibatch": ("training", r"arrays\[i\] \+ from_column\(inputs\[i\], first\)", "arrays[i]"),
+    "gold_of_the_first_minibatch": ("training", r"gold \+ b->gold\.column \* first;", "gold;"),
+    "step_without_its_update": (
+        "training",
+        r"(return )run_update\(m, flags\);(\n\}\n// Copies)",
+        r"\1(void)flags, 0;\2",
+    ),
+    "step_of_no_options": ("training", r"run_training\(m, f, b, call\.flags\)", "run_training(m, f, b, KNET_TRAINING)"),
+    "step_by_another_graph": ("training", r"a\.flags == b\.flags && ", ""),
+    "losses_in_one_place": ("training", r"losses \? m->losses \+ k", "losses ? m->losses"),
+    "last_minibatch_too_large": ("training", r"left < batch \? left : batch, gclip", "batch, gclip"),
     "bias_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_RELU"),
     "relu_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_BIAS"),
     "relu_too_many": ("dense", r"EPILOGUE_BIAS", "EPILOGUE_RELU_BIAS"),
@@ -142,7 +153,7 @@ def caught(done: subprocess.CompletedProcess[str]) -> None:
     assert told and "Traceback" not in done.stderr, done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", ["lstm2", "sequence", "dense", "lenet"])
+@pytest.mark.parametrize("name", ["lstm2", "sequence", "dense", "training", "lenet"])
 @pytest.mark.parametrize("way", [{}, LAZY, NAN, NO_EPILOGUES, {"sanitize": ADDRESS}, {"sanitize": THREAD}], ids=str)
 def test_without_a_fault_nothing_is_found(tmp_path, name, way):
     done = run(tmp_path, name, "", "", **way)
