@@ -2416,22 +2416,22 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
 
 // The work of a step in a frame.
 int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
+  use_frame(m, f, forwards[f->variant].places);
   TRY(forwards[f->variant].run(m));
   use_frame(m, f, b->places);
   TRY(b->run(m, nullptr, 0));
   if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
   return run_update(m, flags);
 }
-// Copies the columns of a minibatch, from `first` on, to its frame.
+// Copies the columns of a minibatch, from `first` on, to where its frame has places for them.
 int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
                    const knet_real* const* arrays, const knet_real* gold, int first) {
-  use_frame(m, f, b->places);  // which has a place for what is wanted
+  use_frame(m, f, b->places);
   if (b->gold.place) {
     const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
     const float* const from = gold + b->gold.column * first;
     TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
   }
-  use_frame(m, f, forwards[f->variant].places);
   return give_inputs(m, arrays, first);
 }
 // A step for so many columns from `first` on; `loss`: where on the device its loss goes, or NULL.

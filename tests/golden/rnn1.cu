@@ -2213,7 +2213,7 @@ int run_training(knet_model* m, const knet_frame* f, const knet_backward_functio
   if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
   return run_update(m, flags);
 }
-// Copies the columns of a minibatch, from `first` on, to its frame.
+// Copies the columns of a minibatch, from `first` on, to where its frame has places for them.
 int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
                    const knet_real* const* arrays, const knet_real* gold, int first) {
   use_frame(m, f);

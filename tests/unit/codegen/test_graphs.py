@@ -149,6 +149,22 @@ def test_a_step_of_training_is_one_graph(monkeypatch, device):
     assert np.array_equal(e.read("value", "return"), alone.read("value", "return"))
 
 
+@pytest.mark.parametrize("capture", ["never", "breaks"])
+def test_steps_of_training_that_cannot_be_captured_run_as_they_are(monkeypatch, device, capture):
+    x, gold = data((SHAPE,), 44, "f32")[0], onehot(5, 44, "f32")
+    found = []
+    for graphs in (0, 1, 2):
+        if graphs:
+            monkeypatch.setenv("KNETEMU_CAPTURE", capture)
+            device.knetemu_reload()
+        e = model(monkeypatch, graphs)
+        options = dict.fromkeys(e.program.params(), TrainingOptions(lr=0.1, adam=True))
+        losses = [e.train(frozenset({"dropout"}), [x], gold, 6, "softloss", options, 0.5) for _ in range(2)]
+        found.append([*map(np.array, losses), *(e.read("par", name) for name in e.program.params())])
+        assert e.graphs() == (0, 2 * bool(graphs))
+    assert all(map(np.array_equal, found[0], found[1])) and all(map(np.array_equal, found[0], found[2]))
+
+
 def test_a_sequence_replays_a_graph_for_each_step_of_the_stack(monkeypatch, device):
     source, shapes, settings = MODELS["gru"]
     e = model(monkeypatch, 1, source, shapes)
