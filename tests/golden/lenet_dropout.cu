@@ -2693,9 +2693,11 @@ int train(knet_model* m, const knet_backward_function* b, const knet_real* const
                       losses ? m->losses + k : nullptr));
   }
   if (!losses) return 0;
-  TRY(cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
-  TRY(cudaStreamSynchronize(m->stream));
-  return 0;
+  int code = 0;
+  NOTE(&code, cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
+  NOTE(&code, cudaStreamSynchronize(m->stream));
+  if (code) settle(m, &code);
+  return code;
 }
 // Empties the stack and forgets the gradients.
 void forget_sequence(knet_model* m, int* code) {
