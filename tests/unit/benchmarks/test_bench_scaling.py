@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import scaling_model as model
 from workloads import WORKLOADS
+
+SCRIPT = Path(model.__file__).with_name("scaling.py")
+
+
+def test_what_is_measured_is_what_is_said_of() -> None:
+    """LeNet on two processes: as many bytes as it has parameters, and times that are some."""
+    if importlib.util.find_spec("mpi4py") is None:
+        pytest.skip("mpi4py is not installed: pip install 'knetc[dist]'")
+    words = [sys.executable, str(SCRIPT), "--ranks", "2", "--models", "lenet", "--rounds", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[-1].strip("| ").split(" | ")
+    assert row[:3] == ["LeNet, 128 columns", "2", "1.72"] and all(float(x) > 0 for x in row[3:])
 
 
 @pytest.fixture(scope="module")
