@@ -197,6 +197,22 @@ end
         np.testing.assert_allclose(found.get(name), wanted.get(name), rtol=1e-12)
 
 
+@pytest.mark.parametrize("level", [0, 2])
+def test_an_input_given_by_rows_can_be_read_after_training(level: int) -> None:
+    """By the name of a variable that is the input: emitted C++ read where no input stood, and the process ended."""
+    source = """
+@knet function m(x)
+    v = x
+    return soft(par(dims=(3,4)) * x)
+end
+"""
+    x, y = knetc.onehot(np.array([0, 1, 2, 3, 0, 1]), 4), np.array([0, 1, 2, 0, 1, 2])
+    for backend in ("numpy", "cpu"):
+        net = knetc.compile(source, backend=backend, optimise=level)
+        net.train(knetc.minibatch(x, y, 2), knetc.softloss, progress=False)
+        assert np.array_equal(net.get("v"), np.eye(4)[:, :2])
+
+
 def test_sizes_do_not_depend_on_whether_the_inputs_were_given() -> None:
     """Nothing says strictly how many columns `s` has. Without the input's shape one was assumed, with it the batch, so
     that a loaded model returned another shape than the saved one.

@@ -2195,6 +2195,13 @@ int check_rows(const int* const* rows, const int* gold_rows, const knet_array& v
     if (rows[i]) TRY(check_rows(inputs[i], rows[i], columns));
   return gold_rows ? check_rows(value, gold_rows, columns) : 0;
 }
+// Makes an input that is given by rows a dense matrix of the frame's.
+int make_input_dense(knet_model* m, knet_frame* f, int i) {
+  if (!f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
+  make_dense(m->rows[i], (int)elements(inputs[i], 1), f->batch, f->copies[i]);
+  f->inputs[i] = f->copies[i];
+  return 0;
+}
 // Makes the minibatch that begins at column c the one that the frame is of, and that is looked for in `gold`.
 int take_minibatch(knet_model* m, knet_frame* f, const knet_data& data, int c, const float** gold) {
   for (int i = 0; i < INPUTS; i++) {
@@ -2203,9 +2210,7 @@ int take_minibatch(knet_model* m, knet_frame* f, const knet_data& data, int c, c
     if (dense) {
       f->inputs[i] = data.inputs[i] + from_column(inputs[i], c);
     } else if (reads_dense[f->variant][i]) {
-      if (!f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
-      make_dense(m->rows[i], (int)elements(inputs[i], 1), f->batch, f->copies[i]);
-      f->inputs[i] = f->copies[i];
+      TRY(make_input_dense(m, f, i));
     }
   }
   use_frame(m, f);
@@ -2566,6 +2571,9 @@ int lenet_train(knet_model* m, unsigned conditions, int loss, const knet_real* c
       code = train_minibatch(m, loss, wanted, gclip, gscale, c + batch >= columns,
                              losses ? losses + c / batch : nullptr);
   }
+  // Of the last minibatch the inputs may be read by name, and by a backward pass.
+  for (int i = 0; i < INPUTS && !code; i++)
+    if (m->rows[i] && !reads_dense[f->variant][i]) code = make_input_dense(m, f, i);
   for (const int*& given : m->rows) given = nullptr;
   m->gradients = !code;
   if (f) m->last = m->record = f;
