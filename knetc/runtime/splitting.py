@@ -21,6 +21,7 @@ from knetc.runtime.check import DTYPES
 from knetc.runtime.executable import Executable, Tensor, TrainingOptions
 from knetc.runtime.library import Library
 from knetc.runtime.losses import mean_loss
+from knetc.runtime.onehot import OneHot
 from knetc.runtime.ranks import Ranks, digest
 from knetc.runtime.shares import Share, aligned
 from knetc.runtime.signature import result_type
@@ -243,9 +244,7 @@ class Split:
         """Columns as an array; `array` may be the rows of their 1s."""
         if array.dtype == self._dtype:
             return aligned(array)
-        dense = np.zeros((rows, len(array)), self._dtype, order="F")
-        dense[array, np.arange(len(array))] = 1
-        return aligned(dense)
+        return aligned(OneHot(array, rows).dense(self._dtype))
 
     # --- columns of all processes -------------------------------------------------------------------------------------
 

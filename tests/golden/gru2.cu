@@ -3088,6 +3088,8 @@ int step_training(knet_model* m, const knet_backward_function* b, const knet_rea
 int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
           int columns, int batch, double gclip, double gscale, knet_real* losses) {
   const int steps = (columns - 1) / batch + 1;
+  if (steps > 1 && columns % batch)
+    return knet_fail(KNET_ORDER, "the state has %d columns and the last minibatch %d", batch, columns % batch);
   if (losses && steps > m->losses_room) {
     int code = 0;
     m->losses_room = 0;
@@ -3098,7 +3100,6 @@ int train(knet_model* m, const knet_backward_function* b, const knet_real* const
   }
   for (int k = 0; k < steps; k++) {
     const int first = k * batch, left = columns - first;
-    if (k) TRY(check_state(m, left < batch ? left : batch));
     TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
                       losses ? m->losses + k : nullptr));
   }

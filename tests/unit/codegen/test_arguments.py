@@ -48,6 +48,7 @@ def wrong_calls(net: Net) -> Iterator[tuple[str, tuple, int, str]]:
         (1, NULL, ARGUMENT, "input x is NULL"),
         (2, NULL, ARGUMENT, "gold is NULL"),
         (3, 0, ARGUMENT, "0 columns"),
+        (3, 5, ORDER, "the state has 3 columns and the last minibatch 2"),
         (4, 0, ARGUMENT, "a batch of 0 columns"),
         (4, 2, ORDER, "the state has 3 columns and the batch 2"),
         (5, real(-1), ARGUMENT, "gclip cannot be"),
