@@ -13,7 +13,7 @@ from itertools import groupby
 
 from knetc.codegen.spec import Module
 from knetc.errors import Span
-from knetc.ir.footprint import bound_bytes, peak_bytes, step_bytes, unshared_bytes, whole_bytes
+from knetc.ir.footprint import bound_bytes, peak_bytes, step_bytes, unshared_bytes, whole_bound_bytes, whole_bytes
 from knetc.ir.plan import REPORT_BATCH, Plan, Unit, flat
 from knetc.ir.program import Instr
 from knetc.values import show
@@ -118,7 +118,8 @@ def memory_lines(plan: Plan) -> list[str]:
         lines.append(f"Each step on the stack takes {size_text(step_bytes(plan, REPORT_BATCH))} more.")
     whole = whole_bytes(plan, REPORT_BATCH)
     if whole:
-        lines.append(f"A sequence that runs at once takes {size_text(whole)} for each of its steps.")
+        least = f"; lower bound {size_text(whole_bound_bytes(plan, REPORT_BATCH))}" if plan.arena else ""
+        lines.append(f"A sequence that runs at once takes {size_text(whole)} for each of its steps{least}.")
     return lines
 
 

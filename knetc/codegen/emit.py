@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,16 @@ from knetc.cache import cached, content, entry
 from knetc.codegen import buckets
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.fill import CLOCK
-from knetc.codegen.functions import functions, initial, runs_sequences, set_clock, trained, trains
+from knetc.codegen.functions import (
+    Functions,
+    called_places,
+    device_module,
+    initial,
+    runs_sequences,
+    set_clock,
+    trained,
+    trains,
+)
 from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
@@ -37,29 +46,28 @@ from knetc.codegen.tables import (
     member_groups,
     places,
     places_name,
+    sequence_places_name,
     values_name,
     variant_of,
 )
 from knetc.errors import KnetInternalError
-from knetc.ir.lifetimes import SHARING
-from knetc.ir.plan import MOST_ELEMENTS, Buffer
+from knetc.ir.plan import MOST_ELEMENTS, SHARING, Buffer
 from knetc.ir.program import Program
-from knetc.ir.sequence_plan import device_plan, of_all_steps
+from knetc.ir.sequence_plan import of_all_steps
 from knetc.options import Options
 
 
 def emit_cuda(program: Program, options: Options) -> str:
     """The CUDA source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
-    module = Module(device_plan(program, options), options, render)
-    return emitted("module.cu.j2", _module_context(module))
+    return emitted("module.cu.j2", _module_context(*device_module(program, options, render)))
 
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cuda`'s source."""
-    module = Module(device_plan(program, options), options, render)
+    module, (_, forwards, _) = device_module(program, options, render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
-    more = {"sequences": runs_sequences(functions(module)[1])}
+    more = {"sequences": runs_sequences(forwards)}
     context = {**interface_context(module), **more, "title": title, "guard": module.prefix.upper(), "file": name}
     return render("header.h.j2", context) + "\n"
 
@@ -134,9 +142,9 @@ def include(name: str) -> str:
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-def _module_context(module: Module) -> dict[str, Any]:
+def _module_context(module: Module, found: Functions) -> dict[str, Any]:
     plan = module.plan
-    bodies, forwards, backwards = functions(module)
+    bodies, forwards, backwards = found
     start = list(initial(module))
     training = trained(module)
     clock = set_clock(module)
@@ -144,7 +152,9 @@ def _module_context(module: Module) -> dict[str, Any]:
     features = module.features
     framed = plan.framed
     sequences = runs_sequences(forwards)
-    whole = of_all_steps(plan) if sequences else frozenset()
+    variants = [_variant(k, f, bodies[k]["lines"]) for k, f in enumerate(forwards)]
+    whole = of_all_steps(plan) if sequences and plan.arena is None else frozenset()
+    used = {name for f in (*variants, *backwards) for name in (f["places"], f["sequence_places"])}
     return {
         **interface_context(module),
         **training,
@@ -171,7 +181,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         ],
         "arena": plan.arena,
         "arena_ends": arena_ends(plan.arena),
-        "places": list(places(module)),
+        "places": list(places(module, used)),
         "states": plan.states,
         "frames": [
             {"name": frame_name(k), "buffers": [buffer_row(module, b) for b in v.frame]}
@@ -185,15 +195,7 @@ def _module_context(module: Module) -> dict[str, Any]:
         "arrays": list(arrays(module)),
         "parameters": plan.params,
         "inputs": plan.inputs,
-        "variants": [
-            {
-                **f,
-                "table": values_name(k),
-                "draws": any(CLOCK in line for line in bodies[k]["lines"]),
-                "places": places_name(k),
-            }
-            for k, f in enumerate(forwards)
-        ],
+        "variants": variants,
         "sequences": sequences,
         "device": True,
         "functions": bodies,
@@ -212,6 +214,17 @@ def _module_context(module: Module) -> dict[str, Any]:
         "lt_type": "CUDA_R_32F" if module.dtype == "f32" else "CUDA_R_64F",
         "mask": any(b.kind == "mask" for b in plan.buffers),
         "loss": any(b.kind == "loss" for b in plan.buffers),
+    }
+
+
+def _variant(k: int, functions: dict[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+    """The row of a variant in the table of forward functions; `lines`: of that for a single step."""
+    return {
+        **functions,
+        "table": values_name(k),
+        "draws": any(CLOCK in line for line in lines),
+        "places": places_name(k),
+        "sequence_places": called_places(functions["sequence"], sequence_places_name(k)),
     }
 
 

@@ -5,8 +5,8 @@ Before: `codegen.kernels`, which turns a step into statements. After: `codegen.e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from knetc.codegen import buckets
 from knetc.codegen.fill import fill
@@ -14,15 +14,32 @@ from knetc.codegen.lines import bits, bucket_lines, declared, statement_lines, u
 from knetc.codegen.names import Names, spell
 from knetc.codegen.sequences import sequence_lines
 from knetc.codegen.spec import KernelSpec, Module
-from knetc.codegen.tables import buffer_row, places_name
+from knetc.codegen.tables import buffer_row, places_name, sequence_places_name
 from knetc.ir.plan import BackwardPlan, Buffer, Plan, VariantPlan, flat
-from knetc.ir.program import LOSSES
+from knetc.ir.planner import make_plan
+from knetc.ir.program import LOSSES, Program
+from knetc.ir.sequence_plan import device_plan
+from knetc.options import Options
 
 # For each parameter: blocks of an update, and of a sum of squares, each of which leaves a number.
 MOST_UPDATE_BLOCKS, MOST_SQUARE_BLOCKS = 1024, 32
 
 
-def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+Render: TypeAlias = "Callable[[str, Mapping[str, object]], str]"
+Functions: TypeAlias = "tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]"
+
+
+def device_module(program: Program, options: Options, render: Render) -> tuple[Module, Functions]:
+    """What the file is made of, and its functions: without whole sequences where none of them can be emitted so."""
+    module = Module(device_plan(program, options), options, render)
+    found = functions(module)
+    if any(v.phases is not None for v in module.plan.variants) and not runs_sequences(found[1]):
+        module = Module(make_plan(program, options), options, render)
+        found = functions(module)
+    return module, found
+
+
+def functions(module: Module) -> Functions:
     """All functions in order; of each variant its forward functions; and the table by which a way back is found.
 
     Variants whose backward passes are the same share one function.
@@ -48,6 +65,8 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
                     "run": one["name"],
                     "sequence": _called(all_),
                     "places": places_name(k, b.loss),
+                    "sequence_places": called_places(_called(all_), sequence_places_name(k, b.loss)),
+                    "masked": "true" if any(a.kind == "mask" for s in flat(b.steps) for a in s.args) else "false",
                     "gold": "nullptr, 0, 0"
                     if gold is None
                     else "&knet_model::{member}, {fixed}, {column}".format(**buffer_row(module, gold)),
@@ -59,6 +78,11 @@ def functions(module: Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 def runs_sequences(forwards: Sequence[dict[str, Any]]) -> bool:
     """Whether some forward function has one for a whole sequence beside it."""
     return any(f["sequence"] != "nullptr" for f in forwards)
+
+
+def called_places(function: str, table: str) -> str:
+    """The table of where the buffers of a function over a whole sequence stand; NULL where there is none."""
+    return "nullptr" if function == "nullptr" else table
 
 
 def _called(function: dict[str, Any] | None) -> str:

@@ -9,21 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from knetc.codegen.describe import memory_lines, size_text
-from knetc.codegen.functions import functions, initial, trained
-from knetc.codegen.spec import Module
+from knetc.codegen.functions import device_module, initial, trained
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
 from knetc.ir.passes.epilogue import Reasons, reasons
 from knetc.ir.plan import REPORT_BATCH, Kernel, PhasePlan, Plan, Step, Unit
 from knetc.ir.program import Program
-from knetc.ir.sequence_plan import device_plan
 from knetc.options import Options
 
 
 def report(program: Program, options: Options) -> str:
     """A table of kernels, one of library calls, and one of buffers with the peak memory and its lower bound."""
-    plan = device_plan(program, options)
-    module = Module(plan, options, lambda name, fields: "")
-    functions(module)
+    module, _ = device_module(program, options, lambda name, fields: "")
+    plan = module.plan
     list(initial(module))
     trained(module)
     kernels = [(f"{k.name}_kernel", str(len(k.instrs)), k.spec.formula) for k in module.kernels.values()]
@@ -44,7 +41,8 @@ def report(program: Program, options: Options) -> str:
 
 def show_plan(program: Program, options: Options) -> str:
     """The plan as text: buffers, then the steps of every function in order."""
-    plan = device_plan(program, options)
+    module, _ = device_module(program, options, lambda name, fields: "")
+    plan = module.plan
     lines = [f"plan {program.name}", ""]
     lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:

@@ -5,14 +5,15 @@ Before: the plan, and the identifiers of `codegen.spec`. After: `codegen.emit`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from knetc.codegen.spec import Module
 from knetc.errors import KnetInternalError
-from knetc.ir.memory import Arena
+from knetc.ir.memory import Arena, Layout, outermost
 from knetc.ir.placing import Place
-from knetc.ir.plan import Buffer, Plan
+from knetc.ir.plan import BackwardPlan, Buffer, Plan, flat
 from knetc.ir.types import BatchDim
 
 _GROUPS = {
@@ -72,36 +73,66 @@ def frame_name(k: int) -> str:
     return f"frame_{k}"
 
 
-def places(module: Module) -> Iterator[dict[str, Any]]:
-    """The tables of where each function's buffers stand in the arena; none where there is no arena."""
+def places(module: Module, used: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The tables of those names of where a function's buffers stand in the arena; none where there is no arena."""
     plan = module.plan
     for k, found in enumerate(plan.arena.variants if plan.arena else ()):
-        layouts = [(places_name(k), found.forward)]
-        layouts += [(places_name(k, b.loss), x) for b, x in zip(plan.variants[k].backward, found.backward, strict=True)]
-        for name, layout in layouts:
-            rows = [
-                {"member": module.members[b], "fixed": place.fixed, "column": place.column}
-                for b, place in layout.places
-            ]
-            yield {"name": name, "rows": rows}
+        layouts = {places_name(k): found.forward, sequence_places_name(k): found.sequence}
+        for b, single, whole in zip_longest(plan.variants[k].backward, found.backward, found.backward_sequence):
+            single = _without_forward(single, b, plan) if plan.arena and plan.arena.apart else single
+            layouts |= {places_name(k, b.loss): single, sequence_places_name(k, b.loss): whole}
+        for name, layout in layouts.items():
+            if name in used and layout is not None:
+                rows = [
+                    {"member": module.members[b], "fixed": at.fixed, "column": at.column, "later": at.later}
+                    for b, at in layout.places
+                ]
+                yield {"name": name, "rows": rows}
+
+
+def _without_forward(layout: Layout, b: BackwardPlan, plan: Plan) -> Layout:
+    """The layout without what only the forward list touches; a step of training gives the inputs by it too."""
+    touched = {x.root for s in flat(b.steps) for x in (*s.args, s.out)}
+    touched.update((*plan.inputs, *(at.root for _, at in b.inputs)))
+    return Layout(tuple(place for place in layout.places if place[0] in touched))
 
 
 def arena_ends(arena: Arena | None) -> list[str]:
-    """The lines of the function that returns how many elements the arena has for `batch` columns."""
-    ends = [_end(end) for end in (arena.ends if arena else ())] or ["0"]
-    if len(ends) == 1:
-        return [f"return {ends[0]};"]
-    return ["return std::max<size_t>({", *(f"    {end}," for end in ends), "});"]
+    """The lines of the function that returns how many elements the arena has for `batch` columns, of so many `steps`
+    where it knows of whole sequences.
+    """
+    if arena is None:
+        return ["return 0;"]
+    single, all_ = arena.ends or (Place(0, 0),), outermost((*arena.ends, *arena.sequence_ends))
+    if set(all_) == set(arena.ends):
+        return _largest(single)
+    later = ["  const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps"]
+    later = later if any(end.later for end in all_) else []
+    return ["if (steps > 1) {", *later, *(f"  {line}" for line in _largest(all_)), "}", *_largest(single)]
+
+
+def _largest(ends: Sequence[Place]) -> list[str]:
+    """The lines that return how far the places reach."""
+    terms = [_end(end) for end in ends]
+    if len(terms) == 1:
+        return [f"return {terms[0]};"]
+    return ["return std::max<size_t>({", *(f"    {term}," for term in terms), "});"]
 
 
 def _end(end: Place) -> str:
-    terms = [str(end.fixed)] if end.fixed or not end.column else []
-    return " + ".join([*terms, f"{end.column} * (size_t)batch"] if end.column else terms)
+    terms = [str(end.fixed)] if end.fixed or not (end.column or end.later) else []
+    terms += [f"{end.column} * (size_t)batch"] if end.column else []
+    return " + ".join([*terms, f"{end.later} * later"] if end.later else terms)
 
 
 def places_name(k: int, loss: str = "") -> str:
     """The C name of the table of where the buffers of variant k stand, going forward or back from a loss."""
     return f"places_{k}_{loss}" if loss else f"places_{k}"
+
+
+def sequence_places_name(k: int, loss: str = "") -> str:
+    """The C name of the same table for a whole sequence."""
+    return f"sequence_{places_name(k, loss)}"
 
 
 def values_name(k: int) -> str:

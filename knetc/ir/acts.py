@@ -86,19 +86,20 @@ def acts(plan: Plan, v: VariantPlan, layouts: Layouts | None, accesses: Accesses
 
     KnetInternalError where the plan has a step that is not the program's, or no place for what must have one.
     """
-    maker = _Maker(plan, v, layouts, accesses)
-    forward, values = maker.forward(v.variant.forward, (v.forward,))
+    maker = _Maker(plan, v, accesses)
+    forward, values = maker.forward(v.variant.forward, (v.forward,), layouts.forward if layouts else None)
     all_, known = None, values
     if v.phases is not None:
-        all_, known = maker.forward(_joined(v.variant.phases), v.phases.lists, v.phases)
+        layout = layouts.sequence if layouts else None
+        all_, known = maker.forward(_joined(v.variant.phases), v.phases.lists, layout, v.phases)
     back = []
     for k, b in enumerate(v.backward):
         of = next(x for x in v.variant.backward if x.loss == b.loss)
-        places = maker.places(layouts.backward[k] if layouts else None)
-        single = maker.backward(of.body, (b.steps,), values, b, places)
+        single = maker.backward(of.body, (b.steps,), values, b, layouts.backward[k] if layouts else None)
         sequence = None
         if b.phases is not None:
-            sequence = maker.backward(_joined(of.phases), b.phases.lists, known, b, places, b.phases)
+            layout = layouts.backward_sequence[k] if layouts else None
+            sequence = maker.backward(_joined(of.phases), b.phases.lists, known, b, layout, b.phases)
         back.append(Back(single, sequence))
     return Acts(
         forward=forward,
@@ -118,13 +119,12 @@ def _joined(phases: Phases | None) -> tuple[Instr, ...]:
 class _Maker:
     """Makes the acts of one variant."""
 
-    def __init__(self, plan: Plan, v: VariantPlan, layouts: Layouts | None, accesses: Accesses) -> None:
+    def __init__(self, plan: Plan, v: VariantPlan, accesses: Accesses) -> None:
         self.plan = plan
         self.v = v
-        self.layouts = layouts
         self.accesses = accesses
         self.held = [*((p.instr, p.buffer) for p in plan.params), *plan.constants]
-        self.spans: dict[tuple[Buffer, Place], Span] = {}
+        self.spans: dict[tuple[Buffer, Place, bool], Span] = {}
 
     def fixed(self) -> tuple[Due, ...]:
         """What stands in the buffers of parameters and constants."""
@@ -136,26 +136,33 @@ class _Maker:
             raise KnetInternalError(f"{what} has no place")
         return Due(what, self.accesses.of(b, parts), parts, wanted)
 
-    def places(self, layout: Layout | None) -> dict[int, Span]:
-        """Where the buffers of a list stand in the arena."""
+    def places(self, layout: Layout | None, phases: PhasePlan | None) -> dict[int, Span]:
+        """Where the buffers of a list stand in the arena, each with the room that the list needs."""
         found = {}
+        whole = phases.having_all_steps(b for b, _ in layout.places) if phases and layout else ()
         for b, begin in layout.places if layout else ():
-            known = self.spans.get((b, begin))
+            key = (b, begin, b in whole)
+            known = self.spans.get(key)
             if known is None:
-                known = self.spans[b, begin] = self.span(b, begin)
+                known = self.spans[key] = self.span(*key, phases is not None)
             found[self.accesses.of(b).number] = known
         return found
 
-    def span(self, b: Buffer, begin: Place) -> Span:
+    def span(self, b: Buffer, begin: Place, whole: bool, sequence: bool) -> Span:
         """Where a buffer begins and ends, which must be in the arena."""
-        end = begin + size(b)
-        ends = self.plan.arena.ends if self.plan.arena else ()
+        end = begin + size(b, whole)
+        arena = self.plan.arena
+        ends = () if arena is None else arena.sequence_ends if sequence else arena.ends
         if not Place(0, 0).below(begin) or not any(end.below(e) for e in ends):
             raise KnetInternalError(f"{b.name} does not stand in the arena")
         return Span(begin.elements(1), begin, end)
 
     def forward(
-        self, body: Sequence[Instr], lists: Sequence[Sequence[Unit]], phases: PhasePlan | None = None
+        self,
+        body: Sequence[Instr],
+        lists: Sequence[Sequence[Unit]],
+        layout: Layout | None,
+        phases: PhasePlan | None = None,
     ) -> tuple[Act, Values]:
         """The forward list, and what its names mean."""
         inputs = {b.name: whole(b.name, b.type, FORWARD) for b in self.plan.inputs}
@@ -165,8 +172,7 @@ class _Maker:
         if self.v.variant.result is not None:
             due.append(self.due("the result", self.v.result, values[self.v.variant.result]))
         given = [self.due(b.name, b, inputs[b.name]) for b in self.plan.inputs]
-        places = self.places(self.layouts.forward if self.layouts else None)
-        return self.act(body, lists, values, FORWARD, given, due, places, phases), values
+        return self.act(body, lists, values, FORWARD, given, due, layout, phases), values
 
     def names(self, values: Values) -> Iterator[Due]:
         """The variables that can be read by name, each with the value that it has at the end; but for what is fixed."""
@@ -180,18 +186,28 @@ class _Maker:
         lists: Sequence[Sequence[Unit]],
         known: Values,
         b: BackwardPlan,
-        places: Mapping[int, Span],
+        layout: Layout | None,
         phases: PhasePlan | None = None,
     ) -> Act:
         """A backward list; `known`: what the names of the forward list mean."""
-        read = (*(a for units in lists for s in flat(units) for a in s.args), *(at for _, at in b.inputs))
+        read = (*(a for units in (*lists, b.steps) for s in flat(units) for a in s.args), *(at for _, at in b.inputs))
+        self.check_frame(lists, b)
         filled = {a: whole(a.name, a.type, BACKWARD) for a in read if a.kind in ("gold", "mask")}
         values = meanings(body, {**known, **{a.name: parts for a, parts in filled.items()}}, BACKWARD)
         given = [self.due(a.name, a, parts) for a, parts in filled.items()]
         due = list(self._gradients(body, values, b))
         if phases is None and any(i.out == uses.LOSS for i in body):
             due.append(self.due("the loss", b.loss_value, values[uses.LOSS]))
-        return self.act(body, lists, values, BACKWARD, given, due, places, phases)
+        return self.act(body, lists, values, BACKWARD, given, due, layout, phases)
+
+    def check_frame(self, lists: Sequence[Sequence[Unit]], b: BackwardPlan) -> None:
+        """Where frames stand apart, a way back reads of the forward call what stands in its frame, and nothing else."""
+        arena = self.plan.arena
+        own = {s.out.root for units in lists for s in flat(units)} | set(self.v.frame)
+        for s in flat(u for units in lists for u in units) if arena is not None and arena.apart else ():
+            for a in s.args:
+                if a.root.kind in ("input", "value") and a.root not in own:
+                    raise KnetInternalError(f"{a.name} is read on the way back from {b.loss} and stands in no frame")
 
     def _gradients(self, body: Iterable[Instr], values: Values, b: BackwardPlan) -> Iterator[Due]:
         """What a backward list leaves: the gradients of parameters and inputs."""
@@ -214,7 +230,7 @@ class _Maker:
         clock: int,
         given: Iterable[Due],
         due: Iterable[Due],
-        places: Mapping[int, Span],
+        layout: Layout | None,
         phases: PhasePlan | None,
     ) -> Act:
         """A list with its lines."""
@@ -223,7 +239,7 @@ class _Maker:
             lists=tuple(map(script.lines, lists)),
             clock=clock,
             sided=frozenset(self.accesses.of(b).number for b in (phases.whole if phases else ())),
-            places=places,
+            places=self.places(layout, phases),
             given=tuple(given),
             handed=tuple(handed(i) for i in body if i.op in ("keep", "dkeep")),
             due=tuple(due),

@@ -33,7 +33,7 @@ class Held(NamedTuple):
 
 
 class Span(Record):
-    """Where a buffer stands in the arena; `at`: its beginning for a batch of 1."""
+    """Where a buffer stands in the arena; `at`: its beginning for one step with a batch of 1."""
 
     at: int
     begin: Place
@@ -75,7 +75,7 @@ class Memory:
         """Gives a cell its place in the arena; returns the cells that lose what they held by that.
 
         Cells that do not overlap, whatever the batch, stand in a row, in which one that overlaps with the new one has
-        no other between them that does not.
+        no other between them that does not. The steps of one buffer have one place, in which each has its columns.
         """
         there = self._spans.get(cell)
         if there is span or there == span:
@@ -87,12 +87,13 @@ class Memory:
             low -= 1
         while high < len(self._row) and not span.end.below(self._row[high][0].begin):
             high += 1
-        lost = [other for _, other in self._row[low:high]]
+        beside = [(at, other) for at, other in self._row[low:high] if other[:2] == cell[:2] and at == span]
+        lost = [other for at, other in self._row[low:high] if (at, other) not in beside]
         for other in lost:
             del self._spans[other]
             self._held.pop(other, None)
-        self._row[low:high] = [(span, cell)]
-        self._starts[low:high] = [span.at]
+        self._row[low:high] = [*beside, (span, cell)]
+        self._starts[low:high] = [span.at] * (len(beside) + 1)
         self._spans[cell] = span
         return lost
 

@@ -1,21 +1,21 @@
 """When each buffer of a plan is needed: from the unit that computes it to the last that reads it.
 
 Before: the plan. After: `ir.placing`, which lets buffers share memory that are not needed at the same time. The order
-of a list is the order of time. A forward call leaves what its backward pass reads; that goes on from there.
+of a list is the order of time. A forward call leaves what its backward pass reads; that goes on from there. What stands
+in frames that have memory of their own (`apart`) is left out; then a list over a whole sequence leaves nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from knetc.ir.plan import Buffer, Kernel, Plan, Step, Unit, VariantPlan, flat
+from knetc.ir.plan import SHARING, BackwardPlan, Buffer, Kernel, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.uses import prologue
 from knetc.ops import registry
 from knetc.ops.base import Elementwise
 
-SHARING = ("input", "value", "gold", "mask")  # the kinds of buffers that stand in the arena
 _FOREVER = 1 << 60
 
 
@@ -25,7 +25,7 @@ class Timeline:
 
     `spans`: the first and the last unit, both included, at which the memory of a slot is needed. `slots`: which slot
     each buffer has; a result that takes the place of an argument has the argument's. `turn`: where the backward list
-    begins.
+    begins; the end where there is none.
     """
 
     turn: int
@@ -34,8 +34,8 @@ class Timeline:
     pairs: set[tuple[Buffer, Buffer]] = field(default_factory=set)
 
 
-def timelines(plan: Plan, variant: VariantPlan) -> list[Timeline]:
-    """The forward list's timeline, then one with each backward list.
+def timelines(plan: Plan, variant: VariantPlan, apart: AbstractSet[Buffer] = frozenset()) -> list[Timeline]:
+    """The forward list's timeline, then one with each backward list. `apart`: what has memory elsewhere.
 
     Without state a forward call can be repeated from its inputs, so its values need not outlast the backward pass; the
     inputs and what can be read by name do.
@@ -43,40 +43,75 @@ def timelines(plan: Plan, variant: VariantPlan) -> list[Timeline]:
     always = {b.root for _, b in variant.names} | set(plan.inputs)
     kept = always | set(variant.frame) | ({variant.result.root} if variant.result is not None else set())
     forward, turn = variant.forward, len(variant.forward)
-    found = [_timeline(plan, forward, (), kept, turn)]
+    given = {b: (0, 0) for b in plan.inputs if b not in apart}
+    found = [_timeline(forward, turn, given, kept, apart)]
     for b in variant.backward:
-        wanted = {r.root for _, r in b.inputs if r.root.kind in SHARING}
+        wanted = _wanted(b)
         stays = always | wanted | (kept if plan.states else set())
-        found.append(_timeline(plan, forward, b.steps, stays, turn, wanted))
+        # Inputs and gold are there before the forward list runs: a training step is given both. An input's gradient may
+        # be @gold itself, which no unit reads then.
+        gold = {x: (0, turn) for x in wanted if x.kind == "gold"}
+        found.append(_timeline((*forward, *b.steps), turn, gold | given, stays, apart))
     _share_slots(found)
     return found
 
 
+def sequence_timeline(plan: Plan, phases: PhasePlan, back: BackwardPlan | None, apart: AbstractSet[Buffer]) -> Timeline:
+    """The timeline of a list over a whole sequence, the forward one or one back. It leaves nothing but its frame.
+
+    All that its loop touches of what has the columns of all steps, or has no columns, is needed from the loop's
+    beginning to its end. Only within one step may a result take the place of an argument.
+    """
+    units = [u for units in phases.lists for u in units]
+    start, end = len(phases.before), len(phases.before) + len(phases.loop)
+    given = {b: (0, 0) for b in (plan.inputs if back is None else _given(back)) if b not in apart}
+    found = _timeline(units, len(units), given, (), apart)
+    whole = phases.having_all_steps(found.spans)
+    lasting = {b for b in _touched(phases.loop) if b in found.spans and (b in whole or not b.type.batched)}
+    for b in lasting:
+        first, last = found.spans[b]
+        found.spans[b] = (min(first, start), max(last, end - 1))
+    found.pairs = {p for p in found.pairs if lasting.isdisjoint(p) and (p[0] in whole) == (p[1] in whole)}
+    _share_slots([found])
+    return found
+
+
+def _given(back: BackwardPlan) -> Iterable[Buffer]:
+    """What a backward pass is given, for single steps or all: the mask, and what is desired, which may be an input's
+    gradient and be read by nothing.
+    """
+    return (b for b in dict.fromkeys((*_touched(back.steps), *_wanted(back))) if b.kind in ("gold", "mask"))
+
+
+def _touched(units: Iterable[Unit]) -> dict[Buffer, None]:
+    return dict.fromkeys(b.root for s in flat(units) for b in (*s.args, s.out))
+
+
+def _wanted(backward: BackwardPlan) -> set[Buffer]:
+    """Where a backward list leaves the gradients of inputs."""
+    return {at.root for _, at in backward.inputs if at.root.kind in SHARING}
+
+
 def _timeline(
-    plan: Plan,
-    forward: Sequence[Unit],
-    backward: Sequence[Unit],
-    stays: Container[Buffer],
+    units: Sequence[Unit],
     turn: int,
-    wanted: AbstractSet[Buffer] = frozenset(),
+    given: Mapping[Buffer, tuple[int, int]],
+    stays: Container[Buffer],
+    apart: Container[Buffer],
 ) -> Timeline:
+    """The timeline of units; `given`: the spans of what is there before them; `stays`: what is needed after them."""
     timeline = Timeline(turn)
-    # Inputs and gold are there before the forward list runs: a training step is given both. An input's gradient may be
-    # @gold itself, which no unit reads then.
-    spans = {b: (0, turn) for b in wanted if b.kind == "gold"} | {b: (0, 0) for b in plan.inputs}
-    units = (*forward, *backward)
+    spans = dict(given)
     for k, unit in enumerate(units):
-        for step in flat([unit]):
-            for b in dict.fromkeys(x.root for x in (*step.args, step.out)):
-                if b.kind in SHARING:
-                    first, _ = spans.get(
-                        b, ({"gold": 0, "mask": turn}.get(b.kind, k), 0)
-                    )  # a mask is filled at the turn
-                    spans[b] = (first, k)
+        for b in _touched([unit]):
+            if b.kind in SHARING and b not in apart:
+                # What is desired is there from the first unit on, and a mask is filled at the turn.
+                first, _ = spans.get(b, ({"gold": 0, "mask": turn}.get(b.kind, k), 0))
+                spans[b] = (first, k)
     timeline.spans = {b: (first, _FOREVER if b in stays else last) for b, (first, last) in spans.items()}
     for k, unit in enumerate(units):
         dying = {b for b in _read(unit) if timeline.spans.get(b, (0, _FOREVER))[1] == k and b.kind != "input"}
-        timeline.pairs.update((out, a) for out, a in in_place(unit, dying) if timeline.spans[out][0] == k)
+        timeline.pairs.update((out, a) for out, a in in_place(unit, dying, apart) if timeline.spans[out][0] == k)
     timeline.slots = {b: b for b in timeline.spans}
     return timeline
 
@@ -85,9 +120,9 @@ def _read(unit: Unit) -> list[Buffer]:
     return [a.root for s in flat([unit]) for a in s.args]
 
 
-def in_place(unit: Unit, dying: Container[Buffer]) -> list[tuple[Buffer, Buffer]]:
+def in_place(unit: Unit, dying: Container[Buffer], apart: Container[Buffer]) -> list[tuple[Buffer, Buffer]]:
     """Results of a unit, each with an argument whose place it may take; `dying` are read here for the last time."""
-    return one_each([(out, a) for out, a in may_share(unit) if a in dying])
+    return one_each([(out, a) for out, a in may_share(unit) if a in dying and out not in apart])
 
 
 def one_each(pairs: Sequence[tuple[Buffer, Buffer]]) -> list[tuple[Buffer, Buffer]]:

@@ -2,7 +2,8 @@
 
 Before: the plan, every buffer of which could have memory of its own. After: `codegen`, which writes the places as
 tables, and `ir.replay`, which proves them. A place is so many elements, plus so many for each column, so that it is
-known for every batch size before anything runs. What lives as long as the model (parameters, state) stands elsewhere.
+known for every batch size before anything runs; in a list over a whole sequence, plus so many for each column of the
+further steps. What lives as long as the model (parameters, state) stands elsewhere.
 
 `ir.lifetimes` says when each buffer is needed, `ir.placing` finds places; here they become those of a whole program.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from knetc.ir.lifetimes import Timeline, timelines
+from knetc.ir.lifetimes import Timeline, sequence_timeline, timelines
 from knetc.ir.placing import Place, place, size
 from knetc.ir.plan import Buffer, Plan
 from knetc.record import Record
@@ -24,42 +25,64 @@ class Layout(Record):
 
 
 class Layouts(Record):
-    """The layouts of a variant: of its forward list, and of each backward list, forward values included."""
+    """The layouts of a variant: of its forward list, and of each backward list, forward values included; and those of
+    the lists over a whole sequence, None where that goes step by step.
+    """
 
     forward: Layout
     backward: tuple[Layout, ...]
+    sequence: Layout | None = None
+    backward_sequence: tuple[Layout | None, ...] = ()
 
 
 class Arena(Record):
-    """The layouts of every variant, and how far they reach: each end of which no other is above."""
+    """The layouts of every variant, and how far they reach: each end of which no other is above.
+
+    `ends`: of the lists for single steps; `sequence_ends`: of those over whole sequences. `apart`: what stands in
+    frames that have memory of their own; if it is empty, all values stand here that are not on the stack.
+    """
 
     variants: tuple[Layouts, ...]
     ends: tuple[Place, ...]
+    sequence_ends: tuple[Place, ...] = ()
+    apart: frozenset[Buffer] = frozenset()
 
-    def elements(self, batch: int) -> int:
-        """The size for `batch` columns."""
-        return max((end.elements(batch) for end in self.ends), default=0)
+    def elements(self, batch: int, steps: int = 1) -> int:
+        """The size for `batch` columns, or for so many steps of them at once."""
+        ends = self.ends if steps == 1 else (*self.ends, *self.sequence_ends)
+        return max((end.elements(batch, steps) for end in ends), default=0)
 
 
-def make_arena(plan: Plan) -> Arena:
-    """Where the values of every variant stand while it runs forward and then back."""
+def make_arena(plan: Plan, apart: frozenset[Buffer] = frozenset()) -> Arena:
+    """Where the values of every variant stand while it runs forward and then back, but for those that stand apart."""
     variants = []
     ends: set[Place] = set()
+    sequence_ends: set[Place] = set()
     for variant in plan.variants:
-        times = timelines(plan, variant)
+        times = timelines(plan, variant, apart)
         found = place(times)
         for places in found:
             ends.update(at + size(s) for s, at in places.items())
         forward, *backward = (_layout(*pair) for pair in zip(times, found, strict=True))
-        variants.append(Layouts(forward, tuple(backward)))
-    return Arena(tuple(variants), outermost(ends))
+        sequences: list[Layout | None] = []
+        for phases, back in ((variant.phases, None), *((b.phases, b) for b in variant.backward)):
+            if phases is None:
+                sequences.append(None)
+                continue
+            time = sequence_timeline(plan, phases, back, apart)
+            whole = phases.having_all_steps(time.spans)
+            (places,) = place([time], whole)
+            sequence_ends.update(at + size(s, s in whole) for s, at in places.items())
+            sequences.append(_layout(time, places))
+        variants.append(Layouts(forward, tuple(backward), sequences[0], tuple(sequences[1:])))
+    return Arena(tuple(variants), outermost(ends), outermost(sequence_ends), apart)
 
 
 def outermost(ends: Iterable[Place]) -> tuple[Place, ...]:
     """The places that are below no other."""
     found: list[Place] = []
-    for end in sorted(ends, key=lambda p: (-p.fixed, -p.column)):
-        if not found or end.column > found[-1].column:
+    for end in sorted(ends, key=lambda p: (-p.fixed, -p.column, -p.later)):
+        if not any(end.below(other) for other in found):
             found.append(end)
     return tuple(found)
 

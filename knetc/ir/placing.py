@@ -1,22 +1,24 @@
 """Placing: where each slot of memory begins, so that slots that are needed at the same time do not overlap.
 
-Before: `ir.lifetimes`. After: `ir.memory`. A place is so many elements plus so many for each column of the batch; one
-is below another where both numbers are at most the other's, and so it is for every batch. Few slots are placed one by
-one, the largest or the longest needed first, each as low as those placed before allow: that comes near the least that
-is possible. Many are placed in the order of time, which takes hardly more than proportional time: what has a fixed size
-in one part, what goes with the batch in another; what outlives the forward list at the bottom, the rest in the smallest
-gap that is free.
+Before: `ir.lifetimes`. After: `ir.memory`. A place is so many elements, plus so many for each column of the batch, plus
+so many for each column of the further steps of a sequence; one is below another where all three numbers are at most the
+other's, and so it is for every batch and every length. Few slots are placed one by one, the largest or the longest
+needed first, each as low as those placed before allow: that comes near the least that is possible. Many are placed in
+the order of time, which takes hardly more than proportional time: what has a fixed size in one part, what goes with the
+batch in another, what goes with the steps above them; what outlives the forward list at the bottom, the rest in the
+smallest gap that is free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import accumulate
 from typing import TypeAlias
 
 from knetc.errors import KnetInternalError
 from knetc.ir.lifetimes import Timeline
-from knetc.ir.plan import REPORT_BATCH, Buffer
+from knetc.ir.plan import REPORT_BATCH, REPORT_STEPS, Buffer
 from knetc.record import Record
 
 Spans: TypeAlias = "Sequence[tuple[int, int] | None]"
@@ -32,39 +34,47 @@ SMALL = 128
 
 
 class Place(Record):
-    """Where a buffer begins or how large it is, in elements: `fixed`, plus `column` for each column of the batch."""
+    """Where a buffer begins or how large it is, in elements: `fixed`, plus `column` for each column of the batch, plus
+    `later` for each column of every step of a sequence but the first.
+    """
 
     fixed: int
     column: int
+    later: int = 0
 
-    def elements(self, batch: int) -> int:
-        """The number for `batch` columns."""
-        return self.fixed + self.column * batch
+    def elements(self, batch: int, steps: int = 1) -> int:
+        """The number for so many steps of `batch` columns."""
+        return self.fixed + batch * (self.column + self.later * (steps - 1))
+
+    @property
+    def reported(self) -> int:
+        """The number for the batch and the steps for which memory is reported."""
+        return self.elements(REPORT_BATCH, REPORT_STEPS)
 
     def __add__(self, other: Place) -> Place:
-        return Place(self.fixed + other.fixed, self.column + other.column)
+        return Place(self.fixed + other.fixed, self.column + other.column, self.later + other.later)
 
     def below(self, other: Place) -> bool:
-        """Whether it is at most the other for every batch."""
-        return self.fixed <= other.fixed and self.column <= other.column
+        """Whether it is at most the other for every batch and any number of steps."""
+        return self.fixed <= other.fixed and self.column <= other.column and self.later <= other.later
 
 
 def highest(places: Iterable[Place]) -> Place:
     """The lowest place that none of the places is above."""
     found = Place(0, 0)
     for p in places:
-        found = Place(max(found.fixed, p.fixed), max(found.column, p.column))
+        found = Place(max(found.fixed, p.fixed), max(found.column, p.column), max(found.later, p.later))
     return found
 
 
-def size(buffer: Buffer) -> Place:
-    """The elements of a buffer."""
+def size(buffer: Buffer, whole: bool = False) -> Place:
+    """The elements of a buffer; `whole`: of one that has the columns of all steps."""
     elements = buffer.type.column
-    return Place(0, elements) if buffer.type.batched else Place(elements, 0)
+    return Place(0, elements, elements if whole else 0) if buffer.type.batched else Place(elements, 0)
 
 
 def alignment(buffer: Buffer) -> int:
-    """What both numbers of a buffer's place are multiples of."""
+    """What all numbers of a buffer's place are multiples of."""
     return 1 if buffer.type.column < SMALL else ALIGNMENT[buffer.type.dtype]
 
 
@@ -72,22 +82,27 @@ def _up(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
-def place(times: Sequence[Timeline]) -> list[dict[Buffer, Place]]:
-    """The place of each slot in each timeline. The timelines begin alike: what is in the first has one place in all."""
-    slots = {s: size(s) for t in times for s in t.spans}
+def place(times: Sequence[Timeline], whole: AbstractSet[Buffer] = frozenset()) -> list[dict[Buffer, Place]]:
+    """The place of each slot in each timeline. The timelines begin alike: what is in the first has one place in all.
+
+    `whole`: the slots that have the columns of all steps of a sequence.
+    """
+    slots = {s: size(s, s in whole) for t in times for s in t.spans}
     if 0 < len(slots) <= MOST_BY_SIZE:
         return [_by_size(times, slots)] * len(times)
     unit = max(ALIGNMENT.values())
     parts: list[dict[Buffer, int]] = [
         {s: _up(n.fixed, unit) for s, n in slots.items() if n.fixed},
-        {s: _up(n.column, unit) for s, n in slots.items() if n.column >= SMALL},
-        {s: n.column for s, n in slots.items() if 0 < n.column < SMALL},
+        {s: _up(n.column, unit) for s, n in slots.items() if n.column >= SMALL and not n.later},
+        {s: n.column for s, n in slots.items() if 0 < n.column < SMALL and not n.later},
+        {s: n.column for s, n in slots.items() if n.later},
     ]
-    (fixed, end), (column, top), (small, _) = (_in_order(times, part) for part in parts)
+    (fixed, end), (column, top), (small, above), (wide, _) = (_in_order(times, part) for part in parts)
     return [
         {s: Place(at, 0) for s, at in fixed[k].items()}
         | {s: Place(end, at) for s, at in column[k].items()}
         | {s: Place(end, top + at) for s, at in small[k].items()}
+        | {s: Place(end, top + above + at, at) for s, at in wide[k].items()}
         for k in range(len(times))
     ]
 
@@ -100,7 +115,7 @@ def _by_size(times: Sequence[Timeline], slots: Mapping[Buffer, Place]) -> dict[B
     with the one first that reached furthest.
     """
     spans = {s: [t.spans.get(s) for t in times] for s in slots}
-    sizes = {s: n.elements(REPORT_BATCH) for s, n in slots.items()}
+    sizes = {s: n.reported for s, n in slots.items()}
     large = sorted(slots, key=lambda s: (-sizes[s], -_length(spans[s]), s.name))
     long = sorted(slots, key=lambda s: (-_length(spans[s]), -sizes[s], s.name))
     least = max(_most_live(t, sizes) for t in times)
@@ -108,7 +123,7 @@ def _by_size(times: Sequence[Timeline], slots: Mapping[Buffer, Place]) -> dict[B
     for order in (large, long):
         for _ in range(TRIES):
             places = _one_by_one(order, slots, spans)
-            reach = {s: at.elements(REPORT_BATCH) + sizes[s] for s, at in places.items()}
+            reach = {s: at.reported + sizes[s] for s, at in places.items()}
             last = max(order, key=reach.__getitem__)
             if reach[last] < top:
                 best, top = places, reach[last]
@@ -138,10 +153,10 @@ def _one_by_one(
 def _lowest(wanted: Place, taken: Sequence[tuple[Place, Place]], unit: int) -> Place:
     """The lowest place beside what is taken, of the ends of those and of the highest ends of the lowest ones."""
     found, top = {Place(0, 0): None}, Place(0, 0)
-    for end in sorted((end for _, end in taken), key=lambda p: p.elements(REPORT_BATCH)):
+    for end in sorted((end for _, end in taken), key=lambda p: p.reported):
         top = highest((top, end))
-        found.update({Place(_up(p.fixed, unit), _up(p.column, unit)): None for p in (end, top)})
-    for at in sorted(found, key=lambda p: p.elements(REPORT_BATCH)):
+        found.update({Place(*(_up(n, unit) for n in (p.fixed, p.column, p.later))): None for p in (end, top)})
+    for at in sorted(found, key=lambda p: p.reported):
         if all(end.below(at) or (at + wanted).below(start) for start, end in taken):
             return at
     raise KnetInternalError("a slot has no place above all others")

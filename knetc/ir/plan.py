@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 # Kernels count elements in 32 bits, and their last stride (2^24 threads) must not run over.
 MOST_ELEMENTS = 2**31 - 2**24
 ELEMENT_BYTES = {"f32": 4, "f64": 8}
+SHARING = ("input", "value", "gold", "mask")  # the kinds of buffers that can share memory with others
+GIVEN = ("input", "gold", "mask")  # and of them those that a call copies in
 REPORT_BATCH = 100  # the batch for which reports count memory
+REPORT_STEPS = 100  # and the steps of a sequence
 
 
 class Buffer(Record):
@@ -122,6 +125,17 @@ class PhasePlan(Record):
     def lists(self) -> tuple[tuple[Unit, ...], ...]:
         """The three lists in order."""
         return (self.before, self.loop, self.after)
+
+    @property
+    def of_all_steps(self) -> frozenset[Buffer]:
+        """Every array of the lists that has the columns of all steps: those of the loop, and what the others touch."""
+        outside = {b.root for s in flat((*self.before, *self.after)) for b in (*s.args, s.out)}
+        return frozenset({*self.whole, *(b for b in outside if b.type.batched and b.kind in SHARING)})
+
+    def having_all_steps(self, buffers: Iterable[Buffer]) -> frozenset[Buffer]:
+        """Those of the buffers that have the columns of all steps in these lists, or are given for all steps."""
+        touched = self.of_all_steps
+        return frozenset(b for b in buffers if b in touched or (b.kind in GIVEN and b.type.batched))
 
 
 class BackwardPlan(Record):

@@ -17,8 +17,7 @@ from knetc.errors import KnetInternalError
 from knetc.ir.accesses import may_replace
 from knetc.ir.acts import Act, Acts, Due, acts
 from knetc.ir.contents import Cell, Held, Memory, Span
-from knetc.ir.lifetimes import SHARING
-from knetc.ir.plan import Plan
+from knetc.ir.plan import SHARING, Plan
 from knetc.ir.script import BACKWARD, FIXED, FORWARD, HANDED, Access, Accesses, Line, Look, Part, Parts, Put
 from knetc.record import Record
 
@@ -49,12 +48,14 @@ class _Frame(Record):
 class _Player:
     """Plays the lists of one variant. `handed`: the stamp of what a step has handed to the next, by name.
 
-    `sided`: the arrays in which each step has columns of its own, None for all that have the batch; `step`: the step
-    that runs, or whose columns are read; `popped`: whether the step after has been, in a sequence.
+    `apart`: whether every frame has memory of its own; `sided`: the arrays in which each step has columns of its own,
+    None for all that have the batch; `step`: the step that runs, or whose columns are read; `popped`: whether the step
+    after has been, in a sequence.
     """
 
     def __init__(self, plan: Plan, found: Acts) -> None:
         self.plan = plan
+        self.apart = plan.arena is None or bool(plan.arena.apart)
         self.acts = found
         self.memory = Memory()
         self.now = self.frames = 0
@@ -75,7 +76,7 @@ class _Player:
         Where values need not outlast a backward pass the forward call is repeated before the next one.
         """
         frame = self.forward()
-        lasting = self.plan.arena is None or bool(self.plan.states)
+        lasting = self.apart or bool(self.plan.states)
         for k, back in enumerate(self.acts.back * (2 if lasting else 1)):
             if k and not lasting:
                 self.enter(self.acts.forward, frame)
@@ -93,7 +94,7 @@ class _Player:
         """A step of training from each loss: what is desired is there before the forward list runs."""
         for back in self.acts.back:
             self.clocks[BACKWARD] = self.now + 2 * _CALL
-            self.enter(back.single, _Frame(self.frames + 1 if self.plan.arena is None else 0, 1, self.now + _CALL))
+            self.enter(back.single, _Frame(self.frames + 1 if self.apart else 0, 1, self.now + _CALL))
             desired = [due for due in back.single.given if due.access.buffer.kind == "gold"]
             self.give(desired)
             frame = self.forward()
@@ -127,7 +128,7 @@ class _Player:
         """A forward call of so many steps, and what must be there after it."""
         act = self.acts.whole if steps > 1 and self.acts.whole is not None else self.acts.forward
         self.now += _CALL
-        own = push or self.plan.arena is None
+        own = push or self.apart
         self.frames += own
         self.last = _Frame(self.frames if own else 0, steps, self.now)
         self.enter(act, self.last)

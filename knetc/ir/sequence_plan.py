@@ -11,56 +11,51 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
+from knetc.ir.memory import make_arena
+from knetc.ir.plan import GIVEN, BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.planner import BackwardPlanner, ListPlanner, Planner, VariantPlanner, make_plan
 from knetc.ir.program import Instr, Phases, Program
 from knetc.ir.replay import replay
 from knetc.options import Options
 from knetc.record import replace
 
-# What a sequence is given, and what its forward call leaves, has the columns of all steps.
-_GIVEN = ("input", "gold", "mask")
-
 
 def make_sequence_plan(program: Program, options: Options) -> Plan:
-    """The plan of a `training` program with its phases; every buffer has memory of its own. Raises as `make_plan`."""
+    """The plan of a `training` program with its phases. Frames have memory of their own, and what stands in none is in
+    the arena, if there is one. Raises as `make_plan`.
+    """
     planner = Planner(program, options)
     plan = planner.plan()
     known = {b.name: b for b in planner.inputs} | planner.params
     plan = replace(plan, variants=tuple(_with_results(plan)))
     variants = tuple(_variant(planner, v, known, plan.framed) for v in plan.variants)
     plan = replace(plan, variants=variants, buffers=tuple(planner.buffers))
+    if options.arena:
+        plan = replace(plan, arena=make_arena(plan, plan.framed))
     replay(plan)
     return plan
 
 
 def device_plan(program: Program, options: Options) -> Plan:
-    """The plan for a device: with its phases where some variant has them, else that of single steps, in an arena.
-
-    With phases there is no arena. What a sequence takes is mostly its frame, which is held till the way back is done;
-    and memory that each value has for itself, for a step or for all of them, can be followed by eye.
-    """
+    """The plan for a device: with its phases where some variant has them, else that of single steps."""
     if all(v.phases is None for v in program.variants):
         return make_plan(program, options)
-    return make_sequence_plan(program, replace(options, arena=False))
+    return make_sequence_plan(program, options)
 
 
 def of_all_steps(plan: Plan) -> frozenset[Buffer]:
     """The arrays that need room for the columns of all steps of a sequence: what is given, what the loop has of all of
     them, and what is computed before it and after it.
     """
-    found = {b for b in plan.buffers if b.kind in _GIVEN}
-    for v in plan.variants:
-        for phases in (v.phases, *(b.phases for b in v.backward)):
-            if phases is not None:
-                found.update(phases.whole)
-                found.update(b.root for s in _steps((phases.before, phases.after)) for b in (*s.args, s.out))
-    return frozenset(b for b in found if b.type.batched and b.kind in (*_GIVEN, "value"))
+    lists = (x for v in plan.variants for x in (v.phases, *(b.phases for b in v.backward)) if x is not None)
+    given = (b for b in plan.buffers if b.kind in GIVEN and b.type.batched)
+    return frozenset({*given, *(b for phases in lists for b in phases.of_all_steps)})
 
 
 def _with_results(plan: Plan) -> Iterable[VariantPlan]:
     """The variants with the model's values in their frames, where a sequence leaves those of all its steps."""
-    results = {v.result.root for v in plan.variants if v.variant.phases is not None and v.result is not None}
+    sequences = any(v.variant.phases is not None for v in plan.variants)
+    results = {v.result.root for v in plan.variants if sequences and v.result is not None}
     for v in plan.variants:
         own = dict.fromkeys((*plan.inputs, *(s.out.root for s in flat(v.forward))))
         yield replace(v, frame=(*v.frame, *(b for b in own if b in results and b not in v.frame)))
@@ -127,5 +122,5 @@ def _phases(units: Sequence[tuple[Unit, ...]], frame: set[Buffer]) -> PhasePlan:
     before, loop, after = units
     outside = {b.root for s in _steps((before, after)) for b in (s.out, *s.args)}
     touched = dict.fromkeys(b.root for s in flat(loop) for b in (*s.args, s.out))
-    whole = (b for b in touched if b.type.batched and (b.kind in _GIVEN or b in frame or b in outside))
-    return PhasePlan(before, loop, after, tuple(b for b in whole if b.kind in (*_GIVEN, "value")))
+    whole = (b for b in touched if b.type.batched and (b.kind in GIVEN or b in frame or b in outside))
+    return PhasePlan(before, loop, after, tuple(b for b in whole if b.kind in (*GIVEN, "value")))

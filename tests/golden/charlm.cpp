@@ -139,7 +139,7 @@ int charlm_set_threads(charlm_model* model, int threads);
    ([65,N]), or NULL. */
 int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, charlm_real* output);
 /* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask,
                   unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most

@@ -15,7 +15,7 @@
 //       end
 //   end
 //
-// Peak memory with a batch of 100: 481.8 kB for 75 buffers
+// Peak memory with a batch of 100: 265.4 kB for 75 buffers
 // (without sharing 481.8 kB; lower bound, the largest set live at once, 265.4 kB).
 //   state   h/1/gru/h                 f32[20,N]    8.0 kB
 //   state   h/2/gru/h                 f32[20,N]    8.0 kB
@@ -59,7 +59,7 @@
 //   dstate  d:h/1/gru/h               f32[20,N]    8.0 kB
 //   and 35 more
 // Each step on the stack takes 118.0 kB more.
-// A sequence that runs at once takes 202.4 kB for each of its steps.
+// A sequence that runs at once takes 174.0 kB for each of its steps; lower bound 174.0 kB.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -473,6 +473,7 @@ __global__ void __launch_bounds__(256) gru2_set_clock_kernel(knet_clock* __restr
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <algorithm>
 #include <new>
 #include <utility>
 #ifdef KNET_NCCL
@@ -546,8 +547,8 @@ int gru2_destroy(gru2_model* model);
 int gru2_forward(gru2_model* model, unsigned conditions, const gru2_real* const* inputs,
     int batch, gru2_real* output);
 /* Gradients of the last gru2_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
-   memory, or NULL, and then as above for gold and mask. */
+   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
 int gru2_backward(gru2_model* model, int loss, const gru2_real* gold,
     const gru2_real* mask, unsigned long long input_grads, gru2_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -931,7 +932,8 @@ struct gru2_model {
   int variant = 0, batch = 0;  // the forward function and the columns of the frame in use
   int steps = 1;               // and its steps, each with so many columns
   int capacity = 0;  // the columns that the buffers have room for
-  int whole_capacity = 0;  // and those that have the columns of all steps of a sequence
+  float* arena = nullptr;  // the memory of what does not outlive a call
+  size_t arena_room = 0;  // and its elements
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;  // whether the backward pass is of a step on the stack
   bool later = false;  // whether a later step of the sequence hands gradients to the state
@@ -1048,7 +1050,7 @@ using knet_place = float* knet_model::*;
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
-  bool whole = false;  // whether it has the columns of all steps of a sequence
+  size_t later = 0;  // in a sequence, so many for each column of the further steps
 };
 const knet_buffer buffers[] = {
     {&knet_model::h_1_gru_reset_b_block, 800, 0},
@@ -1065,49 +1067,19 @@ const knet_buffer buffers[] = {
     {&knet_model::h_2_gru_newmem_c, 20, 0},
     {&knet_model::wb_w, 100, 0},
     {&knet_model::wb_b, 5, 0},
-    {&knet_model::h_1_gru_reset_tmp2_block, 0, 40},
-    {&knet_model::h_1_gru_reset_tmp1_block, 0, 60, true},
-    {&knet_model::h_1_gru_newmem_tmp2, 0, 20},
-    {&knet_model::h_2_gru_reset_tmp2_block, 0, 40},
-    {&knet_model::h_2_gru_reset_tmp1_block, 0, 60},
-    {&knet_model::h_2_gru_newmem_tmp2, 0, 20},
-    {&knet_model::mask, 0, 1, true},
-    {&knet_model::d_h_1_gru_h_next, 0, 20},
     {&knet_model::d_h_1_gru_h_state, 0, 20},
-    {&knet_model::d_h_2_gru_h_next, 0, 20},
     {&knet_model::d_h_2_gru_h_state, 0, 20},
-    {&knet_model::d_h_2_gru_update, 0, 20},
-    {&knet_model::d_h_2_gru_update_2, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev, 0, 20},
-    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, true},
     {&knet_model::d_h_2_gru_newmem_b, 400, 0},
-    {&knet_model::d_h_2_gru_tmp1, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_2, 0, 20},
-    {&knet_model::d_h_1_gru_h, 0, 20},
     {&knet_model::d_h_2_gru_reset_c_block, 60, 0},
     {&knet_model::d_h_2_gru_reset_a_block, 1200, 0},
-    {&knet_model::d_h_2_gru_h_prev_3, 0, 20},
     {&knet_model::d_h_2_gru_reset_b_block, 800, 0},
-    {&knet_model::d_h_1_gru_update, 0, 20},
-    {&knet_model::d_h_1_gru_update_2, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev, 0, 20},
-    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 60, true},
     {&knet_model::d_h_1_gru_newmem_b, 400, 0},
-    {&knet_model::d_h_1_gru_tmp1, 0, 20},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 20},
-    {&knet_model::d_x, 0, 10},
     {&knet_model::d_h_1_gru_reset_c_block, 60, 0},
     {&knet_model::d_h_1_gru_reset_a_block, 600, 0},
-    {&knet_model::d_h_1_gru_h_prev_3, 0, 20},
     {&knet_model::d_h_1_gru_reset_b_block, 800, 0},
-    {&knet_model::d_h_1_gru_h_prev_6, 0, 20},
-    {&knet_model::d_h_2_gru_h_prev_6, 0, 20},
-    {&knet_model::gold, 0, 5, true},
     {&knet_model::loss, 1, 0},
-    {&knet_model::d_return, 0, 5, true},
     {&knet_model::d_wb_b, 5, 0},
     {&knet_model::d_wb_w, 100, 0},
-    {&knet_model::d_h_2_gru_h, 0, 20, true},
     {nullptr, 0, 60},  // the end, and the elements a column of the largest buffer
 };
 
@@ -1147,6 +1119,195 @@ const knet_buffer frame_1[] = {
     {&knet_model::h_2_gru_tmp3, 0, 20},
     {&knet_model::h_2_gru_h, 0, 20},
     {&knet_model::return_, 0, 5},
+    {nullptr, 0, 0},
+};
+// Where each buffer of a function stands in the arena: so many elements from its start, plus so many for each column.
+// In a sequence come so many for each column of the further steps. What stands in a frame is not here.
+// Buffers whose values are not needed at the same time share memory.
+size_t arena_elements(int batch, int steps) {
+  if (steps > 1) {
+    const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps
+    return 280 * (size_t)batch + 140 * later;
+  }
+  return 200 * (size_t)batch;
+}
+const knet_buffer places_0[] = {
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {nullptr, 0, 0},
+};
+const knet_buffer sequence_places_0[] = {
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60, 60},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 60, 60},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 120, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 60, 60},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 120, 60},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_0_zero[] = {
+    {&knet_model::d_h_1_gru_h_next, 0, 100},
+    {&knet_model::d_h_2_gru_h_next, 0, 60},
+    {&knet_model::d_h_2_gru_update, 0, 120},
+    {&knet_model::d_h_2_gru_update_2, 0, 140},
+    {&knet_model::d_h_2_gru_h_prev, 0, 60},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 80},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 80},
+    {&knet_model::d_h_1_gru_h, 0, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 120},
+    {&knet_model::d_h_1_gru_update, 0, 100},
+    {&knet_model::d_h_1_gru_update_2, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 180},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 160},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 160},
+    {&knet_model::d_x, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 100},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 160},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 100},
+    {nullptr, 0, 0},
+};
+const knet_buffer sequence_places_0_zero[] = {
+    {&knet_model::d_h_1_gru_h_next, 0, 140, 120},
+    {&knet_model::d_h_2_gru_h_next, 0, 120, 120},
+    {&knet_model::d_h_2_gru_update, 0, 180, 120},
+    {&knet_model::d_h_2_gru_update_2, 0, 200, 120},
+    {&knet_model::d_h_2_gru_h_prev, 0, 120, 120},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
+    {&knet_model::d_h_2_gru_tmp1, 0, 160, 120},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 160, 120},
+    {&knet_model::d_h_1_gru_h, 0, 200, 120},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 180, 120},
+    {&knet_model::d_h_1_gru_update, 0, 140, 120},
+    {&knet_model::d_h_1_gru_update_2, 0, 200, 120},
+    {&knet_model::d_h_1_gru_h_prev, 0, 240, 120},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 220, 120},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 220, 120},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 140, 120},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 220, 120},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 140, 120},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1[] = {
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 60},
+    {nullptr, 0, 0},
+};
+const knet_buffer sequence_places_1[] = {
+    {&knet_model::h_1_gru_reset_tmp1_block, 0, 0},
+    {&knet_model::h_1_gru_reset_tmp2_block, 0, 60, 60},
+    {&knet_model::h_1_gru_newmem_tmp2, 0, 60, 60},
+    {&knet_model::h_2_gru_reset_tmp2_block, 0, 120, 60},
+    {&knet_model::h_2_gru_reset_tmp1_block, 0, 60, 60},
+    {&knet_model::h_2_gru_newmem_tmp2, 0, 120, 60},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_zero[] = {
+    {&knet_model::d_h_1_gru_h_next, 0, 80},
+    {&knet_model::d_h_2_gru_h_next, 0, 100},
+    {&knet_model::d_h_2_gru_update, 0, 140},
+    {&knet_model::d_h_2_gru_update_2, 0, 120},
+    {&knet_model::d_h_2_gru_h_prev, 0, 60},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 100},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 100},
+    {&knet_model::d_h_1_gru_h, 0, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 120},
+    {&knet_model::d_h_1_gru_update, 0, 80},
+    {&knet_model::d_h_1_gru_update_2, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 180},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 160},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 160},
+    {&knet_model::d_x, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 80},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 160},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 80},
+    {nullptr, 0, 0},
+};
+const knet_buffer sequence_places_1_zero[] = {
+    {&knet_model::d_h_1_gru_h_next, 0, 140, 120},
+    {&knet_model::d_h_2_gru_h_next, 0, 120, 120},
+    {&knet_model::d_h_2_gru_update, 0, 180, 120},
+    {&knet_model::d_h_2_gru_update_2, 0, 200, 120},
+    {&knet_model::d_h_2_gru_h_prev, 0, 120, 120},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
+    {&knet_model::d_h_2_gru_tmp1, 0, 160, 120},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 160, 120},
+    {&knet_model::d_h_1_gru_h, 0, 200, 120},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 180, 120},
+    {&knet_model::d_h_1_gru_update, 0, 140, 120},
+    {&knet_model::d_h_1_gru_update_2, 0, 200, 120},
+    {&knet_model::d_h_1_gru_h_prev, 0, 240, 120},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 220, 120},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 220, 120},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 140, 120},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 220, 120},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 140, 120},
+    {nullptr, 0, 0},
+};
+const knet_buffer places_1_quadloss[] = {
+    {&knet_model::gold, 0, 140},
+    {&knet_model::mask, 0, 0},
+    {&knet_model::d_return, 0, 140},
+    {&knet_model::d_h_1_gru_h_next, 0, 80},
+    {&knet_model::d_h_2_gru_h_next, 0, 100},
+    {&knet_model::d_h_2_gru_h, 0, 120},
+    {&knet_model::d_h_2_gru_update, 0, 140},
+    {&knet_model::d_h_2_gru_update_2, 0, 120},
+    {&knet_model::d_h_2_gru_h_prev, 0, 60},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_2_gru_tmp1, 0, 100},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 100},
+    {&knet_model::d_h_1_gru_h, 0, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 120},
+    {&knet_model::d_h_1_gru_update, 0, 80},
+    {&knet_model::d_h_1_gru_update_2, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 180},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 160},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 160},
+    {&knet_model::d_x, 0, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 80},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 160},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 80},
+    {nullptr, 0, 0},
+};
+const knet_buffer sequence_places_1_quadloss[] = {
+    {&knet_model::gold, 0, 0},
+    {&knet_model::mask, 0, 5, 5},
+    {&knet_model::d_return, 0, 0},
+    {&knet_model::d_h_2_gru_h, 0, 120, 120},
+    {&knet_model::d_h_1_gru_h_next, 0, 140, 140},
+    {&knet_model::d_h_2_gru_h_next, 0, 200, 140},
+    {&knet_model::d_h_2_gru_update, 0, 200, 140},
+    {&knet_model::d_h_2_gru_update_2, 0, 220, 140},
+    {&knet_model::d_h_2_gru_h_prev, 0, 160, 140},
+    {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
+    {&knet_model::d_h_2_gru_tmp1, 0, 180, 140},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 180, 140},
+    {&knet_model::d_h_1_gru_h, 0, 220, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 200, 140},
+    {&knet_model::d_h_1_gru_update, 0, 140, 140},
+    {&knet_model::d_h_1_gru_update_2, 0, 220, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 260, 140},
+    {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
+    {&knet_model::d_h_1_gru_tmp1, 0, 240, 140},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 240, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 140, 140},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 240, 140},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 140, 140},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0, frame_1};
@@ -2126,10 +2287,11 @@ struct knet_forward_function {
   int (*run)(knet_model* m);
   int (*sequence)(knet_model* m);
   bool draws;
+  const knet_buffer *places, *sequence_places;
 };
 const knet_forward_function forwards[] = {
-    {forward, forwseq, false},
-    {forward_predict, forwseq_predict, false},
+    {forward, forwseq, false, places_0, sequence_places_0},
+    {forward_predict, forwseq_predict, false, places_1, sequence_places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
@@ -2137,12 +2299,17 @@ struct knet_backward_function {
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   int (*sequence)(knet_model* m, const float* mask, unsigned long long want);  // for a whole sequence, or NULL
   knet_buffer gold;
+  bool masked;  // whether it reads the mask
+  const knet_buffer *places, *sequence_places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
-    {1, 0, backward_zero, backseq_zero, {nullptr, 0, 0}},
-    {1, 2, backward_quadloss_predict, backseq_quadloss_predict, {&knet_model::gold, 0, 5}},
-    {0, 0, nullptr, nullptr, {nullptr, 0, 0}},
+    {0, 0, backward_zero, backseq_zero,
+     {nullptr, 0, 0}, false, places_0_zero, sequence_places_0_zero},
+    {1, 0, backward_zero, backseq_zero,
+     {nullptr, 0, 0}, false, places_1_zero, sequence_places_1_zero},
+    {1, 2, backward_quadloss_predict, backseq_quadloss_predict,
+     {&knet_model::gold, 0, 5}, true, places_1_quadloss, sequence_places_1_quadloss},
+    {0, 0, nullptr, nullptr, {nullptr, 0, 0}, false, nullptr, nullptr},
 };
 
 }  // namespace
@@ -2253,12 +2420,19 @@ int make_frames(knet_model* m, int variant, int batch, int steps) {
   return code;
 }
 // Points the model at the buffers in the frame, from one of its steps on.
-void use_frame(knet_model* m, const knet_frame* f, int first = 0) {
+void enter_frame(knet_model* m, const knet_frame* f, int first) {
   float* const* value = f->values;
   for (const knet_buffer* b = frames[f->variant]; b->place; b++) m->*b->place = *value++ + b->column * f->batch * first;
   m->variant = f->variant;
   m->batch = f->batch;
   m->steps = f->steps;
+}
+// Points the model at the buffers of a function: those in the frame, and the others at their places in the arena.
+void use_frame(knet_model* m, const knet_frame* f, const knet_buffer* places, int first = 0) {
+  const size_t later = (size_t)f->batch * (f->steps - 1);
+  for (const knet_buffer* b = places; b->place; b++)
+    m->*b->place = m->arena + b->fixed + b->column * f->batch + b->later * later;
+  enter_frame(m, f, first);
 }
 void forget_record(knet_model* m, int* code) {
   if (m->record) give_frame(m, m->record, code);
@@ -2275,40 +2449,45 @@ void release_columns(knet_model* m, int* code) {
   free_frames(m, &m->spare, code);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place), code);
-  m->capacity = m->whole_capacity = 0;
+  release(&m->arena, code);
+  m->arena_room = 0;
+  m->capacity = 0;
   m->last = nullptr;
   forget_input_gradients(m);
-}
-// Makes room for so many columns in the buffers that have those of all steps, or in the others; where it fails, none
-// have.
-int make_room(knet_model* m, bool whole, int columns, int* capacity) {
-  int code = 0;
-  m->memory++;
-  *capacity = 0;
-  for (const knet_buffer* b = buffers; b->place; b++)
-    if (b->column && b->whole == whole) release(&(m->*b->place), &code);
-  for (const knet_buffer* b = buffers; b->place && !code; b++)
-    if (b->column && b->whole == whole) code = allocate(&(m->*b->place), columns * b->column);
-  if (!code) *capacity = columns;
-  return code;
 }
 // Whether arrays of so many columns have more elements than are counted: in int.
 bool is_too_large(double columns) {
   return columns * (double)buffers[sizeof buffers / sizeof *buffers - 1].column > 2130706432.0;
 }
-// Makes room for `batch` columns, of so many steps at once; on failure the model has no room for values, but its
-// parameters, state and stack.
+// Makes room for `batch` columns, of so many steps at once; on failure the model has no room for values outside of its
+// frames, but its parameters, state and stack.
 int reserve(knet_model* m, int batch, int steps = 1) {
   if (is_too_large((double)batch * steps))
     return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
                      batch);
-  int code = 0;
   if (batch > m->capacity) {
+    int code = 0;
     release_columns(m, &code);
-    if (!code) code = make_room(m, false, batch, &m->capacity);
+    for (const knet_buffer* b = buffers; b->place && !code; b++)
+      if (b->column) code = allocate(&(m->*b->place), batch * b->column);
+    if (code) {
+      release_columns(m, &code);
+      return code;
+    }
+    m->capacity = batch;
   }
-  if (!code && batch * steps > m->whole_capacity) code = make_room(m, true, batch * steps, &m->whole_capacity);
-  return code;
+  const size_t room = arena_elements(batch, steps);
+  if (room > m->arena_room) {
+    int code = 0;
+    m->memory++;
+    m->arena_room = 0;
+    forget_input_gradients(m);
+    release(&m->arena, &code);
+    if (!code) code = allocate(&m->arena, room);
+    if (code) return code;
+    m->arena_room = room;
+  }
+  return 0;
 }
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
@@ -2648,7 +2827,7 @@ int find_array(knet_model* m, int kind, const char* name, const knet_array** arr
   *array = find(table, name);
   if (!*array || !(*array)->place)
     return knet_fail(KNET_ARGUMENT, "there is no array of that kind called %s", name);
-  if (kind == KNET_VALUE) use_frame(m, m->last, m->last->steps - 1);
+  if (kind == KNET_VALUE) enter_frame(m, m->last, m->last->steps - 1);  // where all stands that has a name
   *batch = m->batch;
   *data = data_of(m, **array);
   if (kind == KNET_INPUT_GRAD) {
@@ -2794,13 +2973,14 @@ int give_inputs(knet_model* m, const knet_real* const* arrays, int first) {
 int run_in(knet_model* m, knet_frame* f, const knet_real* const* arrays, knet_real* output) {
   bool wait = false;
   if (output) TRY(in_host_memory(output, &wait));
-  use_frame(m, f);
+  const knet_forward_function& forward = forwards[f->variant];
+  use_frame(m, f, f->steps > 1 ? forward.sequence_places : forward.places);
   TRY(give_inputs(m, arrays, 0));
   knet_call call = {};
   call.batch = m->batch;
   call.loss = -1;
   call.steps = m->steps;
-  const auto run = m->steps > 1 ? forwards[m->variant].sequence : forwards[m->variant].run;
+  const auto run = m->steps > 1 ? forward.sequence : forward.run;
   TRY(run_call(m, &f->graphs, call, [=] { return run(m); }));
   if (!output) return 0;
   const knet_array* value = find(values[m->variant], "return");
@@ -2881,6 +3061,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
     const size_t bytes = (b->gold.fixed + b->gold.column * columns) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
+  if (!b->masked) mask = nullptr;
   if (mask) {
     TRY(cudaMemcpyAsync(m->mask, mask, columns * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;
@@ -2943,7 +3124,7 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   const knet_backward_function* b = nullptr;
   TRY(find_way_back(f->variant, loss, &b));
   TRY(reserve(m, f->batch, steps));
-  use_frame(m, f, f->left - steps);
+  use_frame(m, f, steps > 1 ? b->sequence_places : b->places, f->left - steps);
   forget_input_gradients(m);
   const bool add = pop && m->gradients;
   m->gradients = add;
@@ -3037,7 +3218,9 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
 
 // The work of a step in a frame.
 int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
+  use_frame(m, f, forwards[f->variant].places);
   TRY(forwards[f->variant].run(m));
+  use_frame(m, f, b->places);
   TRY(b->run(m, nullptr, 0));
   if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
   return run_update(m, flags);
@@ -3045,7 +3228,7 @@ int run_training(knet_model* m, const knet_frame* f, const knet_backward_functio
 // Copies the columns of a minibatch, from `first` on, to where its frame has places for them.
 int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
                    const knet_real* const* arrays, const knet_real* gold, int first) {
-  use_frame(m, f);
+  use_frame(m, f, b->places);
   if (b->gold.place) {
     const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
     const float* const from = gold + b->gold.column * first;

@@ -132,7 +132,7 @@ int lenet_set_threads(lenet_model* model, int threads);
    ([10,N]), or NULL. */
 int lenet_forward(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, lenet_real* output);
 /* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
 int lenet_backward(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask,
                   unsigned long long input_grads, lenet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most

@@ -606,8 +606,8 @@ int lenet_dropout_destroy(lenet_dropout_model* model);
 int lenet_dropout_forward(lenet_dropout_model* model, unsigned conditions, const lenet_dropout_real* const* inputs,
     int batch, lenet_dropout_real* output);
 /* Gradients of the last lenet_dropout_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
-   memory, or NULL, and then as above for gold and mask. */
+   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
 int lenet_dropout_backward(lenet_dropout_model* model, int loss, const lenet_dropout_real* gold,
     const lenet_dropout_real* mask, unsigned long long input_grads, lenet_dropout_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -1859,12 +1859,13 @@ struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  bool masked;  // whether it reads the mask
   const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, places_0_softloss},
-    {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 10}, places_1_softloss},
-    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, true, places_0_softloss},
+    {1, 3, backward_softloss_dropout, {&knet_model::gold, 0, 10}, true, places_1_softloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, false, nullptr},
 };
 
 }  // namespace
@@ -2535,6 +2536,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
     const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
+  if (!b->masked) mask = nullptr;
   if (mask) {
     TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;

@@ -473,8 +473,8 @@ int mlp_destroy(mlp_model* model);
 int mlp_forward(mlp_model* model, unsigned conditions, const mlp_real* const* inputs,
     int batch, mlp_real* output);
 /* Gradients of the last mlp_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
-   memory, or NULL, and then as above for gold and mask. */
+   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
 int mlp_backward(mlp_model* model, int loss, const mlp_real* gold,
     const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -1206,11 +1206,12 @@ struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  bool masked;  // whether it reads the mask
   const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, places_0_softloss},
-    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
+    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, true, places_0_softloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, false, nullptr},
 };
 
 }  // namespace
@@ -1860,6 +1861,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
     const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
+  if (!b->masked) mask = nullptr;
   if (mask) {
     TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;

@@ -471,8 +471,8 @@ int two_destroy(two_model* model);
 int two_forward(two_model* model, unsigned conditions, const two_real* const* inputs,
     int batch, two_real* output);
 /* Gradients of the last two_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, in host
-   memory, or NULL, and then as above for gold and mask. */
+   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
 int two_backward(two_model* model, int loss, const two_real* gold,
     const two_real* mask, unsigned long long input_grads, two_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -1356,12 +1356,13 @@ struct knet_backward_function {
   int variant, loss;
   int (*run)(knet_model* m, const float* mask, unsigned long long want);
   knet_buffer gold;
+  bool masked;  // whether it reads the mask
   const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}, places_0_quadloss},
-    {1, 2, backward_quadloss_second, {&knet_model::gold, 0, 1}, places_1_quadloss},
-    {0, 0, nullptr, {nullptr, 0, 0}, nullptr},
+    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}, true, places_0_quadloss},
+    {1, 2, backward_quadloss_second, {&knet_model::gold, 0, 1}, true, places_1_quadloss},
+    {0, 0, nullptr, {nullptr, 0, 0}, false, nullptr},
 };
 
 }  // namespace
@@ -2011,6 +2012,7 @@ int run_back(knet_model* m, knet_frame* f, const knet_backward_function* b, cons
     const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
     TRY(cudaMemcpyAsync(m->*b->gold.place, gold, bytes, cudaMemcpyDefault, m->stream));
   }
+  if (!b->masked) mask = nullptr;
   if (mask) {
     TRY(cudaMemcpyAsync(m->mask, mask, m->batch * sizeof(float), cudaMemcpyDefault, m->stream));
     mask = m->mask;

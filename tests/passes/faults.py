@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from knetc.ir.lifetimes import SHARING
 from knetc.ir.memory import Layout, Layouts
 from knetc.ir.placing import Place
-from knetc.ir.plan import BackwardPlan, Buffer, Kernel, PhasePlan, Plan, Step, Unit, VariantPlan, flat
+from knetc.ir.plan import SHARING, BackwardPlan, Buffer, Kernel, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ops import registry
 from knetc.ops.base import Library
 from knetc.record import replace
@@ -70,7 +69,13 @@ def with_places(plan: Plan, k: int, forward: dict[Buffer, Place], backward: dict
     """The plan with other places in the layouts of a variant."""
     assert plan.arena is not None
     old = plan.arena.variants[k]
-    new = Layouts(_moved(old.forward, forward), tuple(_moved(x, backward) for x in old.backward))
+    new = replace(old, forward=_moved(old.forward, forward), backward=tuple(_moved(x, backward) for x in old.backward))
+    return with_layouts(plan, k, new)
+
+
+def with_layouts(plan: Plan, k: int, new: Layouts) -> Plan:
+    """The plan with other layouts of a variant."""
+    assert plan.arena is not None
     variants = (*plan.arena.variants[:k], new, *plan.arena.variants[k + 1 :])
     return replace(plan, arena=replace(plan.arena, variants=variants))
 
@@ -83,6 +88,20 @@ def in_arena(plan: Plan) -> Iterator[tuple[int, VariantPlan, dict[Buffer, Place]
     """Each variant of a plan with an arena, and where its buffers stand in its last backward list."""
     for k, v in enumerate(plan.variants if plan.arena else ()):
         yield k, v, dict(plan.arena.variants[k].backward[-1].places)  # type: ignore[union-attr]
+
+
+def in_arena_back(plan: Plan) -> Iterator[tuple[PhasePlan, dict[Buffer, Place], Callable[[dict[Buffer, Place]], Plan]]]:
+    """Each backward list over a whole sequence, where its buffers stand, and how the plan is with others moved."""
+    for k, v in enumerate(plan.variants if plan.arena else ()):
+        old = plan.arena.variants[k]  # type: ignore[union-attr]
+        for j, (b, layout) in enumerate(zip(v.backward, old.backward_sequence, strict=False)):
+            if b.phases is not None and layout is not None:
+
+                def moved(to: dict[Buffer, Place], k=k, j=j, old=old, layout=layout) -> Plan:
+                    several = (*old.backward_sequence[:j], _moved(layout, to), *old.backward_sequence[j + 1 :])
+                    return with_layouts(plan, k, replace(old, backward_sequence=several))
+
+                yield b.phases, dict(layout.places), moved
 
 
 def shared(b: Buffer) -> bool:
@@ -120,7 +139,7 @@ def one_element_further(plan: Plan) -> Iterator[Plan]:
 def moved_on_the_way_back(plan: Plan) -> Iterator[Plan]:
     for k, v, places in in_arena(plan):
         for b in v.frame:
-            free = [p for other, p in places.items() if p != places[b] and other.type == b.type]
+            free = [p for other, p in places.items() if p != places.get(b, p) and other.type == b.type]
             if any(b.root == a.root for s in flat(v.backward[-1].steps) for a in s.args):
                 yield from (with_places(plan, k, {}, {b: p}) for p in free)
 
@@ -157,6 +176,24 @@ def two_results_in_one_place(plan: Plan) -> Iterator[Plan]:
             if len(outs) > 1:
                 to = {outs[0]: places[outs[1]]}
                 yield with_places(plan, k, to, to)
+
+
+def over_what_the_loop_still_reads(plan: Plan) -> Iterator[Plan]:
+    """A result of a step stands where the loop reads the columns of all steps."""
+    for phases, places, moved in in_arena_back(plan):
+        whole = phases.of_all_steps
+        read = dict.fromkeys(a.root for s in flat(phases.loop) for a in s.args if a.root in places and a.root in whole)
+        for out in dict.fromkeys(s.out.root for s in flat(phases.loop) if s.out.root in places):
+            yield from (moved({out: places[b]}) for b in read if b is not out)
+
+
+def room_for_one_step_alone(plan: Plan) -> Iterator[Plan]:
+    """What stands above the columns of all steps, and is there while they are, stands where those of the first end."""
+    for phases, places, moved in in_arena_back(plan):
+        whole, loop = phases.of_all_steps, dict.fromkeys(s.out.root for s in flat(phases.loop))
+        for b in loop:
+            if b in places and places[b].later and any(a in whole and a in places for a in loop):
+                yield moved({b: Place(places[b].fixed, places[b].column)})
 
 
 # --- the order --------------------------------------------------------------------------------------------------------
@@ -315,6 +352,8 @@ FAULTS: tuple[Fault, ...] = (
     beyond_the_end,
     a_product_over_its_operand,
     two_results_in_one_place,
+    over_what_the_loop_still_reads,
+    room_for_one_step_alone,
     read_before_it_is_written,
     a_kernel_in_the_wrong_order,
     a_unit_left_out,

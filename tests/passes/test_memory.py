@@ -15,10 +15,9 @@ from knetc import driver
 from knetc.errors import KnetInternalError, Source
 from knetc.ir import placing
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
-from knetc.ir.lifetimes import SHARING
 from knetc.ir.memory import Arena, Layout, Layouts
 from knetc.ir.pipeline import run
-from knetc.ir.plan import REPORT_BATCH, Buffer, Kernel, Plan, Unit, VariantPlan, flat
+from knetc.ir.plan import REPORT_BATCH, SHARING, Buffer, Kernel, Plan, Unit, VariantPlan, flat
 from knetc.ir.planner import make_plan
 from knetc.ir.replay import replay
 from knetc.ir.types import N

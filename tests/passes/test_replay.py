@@ -14,11 +14,11 @@ from knetc.errors import KnetError, KnetInternalError, Source
 from knetc.ir import lifetimes
 from knetc.ir.accesses import Read, accesses, may_replace
 from knetc.ir.epilogues import without_epilogues
-from knetc.ir.plan import Buffer, Kernel, Plan, Step, Unit
+from knetc.ir.plan import SHARING, Buffer, Kernel, Plan, Step, Unit
 from knetc.ir.planner import make_plan
 from knetc.ir.program import Instr, Program
 from knetc.ir.replay import replay
-from knetc.ir.sequence_plan import make_sequence_plan
+from knetc.ir.sequence_plan import device_plan, make_sequence_plan
 from knetc.ir.types import N, Type
 from knetc.ops import registry
 from knetc.ops.base import Elementwise
@@ -28,7 +28,8 @@ from knetc.record import replace
 from .faults import FAULTS, Fault
 from .test_memory import LOSSES, MODELS
 
-PLANS = ["lenet", "lenet_dropout", "mlp", "housing", "charlm", "gru", "gru in sequences", "charlm in sequences"]
+PLANS = ["lenet", "lenet_dropout", "mlp", "housing", "charlm", "gru"]
+PLANS += [f"{name} in sequences{apart}" for name in ("gru", "charlm") for apart in ("", ", apart")]
 MOST = 12  # copies of a plan with a fault of one kind
 
 
@@ -41,7 +42,9 @@ def program_of(source: str, dims: tuple, **more: object) -> tuple[Program, Optio
 def plan_of(name: str) -> Plan:
     model, _, sequences = name.partition(" ")
     program, options = program_of(*MODELS[model])
-    return make_sequence_plan(program, replace(options, arena=False)) if sequences else make_plan(program, options)
+    if not sequences:
+        return make_plan(program, options)
+    return make_sequence_plan(program, replace(options, arena=not sequences.endswith("apart")))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
@@ -76,8 +79,8 @@ def random_plans(seed: int) -> list[Plan]:
     except KnetError:
         return []
     apart = replace(options, arena=False)
-    programs = (program, without_epilogues(program))
-    return [make_plan(program, o) for o in (options, apart)] + [make_sequence_plan(p, apart) for p in programs]
+    plans = [make_plan(program, o) for o in (options, apart)]
+    return [*plans, device_plan(program, options), make_sequence_plan(without_epilogues(program), apart)]
 
 
 @pytest.mark.parametrize("first", range(0, 60, 10))
@@ -111,7 +114,7 @@ def _without(rule: str, unit: Unit) -> list[tuple[Buffer, Buffer]]:
         return []
     far = {a for s in steps if registry()[s.instr.op].reach and rule != "reach" for a in s.args}
     read = {a: k for k, s in enumerate(steps) for a in s.args if a.base is None and a not in far}
-    outs = [(k, s.out) for k, s in enumerate(steps) if s.out.kind in lifetimes.SHARING and s.out.base is None]
+    outs = [(k, s.out) for k, s in enumerate(steps) if s.out.kind in SHARING and s.out.base is None]
     return [
         (out, a)
         for k, out in outs

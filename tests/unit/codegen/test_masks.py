@@ -50,3 +50,24 @@ def test_a_masked_column_adds_nothing(name, value):
         np.testing.assert_allclose(got, results[0][0], rtol=2e-6)
         np.testing.assert_allclose(dx, results[0][1], rtol=2e-6, atol=1e-7)
         assert not dx[:, [1, 3]].any()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["at first", "after a loss"])
+def test_without_a_loss_a_mask_is_left_alone(before):
+    """C programs may give one with a gradient of the output too; then there is no place for it to be copied to."""
+    source = "@knet function m(x)\n h = wbf(x; out=3, f=:relu)\n return wbf(h; out=3, f=:soft)\nend"
+    program, options = compiled(source, inputs=((3, N),), losses=("zero", "none", "softloss"))
+    r = np.random.default_rng(1)
+    x, dy = (np.asfortranarray(r.standard_normal((3, 4)), np.float32) for _ in range(2))
+    mask = np.zeros(4, np.float32)
+    found = []
+    for executable in both(program, options):
+        executable.forward(NONE, [x], push=False)
+        if before:
+            executable.backward("softloss", np.abs(dy), np.ones(4, np.float32), [0], pop=False)
+        for given in (None, mask):
+            executable.forward(NONE, [x], push=False)
+            found.append(executable.backward("none", dy, given, [0], pop=False)[0])
+    for dx in found:
+        np.testing.assert_allclose(dx, found[0], rtol=2e-5, atol=1e-7)
+    assert found[0].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from knetc.ir.plan import flat
 from knetc.ir.planner import make_plan
 from knetc.ir.types import N
 from knetc.options import Options
+from knetc.record import replace
 from knetc.runtime.interp import Interpreter
 from knetc.values import Symbol
 
+from .driver import SEQUENTIAL
 from .support import NONE, ROOT, TARGETS, both, close, compiled
 from .test_models import data
 
@@ -214,3 +217,16 @@ end
     emitted, meaning = TARGETS[target](program, options, 7), Interpreter(program, 7)
     x = data(((3, N),), 4, "f64")
     close(emitted.forward(NONE, x, push=False), meaning.forward(NONE, x, push=False), "f64")
+
+
+@pytest.mark.parametrize("name", ["charlm", "unwritten", "convolved"])
+def test_without_an_arena_the_same_functions_are_emitted(name: str) -> None:
+    """What the sanitizers look at is what users run: whole sequences too."""
+    source, dims, _ = SEQUENTIAL[name]
+    found = []
+    for arena in (True, False):
+        program, options = compiled(source, inputs=dims)
+        text = emit_cuda(program, replace(options, arena=arena))
+        assert ("m->arena" in text) == arena
+        found.append(re.findall(r"^int ((?:forw|back)\w+)\(", text, re.MULTILINE))
+    assert found[0] == found[1] and {"forwseq", "backseq_softloss"} <= set(found[0])
