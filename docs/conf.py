@@ -8,10 +8,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extension"))
 
-from knetc.cli import VERSION  # noqa: E402
+from knetc import __version__  # noqa: E402
 
 project = "knetc"
-version = release = VERSION
+version = release = __version__
 copyright = "the authors of knetc"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]

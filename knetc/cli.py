@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
-from knetc import driver, log
+from knetc import __version__, driver, log
 from knetc.errors import Diagnostic, KnetEnvironmentError, KnetError, KnetInternalError, Source
 from knetc.ir.types import N, PartialDims
 from knetc.options import Options
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from knetc.ir.program import Program
     from knetc.values import Value
 
-VERSION = "0.1.0"
 ENDINGS = {
     "cu": ".cu",
     "cpp": ".cpp",
@@ -177,7 +176,7 @@ def _parser() -> _Parser:
     p.add_argument("-v", "--verbose", action="store_true", help="show the commands that are run, and the cache")
     p.add_argument("-q", "--quiet", action="store_true", help="no warnings")
     p.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="colours in messages")
-    p.add_argument("--version", action="version", version=f"knetc {VERSION}")
+    p.add_argument("--version", action="version", version=f"knetc {__version__}")
     return p
 
 

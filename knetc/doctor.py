@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from knetc import __version__
 from knetc.errors import KnetEnvironmentError
 from knetc.record import Record
 from knetc.runtime import build
@@ -53,9 +54,7 @@ def run() -> int:
     """Prints the report; 0 where every back end can run, 3 where something is missing."""
     findings = [finding for look in _LOOKS for finding in look()]
     width = max(len(f.name) for f in findings)
-    from knetc.cli import VERSION
-
-    print(f"knetc {VERSION}, Python {platform.python_version()}, {platform.platform()}")
+    print(f"knetc {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for f in findings:
         print(f"{f.name:<{width}}  {'ok     ' if f.found else 'missing'}  {f.text}")
         if f.command:
