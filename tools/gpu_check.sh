@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call under ten minutes: the tests marked `gpu`, compute-sanitizer's four tools over
-# every emitted kernel, the benchmarks. Writes OUT/report.txt, and what each part said to a file beside it.
+# Everything that needs a GPU, in one call under ten minutes: the tests marked `gpu`, the benchmarks beside PyTorch and
+# JAX, compute-sanitizer's four tools over every emitted kernel. Writes OUT/report.txt, and what each part said to a file
+# beside it; the benchmarks' tables are OUT/benchmarks.md and .json, what had been measured by then if the time is up.
 #
 #   tools/gpu_check.sh OUT WHEELS
 #
@@ -83,27 +84,22 @@ cd "$root" || exit 2
 workers=$(($(nproc) < 8 ? $(nproc) : 8))
 parallel=()
 "$python" -c 'import xdist' 2>/dev/null && parallel=(-n "$workers")
-part tests 240 "$python" -m pytest -q -p no:cacheprovider -m gpu ${parallel[@]+"${parallel[@]}"} tests
+part tests 180 "$python" -m pytest -q -p no:cacheprovider -m gpu ${parallel[@]+"${parallel[@]}"} tests
 
 if [ $device -eq 1 ]; then
   # Once without a sanitizer: fills the cache, and shows that the script itself is right.
-  part kernels 100 "$python" tools/run_kernels.py
+  part kernels 60 "$python" tools/run_kernels.py
+  part benchmarks 130 "$python" benchmarks/run.py --device cuda --workloads W1,W2,W3,W4,W6 \
+    --peers torch,jax,knetc-cuda --rounds 1 --seconds 0.5 --limit 45 --out "$out/benchmarks.json"
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
-      part $tool 75 compute-sanitizer --tool $tool --error-exitcode 9 --kernel-name kernel_substring=_kernel \
+      part $tool 50 compute-sanitizer --tool $tool --error-exitcode 9 --kernel-name kernel_substring=_kernel \
         "$python" tools/run_kernels.py
     done
   else
     say "compute-sanitizer is missing: memcheck, racecheck, initcheck and synccheck have not run"
     failed=1
   fi
-  : >"$out/benchmarks.log"
-  for benchmark in benchmarks/*.py; do
-    name=$(basename "$benchmark" .py)
-    part "benchmark_$name" 60 "$python" "$benchmark"
-    { echo "== $name"; cat "$out/benchmark_$name.log"; } >>"$out/benchmarks.log"
-    rm -f "$out/benchmark_$name.log"
-  done
 else
   say "no GPU that knetc can use: the tests marked gpu have skipped; the kernels, compute-sanitizer and the benchmarks"
   say "have not run"

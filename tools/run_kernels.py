@@ -1,4 +1,5 @@
-"""Runs every kernel that knetc emits at least once on the GPU: every operator's, and those of every example.
+"""Runs every kernel that knetc emits at least once on the GPU: every operator's, and those of every example, in single
+calls, sequences of steps, whole sequences and steps of training.
 
     python tools/run_kernels.py [--backend emulated]
 
@@ -55,10 +56,11 @@ def operators(backend: str) -> None:
 
 
 def example(backend: str, path: Path) -> None:
-    """Forward, backward from every loss and update under every condition; sequences where there is state."""
+    """Forward, backward from every loss and update under every condition; steps and sequences; training."""
     shapes = shapes_of(path)
     program, options = compiled(path, losses=LOSSES, inputs=shapes)
     e = executable(backend, program, options)
+    sequences(e, shapes)
     settings = [s for v in program.variants for s in v.settings]
     for round_, training in enumerate(OPTIONS[:3]):
         for push in (False, True):
@@ -75,6 +77,23 @@ def example(backend: str, path: Path) -> None:
         e.update(dict.fromkeys(program.params(), training), gclip=1.0, gscale=1.0)
         e.reset(False)
     e.close()
+
+
+def sequences(e: Any, shapes: tuple[tuple[Any, ...], ...]) -> None:
+    """Whole sequences under every condition, back from every loss; and minibatches in one call."""
+    xs = data(shapes, 6, "f32", 1)
+    every = dict.fromkeys(e.program.params(), OPTIONS[0])
+    for setting in (s for v in e.program.variants for s in v.settings):
+        for loss in LOSSES:
+            value = e.forward_sequence(setting, xs, 3)
+            if (value is None) == (loss == "zero"):
+                mask = np.ones(6, np.float32) if loss in ("quadloss", "softloss") else None
+                e.backward_sequence(loss, None if value is None else np.abs(value), mask, 3)
+            e.reset(False)
+        if value is not None and e.trains:
+            for loss in ("quadloss", "softloss"):
+                e.train(setting, xs, np.abs(value), 3, loss, every, 1.0)
+                e.reset(False)
 
 
 def main() -> None:

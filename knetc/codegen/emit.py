@@ -34,6 +34,7 @@ from knetc.codegen.functions import (
     set_clock,
     trained,
     trains,
+    when,
 )
 from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
@@ -184,7 +185,11 @@ def _module_context(module: Module, found: Functions) -> dict[str, Any]:
         "places": list(places(module, used)),
         "states": plan.states,
         "frames": [
-            {"name": frame_name(k), "buffers": [buffer_row(module, b) for b in v.frame]}
+            {
+                "name": frame_name(k),
+                "buffers": [buffer_row(module, b) for b in v.frame],
+                "when": f"  //{when(v, plan)[1:]}" if len(plan.variants) > 1 else "",
+            }
             for k, v in enumerate(plan.variants)
         ],
         "frame_size": max((len(v.frame) for v in plan.variants), default=0) or 1,

@@ -37,7 +37,7 @@ def choose(backend: str) -> tuple[str, str]:
 
         lacking = cpu.available()
         chosen = "cpu" if lacking is None else "numpy"
-        reason = f"cuda cannot run: {missing}" if lacking is None else f"cpu cannot run: {lacking}"
+        reason = f"cuda cannot run: {missing}" + (f"; cpu cannot run: {lacking}" if lacking else "")
     log.info(f"backend auto: {chosen}, since {reason}")
     return chosen, f"{chosen} (auto; {reason})"
 

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
+from knetc.runtime.device import is_device
 from knetc.runtime.onehot import OneHot, onehot
 
 
@@ -73,6 +74,8 @@ def minibatch(x: Any, y: Any, batchsize: int) -> Minibatches:
     KnetShapeError where x and y differ in columns, KnetTypeError for a batch size that is no positive integer.
     """
     _check_size(batchsize)
+    if is_device(x) or is_device(y):
+        raise KnetTypeError("minibatch: x and y are arrays of the host; cut device arrays yourself")
     x, y = (a if isinstance(a, OneHot) else np.asarray(a) for a in (x, y))
     if not x.shape or not y.shape:
         raise KnetShapeError("minibatch: x and y are arrays with the columns along the last dimension")

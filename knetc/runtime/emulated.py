@@ -32,7 +32,7 @@ def build_emulated(source: str, sanitize: str | None = None, nccl: bool = False)
         finally:
             text.unlink()
 
-    return build.cached(key, ".so", make)
+    return build.cached(key, ".so", make, "library for the emulation")
 
 
 class EmulatedExecutable(Library):

@@ -79,7 +79,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,

@@ -576,7 +576,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
@@ -637,7 +637,8 @@ int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* 
     int batch, charlm_real* output);
 /* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
+   loss, as long as the parameters have not changed. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -967,14 +968,13 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
-// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
-// gradients, and which allocations there are (`memory` of the model).
-// Which of the frame's steps it is about: from `first` on so many.
+// What the work of a call depends on besides the frame.
 struct knet_call {
   int batch, loss;
-  int first, steps;
-  unsigned flags, memory;
-  unsigned long long want;
+  int first, steps;         // of the frame's steps, those from `first` on
+  unsigned flags;           // of the kinds below
+  unsigned memory;          // which allocations there were: `memory` of the model
+  unsigned long long want;  // bit i: the gradient of input i
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
@@ -1118,7 +1118,8 @@ struct charlm_model {
 namespace {
 
 using knet_place = float* knet_model::*;
-// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+// A buffer's member in the model, and its elements: a fixed number, or so many a column. In a table of places the two
+// say where it begins in the arena.
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
@@ -1147,7 +1148,7 @@ const knet_buffer buffers[] = {
 };
 
 // What the frame of each forward function holds, in order.
-const knet_buffer frame_0[] = {
+const knet_buffer frame_0[] = {  // under no condition
     {&knet_model::x, 0, 65},
     {&knet_model::b_h_prev, 0, 64},
     {&knet_model::b_cell_prev, 0, 64},
@@ -1161,7 +1162,7 @@ const knet_buffer frame_0[] = {
     {&knet_model::return_, 0, 65},
     {nullptr, 0, 0},
 };
-const knet_buffer frame_1[] = {
+const knet_buffer frame_1[] = {  // under dropout
     {&knet_model::x, 0, 65},
     {&knet_model::b_h_prev, 0, 64},
     {&knet_model::b_cell_prev, 0, 64},
@@ -2187,13 +2188,13 @@ struct knet_backward_function {
   const knet_buffer *places, *sequence_places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, backseq_zero,
+    {0, KNET_ZERO, backward_zero, backseq_zero,
      {nullptr, 0, 0}, false, places_0_zero, sequence_places_0_zero},
-    {0, 3, backward_softloss, backseq_softloss,
+    {0, KNET_SOFTLOSS, backward_softloss, backseq_softloss,
      {&knet_model::gold, 0, 65}, true, places_0_softloss, sequence_places_0_softloss},
-    {1, 0, backward_zero, backseq_zero,
+    {1, KNET_ZERO, backward_zero, backseq_zero,
      {nullptr, 0, 0}, false, places_1_zero, sequence_places_1_zero},
-    {1, 3, backward_softloss_dropout, backseq_softloss_dropout,
+    {1, KNET_SOFTLOSS, backward_softloss_dropout, backseq_softloss_dropout,
      {&knet_model::gold, 0, 65}, true, places_1_softloss, sequence_places_1_softloss},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}, false, nullptr, nullptr},
 };

@@ -487,7 +487,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
@@ -548,7 +548,8 @@ int gru2_forward(gru2_model* model, unsigned conditions, const gru2_real* const*
     int batch, gru2_real* output);
 /* Gradients of the last gru2_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
+   loss, as long as the parameters have not changed. */
 int gru2_backward(gru2_model* model, int loss, const gru2_real* gold,
     const gru2_real* mask, unsigned long long input_grads, gru2_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -869,14 +870,13 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
-// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
-// gradients, and which allocations there are (`memory` of the model).
-// Which of the frame's steps it is about: from `first` on so many.
+// What the work of a call depends on besides the frame.
 struct knet_call {
   int batch, loss;
-  int first, steps;
-  unsigned flags, memory;
-  unsigned long long want;
+  int first, steps;         // of the frame's steps, those from `first` on
+  unsigned flags;           // of the kinds below
+  unsigned memory;          // which allocations there were: `memory` of the model
+  unsigned long long want;  // bit i: the gradient of input i
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
@@ -1046,7 +1046,8 @@ struct gru2_model {
 namespace {
 
 using knet_place = float* knet_model::*;
-// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+// A buffer's member in the model, and its elements: a fixed number, or so many a column. In a table of places the two
+// say where it begins in the arena.
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
@@ -1084,7 +1085,7 @@ const knet_buffer buffers[] = {
 };
 
 // What the frame of each forward function holds, in order.
-const knet_buffer frame_0[] = {
+const knet_buffer frame_0[] = {  // under no condition
     {&knet_model::x, 0, 10},
     {&knet_model::h_1_gru_h_prev, 0, 20},
     {&knet_model::h_2_gru_h_prev, 0, 20},
@@ -1102,7 +1103,7 @@ const knet_buffer frame_0[] = {
     {&knet_model::h_2_gru_h, 0, 20},
     {nullptr, 0, 0},
 };
-const knet_buffer frame_1[] = {
+const knet_buffer frame_1[] = {  // under predict
     {&knet_model::x, 0, 10},
     {&knet_model::h_1_gru_h_prev, 0, 20},
     {&knet_model::h_2_gru_h_prev, 0, 20},
@@ -2282,16 +2283,15 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, the one for a whole sequence or NULL, and whether it draws random numbers.
+// The forward function of each variant, the one for a whole sequence or NULL.
 struct knet_forward_function {
   int (*run)(knet_model* m);
   int (*sequence)(knet_model* m);
-  bool draws;
   const knet_buffer *places, *sequence_places;
 };
 const knet_forward_function forwards[] = {
-    {forward, forwseq, false, places_0, sequence_places_0},
-    {forward_predict, forwseq_predict, false, places_1, sequence_places_1},
+    {forward, forwseq, places_0, sequence_places_0},
+    {forward_predict, forwseq_predict, places_1, sequence_places_1},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
@@ -2303,11 +2303,11 @@ struct knet_backward_function {
   const knet_buffer *places, *sequence_places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, backseq_zero,
+    {0, KNET_ZERO, backward_zero, backseq_zero,
      {nullptr, 0, 0}, false, places_0_zero, sequence_places_0_zero},
-    {1, 0, backward_zero, backseq_zero,
+    {1, KNET_ZERO, backward_zero, backseq_zero,
      {nullptr, 0, 0}, false, places_1_zero, sequence_places_1_zero},
-    {1, 2, backward_quadloss_predict, backseq_quadloss_predict,
+    {1, KNET_QUADLOSS, backward_quadloss_predict, backseq_quadloss_predict,
      {&knet_model::gold, 0, 5}, true, places_1_quadloss, sequence_places_1_quadloss},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}, false, nullptr, nullptr},
 };

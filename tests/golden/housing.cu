@@ -364,7 +364,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
@@ -421,7 +421,8 @@ int linreg_forward(linreg_model* model, unsigned conditions, const linreg_real* 
     int batch, linreg_real* output);
 /* Gradients of the last linreg_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
+   loss, as long as the parameters have not changed. */
 int linreg_backward(linreg_model* model, int loss, const linreg_real* gold,
     const linreg_real* mask, unsigned long long input_grads, linreg_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -656,12 +657,12 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
-// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
-// gradients, and which allocations there are (`memory` of the model).
+// What the work of a call depends on besides the frame.
 struct knet_call {
   int batch, loss;
-  unsigned flags, memory;
-  unsigned long long want;
+  unsigned flags;           // of the kinds below
+  unsigned memory;          // which allocations there were: `memory` of the model
+  unsigned long long want;  // bit i: the gradient of input i
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
@@ -714,6 +715,7 @@ struct linreg_model {
   int capacity = 0;  // the columns that the buffers have room for
   float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   bool gradients = false;  // whether there are gradients
+  bool changed = false;  // whether the parameters have changed since the last forward call
   float* sums[2] = {};  // what they are added to while a step of a sequence computes its own
   void* communicator = nullptr;  // an ncclComm_t, over whose ranks gradients are summed; NULL for none
   int rank = 0;  // of this model there
@@ -757,7 +759,8 @@ struct linreg_model {
 namespace {
 
 using knet_place = float* knet_model::*;
-// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+// A buffer's member in the model, and its elements: a fixed number, or so many a column. In a table of places the two
+// say where it begins in the arena.
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
@@ -970,14 +973,13 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, and whether it draws random numbers.
+// The forward function of each variant.
 struct knet_forward_function {
   int (*run)(knet_model* m);
-  bool draws;
   const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false, places_0},
+    {forward, places_0},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
@@ -988,7 +990,7 @@ struct knet_backward_function {
   const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 2, backward_quadloss, {&knet_model::gold, 0, 1}, true, places_0_quadloss},
+    {0, KNET_QUADLOSS, backward_quadloss, {&knet_model::gold, 0, 1}, true, places_0_quadloss},
     {0, 0, nullptr, {nullptr, 0, 0}, false, nullptr},
 };
 
@@ -1586,6 +1588,7 @@ int begin_step(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   TRY(reserve(m, batch));
   int code = 0;
   m->last = nullptr;
+  m->changed = false;
   forget_record(m, &code);
   forget_input_gradients(m);
   if (!code) code = take_frame(m, variant, batch, push, frame);
@@ -1696,6 +1699,8 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   const knet_backward_function* b = nullptr;
   TRY(find_way_back(f->variant, loss, &b));
   TRY(reserve(m, f->batch));
+  if (f->spent && m->changed)
+    return knet_fail(KNET_ORDER, "the parameters have changed since forward, which comes before another backward");
   if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
     use_frame(m, f, forwards[f->variant].places);
     TRY(forwards[f->variant].run(m));
@@ -1768,6 +1773,7 @@ int step_training(knet_model* m, const knet_backward_function* b, const knet_rea
     return give_up_step(m, f, code);
   }
   f->spent = !f->pushed;
+  m->changed = true;
   m->last = m->record = f;
   m->gradients = true;
   m->summed = m->communicator;
@@ -1871,6 +1877,7 @@ int linreg_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
   TRY(check_update(gclip, gscale));
+  m->changed = true;
   TRY(update(m, gclip, gscale));
   return 0;
 }
@@ -1999,6 +2006,7 @@ int linreg_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  m->changed = true;
   TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
@@ -2102,6 +2110,7 @@ int linreg_load(knet_model* m, const char* path) {
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);
+  m->changed = true;
   if (!code) code = knet_file_take(m, &f, path);
   if (code) settle(m, &code);
   delete[] f.data;

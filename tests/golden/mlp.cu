@@ -417,7 +417,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
@@ -474,7 +474,8 @@ int mlp_forward(mlp_model* model, unsigned conditions, const mlp_real* const* in
     int batch, mlp_real* output);
 /* Gradients of the last mlp_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
+   loss, as long as the parameters have not changed. */
 int mlp_backward(mlp_model* model, int loss, const mlp_real* gold,
     const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -766,12 +767,12 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
-// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
-// gradients, and which allocations there are (`memory` of the model).
+// What the work of a call depends on besides the frame.
 struct knet_call {
   int batch, loss;
-  unsigned flags, memory;
-  unsigned long long want;
+  unsigned flags;           // of the kinds below
+  unsigned memory;          // which allocations there were: `memory` of the model
+  unsigned long long want;  // bit i: the gradient of input i
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
@@ -827,6 +828,7 @@ struct mlp_model {
   int capacity = 0;  // the columns that the buffers have room for
   float* arena = nullptr;  // the memory of what does not outlive a call and its backward pass
   bool gradients = false;  // whether there are gradients
+  bool changed = false;  // whether the parameters have changed since the last forward call
   float* sums[4] = {};  // what they are added to while a step of a sequence computes its own
   void* communicator = nullptr;  // an ncclComm_t, over whose ranks gradients are summed; NULL for none
   int rank = 0;  // of this model there
@@ -877,7 +879,8 @@ struct mlp_model {
 namespace {
 
 using knet_place = float* knet_model::*;
-// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+// A buffer's member in the model, and its elements: a fixed number, or so many a column. In a table of places the two
+// say where it begins in the arena.
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
@@ -1192,14 +1195,13 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, and whether it draws random numbers.
+// The forward function of each variant.
 struct knet_forward_function {
   int (*run)(knet_model* m);
-  bool draws;
   const knet_buffer* places;
 };
 const knet_forward_function forwards[] = {
-    {forward, false, places_0},
+    {forward, places_0},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
@@ -1210,7 +1212,7 @@ struct knet_backward_function {
   const knet_buffer* places;
 };
 const knet_backward_function backwards[] = {
-    {0, 3, backward_softloss, {&knet_model::gold, 0, 10}, true, places_0_softloss},
+    {0, KNET_SOFTLOSS, backward_softloss, {&knet_model::gold, 0, 10}, true, places_0_softloss},
     {0, 0, nullptr, {nullptr, 0, 0}, false, nullptr},
 };
 
@@ -1813,6 +1815,7 @@ int begin_step(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   TRY(reserve(m, batch));
   int code = 0;
   m->last = nullptr;
+  m->changed = false;
   forget_record(m, &code);
   forget_input_gradients(m);
   if (!code) code = take_frame(m, variant, batch, push, frame);
@@ -1923,6 +1926,8 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   const knet_backward_function* b = nullptr;
   TRY(find_way_back(f->variant, loss, &b));
   TRY(reserve(m, f->batch));
+  if (f->spent && m->changed)
+    return knet_fail(KNET_ORDER, "the parameters have changed since forward, which comes before another backward");
   if (f->spent) {  // values that it needs have been overwritten, so the forward call is repeated
     use_frame(m, f, forwards[f->variant].places);
     TRY(forwards[f->variant].run(m));
@@ -1995,6 +2000,7 @@ int step_training(knet_model* m, const knet_backward_function* b, const knet_rea
     return give_up_step(m, f, code);
   }
   f->spent = !f->pushed;
+  m->changed = true;
   m->last = m->record = f;
   m->gradients = true;
   m->summed = m->communicator;
@@ -2098,6 +2104,7 @@ int mlp_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
   TRY(check_update(gclip, gscale));
+  m->changed = true;
   TRY(update(m, gclip, gscale));
   return 0;
 }
@@ -2226,6 +2233,7 @@ int mlp_set(knet_model* m, const char* name, const knet_real* array) {
   int batch = 0;
   TRY(find_array(m, KNET_PARAM, name, &a, &data, &batch));
   if (!array) return knet_fail(KNET_ARGUMENT, "the array is NULL");
+  m->changed = true;
   TRY(copy_array(m, *a, data, const_cast<float*>(array), batch, false));
   TRY(cudaStreamSynchronize(m->stream));
   return 0;
@@ -2329,6 +2337,7 @@ int mlp_load(knet_model* m, const char* path) {
   f.data = new (std::nothrow) char[f.size];
   if (!f.data) return knet_fail(KNET_MEMORY, "no memory for %zu bytes of parameters", f.size);
   int code = knet_file_read(&f, path);
+  m->changed = true;
   if (!code) code = knet_file_take(m, &f, path);
   if (code) settle(m, &code);
   delete[] f.data;

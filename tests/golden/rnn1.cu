@@ -375,7 +375,7 @@ extern "C" {
 #ifndef KNET_INTERFACE
 #define KNET_INTERFACE /* what all models have in common */
 /* What every function but ..._last_error returns. After KNET_ARGUMENT and KNET_ORDER the model is as it was; after
-   KNET_MEMORY too, but that the values of the last forward call may be gone. After the other three the model can be
+   KNET_MEMORY too, but that the values of the last forward call may be gone. After the others the model can be
    used, but what the call changes (state, gradients, parameters with their averages) may be changed in part. */
 enum {
   KNET_OK = 0,
@@ -432,7 +432,8 @@ int rnn1_forward(rnn1_model* model, unsigned conditions, const rnn1_real* const*
     int batch, rnn1_real* output);
 /* Gradients of the last rnn1_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. */
+   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
+   loss, as long as the parameters have not changed. */
 int rnn1_backward(rnn1_model* model, int loss, const rnn1_real* gold,
     const rnn1_real* mask, unsigned long long input_grads, rnn1_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -738,14 +739,13 @@ struct knet_options {
   float *momentum_average = nullptr, *nesterov_average = nullptr;
 };
 
-// What the work of a call depends on besides the frame: the columns, the loss, flags of the two below, the wanted input
-// gradients, and which allocations there are (`memory` of the model).
-// Which of the frame's steps it is about: from `first` on so many.
+// What the work of a call depends on besides the frame.
 struct knet_call {
   int batch, loss;
-  int first, steps;
-  unsigned flags, memory;
-  unsigned long long want;
+  int first, steps;         // of the frame's steps, those from `first` on
+  unsigned flags;           // of the kinds below
+  unsigned memory;          // which allocations there were: `memory` of the model
+  unsigned long long want;  // bit i: the gradient of input i
 };
 enum { KNET_MASKED = 1, KNET_ADDING = 2, KNET_UNWINDING = 4, KNET_LATER = 8 };  // of a backward pass
 enum { KNET_SUMMING = 16, KNET_LOSSES = 32 };  // and which sums over ranks it makes
@@ -862,7 +862,8 @@ struct rnn1_model {
 namespace {
 
 using knet_place = float* knet_model::*;
-// Where each buffer stands in the model, and its elements: a fixed number, or so many a column.
+// A buffer's member in the model, and its elements: a fixed number, or so many a column. In a table of places the two
+// say where it begins in the arena.
 struct knet_buffer {
   knet_place place;
   size_t fixed, column;
@@ -1341,15 +1342,14 @@ int initialize(knet_model* m) {
   return 0;
 }
 
-// The forward function of each variant, the one for a whole sequence or NULL, and whether it draws random numbers.
+// The forward function of each variant, the one for a whole sequence or NULL.
 struct knet_forward_function {
   int (*run)(knet_model* m);
   int (*sequence)(knet_model* m);
-  bool draws;
   const knet_buffer *places, *sequence_places;
 };
 const knet_forward_function forwards[] = {
-    {forward, forwseq, false, places_0, sequence_places_0},
+    {forward, forwseq, places_0, sequence_places_0},
 };
 // A backward function: the forward function and the loss that it belongs to, and where it reads what was wanted.
 struct knet_backward_function {
@@ -1361,9 +1361,9 @@ struct knet_backward_function {
   const knet_buffer *places, *sequence_places;
 };
 const knet_backward_function backwards[] = {
-    {0, 0, backward_zero, backseq_zero,
+    {0, KNET_ZERO, backward_zero, backseq_zero,
      {nullptr, 0, 0}, false, places_0_zero, sequence_places_0_zero},
-    {0, 2, backward_quadloss, backseq_quadloss,
+    {0, KNET_QUADLOSS, backward_quadloss, backseq_quadloss,
      {&knet_model::gold, 0, 100}, true, places_0_quadloss, sequence_places_0_quadloss},
     {0, 0, nullptr, nullptr, {nullptr, 0, 0}, false, nullptr, nullptr},
 };

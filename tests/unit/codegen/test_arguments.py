@@ -136,6 +136,31 @@ def test_every_function_refuses_no_model(rnn):
     assert none.reason() == "the place for the model is NULL"
 
 
+def test_no_second_way_back_once_the_parameters_have_changed(tmp_path, monkeypatch):
+    """It would need values that the first has overwritten, and the parameters that they were computed with."""
+    library = build("mlp", tmp_path)
+    gold, places = np.ones(100, np.float32), (ctypes.c_void_p * 1)
+    parameter = next(iter(library.program.params()))
+    zeros, real = np.zeros(library.program.params()[parameter].type.concrete(1), np.float32), ctypes.c_double
+    x = np.ones(100, np.float32)
+    back = ("backward", 3, gold.ctypes.data, None, 0, None)
+    changes = {
+        "update": (real(0), real(1)),
+        "set": (parameter.encode(), zeros.ctypes.data),
+        "train": (0, 3, places(x.ctypes.data), gold.ctypes.data, 3, 3, real(0), real(1), None),
+    }
+    for name, arguments in changes.items():
+        net = net_of(library)
+        run(net, ["create"])
+        assert net.call("forward", 0, places(x.ctypes.data), 3, None) == 0
+        for _ in range(2):
+            assert net.call(*back) == 0
+        assert net.call(name, *arguments) == 0, net.reason()
+        assert net.call(*back) == ORDER and "the parameters have changed since forward" in net.reason(), name
+        assert net.call("forward", 0, places(x.ctypes.data), 3, None) == 0 and net.call(*back) == 0
+        run(net, ["destroy"])
+
+
 def test_what_comes_before_what(rnn):
     net, a = net_of(rnn), np.zeros(100, np.float32)
     run(net, ["create"])

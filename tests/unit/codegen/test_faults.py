@@ -24,7 +24,8 @@ pytestmark = pytest.mark.deep
 SCRIPT = Path(__file__).with_name("faulty.py")
 ADDRESS, THREAD = "address,undefined", "thread"
 LAZY = {"KNETEMU_ASYNC": "lazy"}
-NAN = {"KNETEMU_FILL": "0xff"}
+NAN, WARM = {"KNETEMU_FILL": "0xff"}, {"KNETEMU_FILL": "0x7e"}
+BACKWARDS, SHUFFLED = {"KNETEMU_ORDER": "desc"}, {"KNETEMU_ORDER": "rand:3"}
 
 # fault: model, pattern, what takes its place. Caught by numbers other than the interpreter's, or by a refused call.
 VALUES = {
@@ -130,6 +131,7 @@ RUN_SO = {
         "",
         LAZY,
     ),
+    "no_barrier_before_the_largest": ("lstm2", r"  __syncthreads\(\);\n(  T top)", r"\1", SHUFFLED),
     "another_stream": ("lstm2", r"(kernels.update, blocks, 256, 0, )m->stream", r"\1nullptr", LAZY),
 }
 
@@ -158,7 +160,11 @@ def caught(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm2", "sequence", "dense", "training", "lenet"])
-@pytest.mark.parametrize("way", [{}, LAZY, NAN, NO_EPILOGUES, {"sanitize": ADDRESS}, {"sanitize": THREAD}], ids=str)
+@pytest.mark.parametrize(
+    "way",
+    [{}, LAZY, NAN, WARM, BACKWARDS, SHUFFLED, NO_EPILOGUES, {"sanitize": ADDRESS}, {"sanitize": THREAD}],
+    ids=str,
+)
 def test_without_a_fault_nothing_is_found(tmp_path, name, way):
     done = run(tmp_path, name, "", "", **way)
     assert done.returncode == 0 and done.stdout == "same\n", done.stdout + done.stderr[-2000:]
