@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from knetc.codegen.emit import emit_cuda
+from knetc.codegen.emit import emit_cuda, emit_header
 from knetc.errors import KnetEnvironmentError
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
@@ -130,3 +130,25 @@ def test_the_library_that_nvcc_built_runs(tmp_path):
     arguments = [sys.executable, "-c", RUN, str(library), str(ROOT / "tests" / "unit")]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout == "agrees\n", done.stderr[-3000:]
+
+
+def test_the_line_that_builds_the_cpp_example(tmp_path):
+    """As its README has it, for an architecture by name and with the libraries where they are."""
+    folder = ROOT / "examples" / "cpp"
+    (line,) = [x for x in (folder / "README.md").read_text().splitlines() if x.startswith("nvcc ")]
+    lenet, options = compiled(ROOT / "examples" / "lenet.knet", inputs=((28, 28, 1, N),))
+    for name, text in (("lenet.cu", emit_cuda(lenet, options)), ("lenet.h", emit_header(lenet, options))):
+        (tmp_path / name).write_text(text)
+    for name in ("lenet_mnist.cpp", "idx.h", "ranks.h"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    words = [build.nvcc(), *line.replace("-arch=native", "-arch=sm_90").replace("-O3", "-O1").split()[1:]]
+    words += [f"-I{path}" for path in build.nvidia_folders("include")]
+    found = {f"-l{name}": build.library(name) for name in ("cublas", "cublasLt", "cudnn")}
+    assert set(found) <= set(words)
+    words = [
+        x
+        for word in words
+        for x in ((f"-L{found[word].parent}", f"-l:{found[word].name}") if word in found else (word,))
+    ]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "lenet_mnist").is_file()
