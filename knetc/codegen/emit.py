@@ -40,7 +40,7 @@ from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import (
-    arena_ends,
+    arena_size,
     arrays,
     buffer_row,
     frame_name,
@@ -181,7 +181,7 @@ def _module_context(module: Module, found: Functions) -> dict[str, Any]:
             and not (plan.arena is not None and b.kind in SHARING)
         ],
         "arena": plan.arena,
-        "arena_ends": arena_ends(plan.arena),
+        "arena_size": arena_size(plan.arena, sequences),
         "places": list(places(module, used)),
         "states": plan.states,
         "frames": [

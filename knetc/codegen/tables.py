@@ -97,7 +97,21 @@ def _without_forward(layout: Layout, b: BackwardPlan, plan: Plan) -> Layout:
     return Layout(tuple(place for place in layout.places if place[0] in touched))
 
 
-def arena_ends(arena: Arena | None) -> list[str]:
+def arena_size(arena: Arena | None, sequences: bool) -> dict[str, Any]:
+    """The function that returns how many elements the arena has: its parameters, its lines, and whether they choose the
+    largest of several numbers. `sequences`: whether it is asked about whole sequences too.
+    """
+    lines = _arena_lines(arena)
+    text = "\n".join(lines)
+    steps = ", int steps" if "steps" in text else ", int"  # without a name where no place depends on it
+    return {
+        "parameters": f"int batch{steps if sequences else ''}",
+        "lines": lines,
+        "largest": "std::max" in text,
+    }
+
+
+def _arena_lines(arena: Arena | None) -> list[str]:
     """The lines of the function that returns how many elements the arena has for `batch` columns, of so many `steps`
     where it knows of whole sequences.
     """

@@ -382,7 +382,6 @@ __global__ void __launch_bounds__(256) adding_set_clock_kernel(knet_clock* __res
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <algorithm>
 #include <new>
 #include <utility>
 #ifdef KNET_NCCL

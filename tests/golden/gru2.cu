@@ -473,7 +473,6 @@ __global__ void __launch_bounds__(256) gru2_set_clock_kernel(knet_clock* __restr
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <algorithm>
 #include <new>
 #include <utility>
 #ifdef KNET_NCCL
