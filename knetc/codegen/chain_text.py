@@ -8,8 +8,9 @@ the chain is computed anew for each element that they read.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from knetc.codegen.index import buffer_index, collapse, rows_and_columns
 from knetc.codegen.names import Names
@@ -43,6 +44,7 @@ _RESERVED = (
     "column",
     "rows",
     "r",
+    "row",
 )
 _MOST_OPS = 4
 
@@ -63,13 +65,13 @@ def write_chain(module: Module, kernel: Kernel) -> ChainText:
     return Writer(module, kernel).text()
 
 
-def call_text(instr: Instr) -> str:
-    """The operator as a call, with the names of its parameters and its attributes: `axpb(x; a=2.0)`."""
+def call_text(instr: Instr, given: Sequence[str] = ()) -> str:
+    """The operator as a call of what is given, or of its parameters, with its attributes: `axpb(x; a=2.0)`."""
     op = registry()[instr.op]
     attrs = [
         f"{key}={show(value)}" for key, value in instr.attrs if key in op.keywords and value != op.keywords[key].default
     ]
-    return f"{instr.op}({', '.join(op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
+    return f"{instr.op}({', '.join(given or op.args)}{'; ' if attrs else ''}{', '.join(attrs)})"
 
 
 class Writer:
@@ -117,9 +119,10 @@ class Writer:
 
     def _fields(self) -> tuple[tuple[str, FieldValue], ...]:
         before = (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
-        reductions = tuple(self._reductions())
-        fields: tuple[tuple[str, FieldValue], ...] = (("before", before), ("lines", tuple(self._lines())))
-        return (*fields, ("reductions", reductions)) if self.by_column else fields
+        if not self.by_column:
+            return (("before", before), ("lines", tuple(self._with_indices(self._lines()))))
+        lines, reductions = self._by_row(self._lines()), self._by_row(self._reductions())
+        return (("before", before), ("lines", lines), ("reductions", reductions))
 
     # --- what is read -------------------------------------------------------------------------------------------------
 
@@ -150,16 +153,13 @@ class Writer:
         """The operator's expression in the element type, `{name}` for each argument."""
         cuda = registry()[step.instr.op].cuda
         assert isinstance(cuda, Elementwise)
-        expr = spell_type(cuda.expr(dict(step.instr.attrs)) if callable(cuda.expr) else cuda.expr, self.module.dtype)
-        if "knet_" in expr:
-            self.module.features.add("math")
-        return expr
+        return spell_type(cuda.expr(dict(step.instr.attrs)) if callable(cuda.expr) else cuda.expr, self.module.dtype)
 
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _names(self) -> dict[Buffer, str]:
         """A name for each array: the operator's own where there is one step, else from Knet's names."""
-        names = Names(self.reserved if self.single else (*self.reserved, "x", "y", "z"))
+        names = Names(self.reserved)
         found: dict[Buffer, str] = {}
         if self.single:
             (step,) = self.kernel.steps
@@ -182,14 +182,20 @@ class Writer:
         return f"{what}_{shapes}" if shapes else what
 
     def _formula(self) -> str:
-        if not self.single:
-            ops = [s.instr.op for s in self.kernel.steps]
-            if len(ops) <= _MOST_OPS:
-                return f"{', '.join(ops)}, element by element"
-            results = ", ".join(self.names[b] for b in self.kernel.outputs)
-            return f"{len(ops)} operations, element by element, for {results}"
-        (step,) = self.kernel.steps
-        return f"{self.names[step.out]} = {call_text(step.instr)}"
+        """The values as calls of operators where they are few, else which operators make them, and how many of each."""
+        outputs = self.kernel.outputs
+        if len(self.kernel.steps) <= _MOST_OPS:
+            return "; ".join(f"{self.names[b]} = {self._call(self.made[b])}" for b in outputs)
+        counts = Counter(s.instr.op for s in self.kernel.steps)
+        ops = ", ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items())
+        return f"{', '.join(self.names[b] for b in outputs)} in one pass: {ops}"
+
+    def _call(self, step: Step) -> str:
+        """The operator as a call, with calls in it for values that are the kernel's own."""
+        own = {a: self.made[a] for a in step.args if a in self.made and a.kind == "register"}
+        read = {a: self.names[a] for a in self.inputs}
+        given = [self._call(own[a]) if a in own else read.get(a, name) for name, a in self._arguments(step)]
+        return call_text(step.instr, given)
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
@@ -205,6 +211,32 @@ class Writer:
         for step in self.steps:
             lines += self._window(step) if registry()[step.instr.op].reach == "window" else self._value(step)
         return lines
+
+    def _with_indices(self, lines: list[str]) -> list[str]:
+        """The lines, with a variable for each index but `i` that they hold more than once."""
+        arrays = (*self.at_i, *self.kernel.outputs)
+        texts = dict.fromkeys(buffer_index(self.dims, b, "i") for b in arrays)
+        rows, _ = rows_and_columns(self.dims)
+        row = re.compile(rf"\bi % {rows}\b")
+        used = {text: sum(line.count(f"[{text}]") for line in lines) for text in texts if row.search(text)}
+        before = []
+        if sum(used.values()) > 1:
+            before.append(f"const int row = i % {rows};")
+        if any(registry()[s.instr.op].reach == "window" for s in self.steps):  # which has an `at` of its own
+            used = {text: 1 for text in used}
+        names = Names()
+        for text, count in used.items() if before else ():
+            name = by_row = row.sub("row", text)
+            if count > 1 and by_row != "row":
+                name = names.unique("at")
+                before.append(f"const int {name} = {by_row};")
+            lines = [line.replace(f"[{text}]", f"[{name}]") for line in lines]
+        return before + lines
+
+    def _by_row(self, lines: Iterable[str]) -> tuple[str, ...]:
+        """The lines of a kernel that goes through a column with its rows counted by `r`."""
+        rows, _ = rows_and_columns(self.dims)
+        return tuple(line.replace(f"[i % {rows}]", "[r]") for line in lines)
 
     def _share(self) -> str:
         """What the element's column counts in a loss's average."""
@@ -269,7 +301,6 @@ class Writer:
     def _piece(self, step: Step, fields: Mapping[str, object], variant: str = "") -> list[str]:
         cuda = registry()[step.instr.op].cuda
         assert isinstance(cuda, Piece)
-        self.module.features.update(("math", "reduce") if cuda.reach == "column" else ("math",))
         name = self.pieces.format(cuda.piece + variant)
         return self.module.render(name, {**fields, "real": self.real}).rstrip("\n").split("\n")
 

@@ -7,6 +7,7 @@ the file was made.
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -97,6 +98,20 @@ def header_lines(module: Module, language: str = "CUDA") -> list[str]:
     return [comment_text(line) for line in lines]
 
 
+_MARKS = {
+    "d:": "d:v is the gradient of v",
+    "@prev": "v@prev what v was in the call before",
+    "@next": "d:v@next the gradient that the step after hands back",
+    "@block": "v@block several values, one above the other, from v on",
+}
+
+
+def legend(plan: Plan) -> list[str]:
+    """What the marks in the names of the plan's buffers mean."""
+    found = [text for mark, text in _MARKS.items() if any(mark in b.name for b in plan.buffers)]
+    return textwrap.wrap(f"{'; '.join(found)}.", 110) if found else []
+
+
 def memory_lines(plan: Plan) -> list[str]:
     """The memory table: the peak, what it would be without sharing and at the least, and every buffer's size."""
     peak, unshared, bound = (f(plan, REPORT_BATCH) for f in (peak_bytes, unshared_bytes, bound_bytes))
@@ -114,6 +129,7 @@ def memory_lines(plan: Plan) -> list[str]:
     ]
     if more > 0:
         lines.append(f"  and {more} more")
+    lines += legend(plan)
     if plan.states:
         lines.append(f"Each step on the stack takes {size_text(step_bytes(plan, REPORT_BATCH))} more.")
     whole = whole_bytes(plan, REPORT_BATCH)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,7 @@ from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import condition_labels, spell
 from knetc.codegen.spec import KernelUse, Module, number
 from knetc.codegen.tables import (
+    abridged,
     arena_size,
     arrays,
     buffer_row,
@@ -129,7 +131,25 @@ def render(name: str, fields: Mapping[str, object]) -> str:
 
 def emitted(name: str, context: Mapping[str, object]) -> str:
     """A whole file from its template. What is left out at a place leaves no second blank line there."""
-    return re.sub("\n{3,}", "\n\n", render(name, {**context, "include": include})) + "\n"
+    return re.sub("\n{3,}", "\n\n", without_unused(render(name, {**context, "include": include}))) + "\n"
+
+
+_HELPER = re.compile(r"^//\? ([^\n]+)\n(.*?)^//\.\n", re.MULTILINE | re.DOTALL)
+_HELPER_NAME = re.compile(r"\bknet_\w+")
+
+
+def without_unused(text: str) -> str:
+    """The text without the helpers that nothing else in it calls.
+
+    In a template a helper stands between the lines `//? NAME …`, with the names that call for it, and `//.`.
+    """
+    uses = Counter(_HELPER_NAME.findall(_HELPER.sub("", text)))
+    left = {found.span(): found for found in _HELPER.finditer(text)}
+    while used := [span for span, found in left.items() if any(name in uses for name in found[1].split())]:
+        for span in used:
+            uses.update(_HELPER_NAME.findall(left.pop(span)[2]))
+    unused = {found[0] for found in left.values()}
+    return _HELPER.sub(lambda found: "" if found[0] in unused else found[2], text)
 
 
 @cache
@@ -243,8 +263,6 @@ _LT_COMPUTE = {
 KNET_BLOCKS = 256  # of templates/include/knet_blocks.h
 # What is pasted for a feature, in the order in which the pieces build on each other.
 _DEVICE_INCLUDES = {
-    "math": "knet_math.cuh",
-    "reduce": "knet_reduce.cuh",
     "random": "knet_random.cuh",
     "uniform": "knet_uniform.cuh",
     "normal": "knet_normal.cuh",
@@ -281,20 +299,12 @@ def interface_context(module: Module) -> dict[str, Any]:
             {"name": name, "label": label, "bit": 1 << k}
             for k, (name, label) in enumerate(condition_labels(module.prefix, plan.program.conditions))
         ],
-        "parameter_names": _listing([f'"{p.buffer.name}"' for p in plan.params]) or "there is none",
-        "state_names": _listing([b.name for b in plan.states]) or "there is none",
+        "parameter_names": abridged([f'"{p.buffer.name}"' for p in plan.params]) or "there is none",
+        "state_names": abridged([b.name for b in plan.states]) or "there is none",
         "trains": trains(plan),
-        "input_text": _listing([f"{b.name} {_dims_text(b)}" for b in plan.inputs]) or "none",
+        "input_text": abridged([f"{b.name} {_dims_text(b)}" for b in plan.inputs]) or "none",
         "output_text": " or ".join(sorted(f"[{','.join(map(repr, t.dims))}]" for t in result)) or "there is none",
     }
-
-
-def _listing(texts: list[str], width: int = 50) -> str:
-    """The texts as far as they fit into `width`, one of them at least, and how many more there are."""
-    shown = texts[:1]
-    while len(shown) < len(texts) and len(", ".join(texts[: len(shown) + 1])) <= width:
-        shown = texts[: len(shown) + 1]
-    return ", ".join(shown) + (f" and {len(texts) - len(shown)} more" if len(texts) > len(shown) else "")
 
 
 def _dims_text(b: Buffer) -> str:
@@ -324,7 +334,7 @@ def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     name = f"{module.prefix}_{use.name}_kernel"
     head = f"__global__ void __launch_bounds__(256) {name}({', '.join(signature)}) {{"
     return {
-        "comment": [spec.formula, *where(use.instrs)],
+        "comment": [*wrapped(spec.formula.split(" "), WIDTH - 3), *where(use.instrs)],
         "head": "\n    ".join(wrapped(head.replace(", ", ",\n").split("\n"), WIDTH - 4)),
         "entry": _entry(use.name, name, ", ".join(spec.signature)),
         "body": body,

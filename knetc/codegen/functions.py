@@ -228,7 +228,7 @@ def trained(module: Module) -> dict[str, Any]:
     if not sizes:
         return {"trained": False}
     real, options = module.real, f"{module.prefix}_training"
-    module.features.update(("math", "reduce", "partials"))
+    module.features.add("partials")
     fields = (("real", real),)
     table = f"const {options}* training"
     kernels = [

@@ -6,13 +6,13 @@ are by the name of the template, never of the operator. No reduction uses atomic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import knetc.ops  # noqa: F401  (fills the registry)
 from knetc.codegen.chain import MAX_THREADS, chain
 from knetc.codegen.epilogue import product
 from knetc.codegen.fill import fill
-from knetc.codegen.index import buffer_index, collapse, count, part_count, part_index, rows_and_columns
+from knetc.codegen.index import Group, buffer_index, collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY
 from knetc.codegen.pooling import pool, pool_back
 from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
@@ -78,14 +78,19 @@ def launch(
 # --- sums over dimensions ---------------------------------------------------------------------------------------------
 
 
+_BY_THREAD = 1024  # rows from which a thread sums up each
+
+
 def sumto(module: Module, step: Step) -> list[Statement]:
     """Sums over the dimensions that the result does not have: a block an element of the result, or a thread."""
     (dy,) = step.args
     groups = collapse(dy.type.dims, [step.out.type.dims], dy.pitch is not None)
+    if [g.kept[0] for g in groups] == [True, False] and step.out.pitch is None and groups[0].size < _BY_THREAD:
+        return [_sum_columns(module, step, groups)]
     elements = part_count(groups, True)
     summed = part_count(groups, False)
     # With many results whose neighbours are neighbours in memory, a thread each reads memory in order.
-    by_thread = bool(groups) and groups[0].kept[0] and (groups[0].size >= 1024 or groups[0].batched)
+    by_thread = bool(groups) and groups[0].kept[0] and (groups[0].size >= _BY_THREAD or groups[0].batched)
     shape = "x".join(f"{g}" if g.kept[0] else f"sum{g}" for g in groups)
     real = module.real
     spec = KernelSpec(
@@ -103,8 +108,23 @@ def sumto(module: Module, step: Step) -> list[Statement]:
     arguments = (module.ref(step.out), module.ref(step.args[0]), summed)
     if by_thread:
         return [launch_each(module, step, spec, elements, *arguments)]
-    module.features.update(("reduce", "math"))
     return [launch(module, step, spec, elements, 128, *arguments)]
+
+
+def _sum_columns(module: Module, step: Step, groups: Sequence[Group]) -> Statement:
+    """The most common sum, that over all columns: a block for each row."""
+    (dy,) = step.args
+    real = module.real
+    spec = KernelSpec(
+        template="sum_columns",
+        stem="sum_columns",
+        signature=(f"{real}* y", f"const {real}* dy", "int pitch", "int columns"),
+        formula="y = sumto(dy): the sum over all columns, which are a pitch apart",
+        fields=(("real", real),),
+    )
+    pitch = str(dy.pitch or groups[0].size)
+    arguments = (module.ref(step.out), module.ref(dy), pitch, part_count(groups, False))
+    return launch(module, step, spec, part_count(groups, True), 128, *arguments)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -124,7 +144,6 @@ def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) ->
     signature = (out, *(f"const {real}* {name}" for name in ("p", "gold", "mask")), *counts)
     # Under this bound a prediction counts as the bound (docs/operators.md): the type's epsilon.
     fields = (("real", real), ("epsilon", epsilon(module.dtype)))
-    module.features.add("math")
     return KernelSpec(template, step.instr.op, signature, formula, fields)
 
 
@@ -134,7 +153,7 @@ def loss(module: Module, step: Step) -> list[Statement]:
     by_column = step.instr.op == "zeroone"
     elements = columns if by_column else count(step.args[0].type.dims)
     spec = _loss_spec(module, step, "double* partials", ("int rows", "int columns" if by_column else "int n"))
-    module.features.update(("reduce", "partials"))
+    module.features.add("partials")
     p, gold = (module.ref(b) for b in step.args[:2])
     blocks = f"knet_blocks({elements})"
     arguments = ("m->partials", p, gold, "mask", str(rows), elements)

@@ -79,7 +79,6 @@ def _pool_back_kernel(module: Module, step: Step, p: Pooling) -> list[Statement]
         formula=f"dx = pool_back(dy, x, y; {p})",
         fields=(("real", real), *p.fields()),
     )
-    module.features.add("math")
     refs = ", ".join(module.ref(b) for b in (step.out, *step.args)[: len(names)])
     return [
         statement(

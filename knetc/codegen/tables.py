@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from knetc.codegen.lines import WIDTH
 from knetc.codegen.spec import Module
 from knetc.errors import KnetInternalError
 from knetc.ir.memory import Arena, Layout, outermost
@@ -33,12 +34,40 @@ _GROUPS = {
 def member_groups(module: Module, leave_out: Collection[Buffer] = ()) -> list[dict[str, Any]]:
     """The model's members in groups with a comment each."""
     groups: dict[str, list[dict[str, str]]] = {}
+    parts = _parts(module.plan)
     for kind, comment in _GROUPS.items():
         for b in module.plan.buffers:
             if b.kind == kind and b not in leave_out:
-                text = {"member": module.members[b], "comment": f"  // {_name_comment(b)}{b.type}"}
-                groups.setdefault(comment, []).append(text)
+                text = f"// {_name_comment(b)}{b.type}"
+                if b in parts:
+                    before = len(f"  {module.real}* {module.members[b]} = nullptr;  {text}: ")
+                    text += f": {abridged(parts[b], WIDTH - before)}" if before < WIDTH - 35 else ""
+                groups.setdefault(comment, []).append({"member": module.members[b], "comment": f"  {text}"})
     return [{"comment": comment, "buffers": buffers} for comment, buffers in groups.items()]
+
+
+def _parts(plan: Plan) -> dict[Buffer, list[str]]:
+    """For each block the names of the values that are its rows, from the first down."""
+    units = [u for v in plan.variants for units in (v.forward, *(b.steps for b in v.backward)) for u in units]
+    views = {b for s in flat(units) for b in (s.out, *s.args)}
+    views.update(b for p in plan.params for b in (p.buffer, p.grad) if b is not None)
+    found: dict[Buffer, list[str]] = {}
+    for b in sorted(
+        (b for b in views if b.base is not None and "@part" not in b.name), key=lambda b: (b.first, b.name)
+    ):
+        found.setdefault(b.root, []).append(b.name)
+    return found
+
+
+def abridged(texts: Sequence[str], width: int = 62) -> str:
+    """The texts as far as they fit into `width`, one of them at least, and how many more there are."""
+    found = ""
+    for count in range(len(texts), 0, -1):
+        more = f" and {len(texts) - count} more" if count < len(texts) else ""
+        found = ", ".join(texts[:count]) + more
+        if len(found) <= width:
+            break
+    return found
 
 
 def _name_comment(b: Buffer) -> str:

@@ -47,10 +47,12 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+//? knet_zero
 // Zeroes rows x columns elements, the columns a pitch apart.
 template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
   return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
 }
+//.
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.

@@ -43,6 +43,8 @@
 //   grad    d:wb/b      f32[1]            4 B
 //   grad    d:wb/w      f32[1,100]      400 B
 //   value   d:h/h       f32[100,N]    40.0 kB
+// d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
+// hands back.
 // Each step on the stack takes 81.2 kB more.
 // A sequence that runs at once takes 161.2 kB for each of its steps; lower bound 161.2 kB.
 
@@ -82,30 +84,15 @@ struct adding_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
-inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
-inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
-inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
-// The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -115,17 +102,6 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
   __syncthreads();  // part is free for the next call
   return total;
-}
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
-  v = knet_warp_max(v);
-  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
-  __syncthreads();
-  T top = part[0];
-  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
-  return top;
 }
 
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
@@ -153,7 +129,7 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// add, add, relu, element by element
+// h = relu(add(add(tmp1, tmp2), b))
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 __global__ void __launch_bounds__(256) adding_add_relu_100xN_kernel(float* h, const float* tmp1, const float* tmp2,
     const float* b, int n) {
@@ -180,15 +156,15 @@ __global__ void __launch_bounds__(256) adding_relu_back_kernel(float* dx, const 
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_sumto_100xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
+__global__ void __launch_bounds__(256) adding_sum_columns_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
 // partial sums of mask * (p - gold)^2 / 2
@@ -236,7 +212,7 @@ __global__ void __launch_bounds__(256) adding_sumto_sumN_kernel(float* __restric
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// add, relu_back, element by element
+// d_tmp4 = relu_back(add(d_h_next, d_h), h)
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 __global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* d_tmp4, const float* d_h_next,
     const float* d_h, const float* h, int n) {
@@ -557,11 +533,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -722,7 +693,7 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     int n)) \
   K(add_N, adding_add_N_kernel, (float* y, const float* a, const float* b, int n)) \
   K(relu_back, adding_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_100xsumN, adding_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, adding_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(quadloss, adding_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, adding_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
@@ -1350,8 +1321,8 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:h/r f32[100,100], d:h/b f32[100]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
       m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
-      N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+      100, N));
   // d:h/h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
@@ -1394,8 +1365,8 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:h/r f32[100,100], d:h/b f32[100]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
         m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
-        N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+        100, N));
     // d:h/w f32[100,2]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
     TRY(knet_zero(m->d_wb_w, 1, 100, 1, m->stream));  // not reached
@@ -1429,8 +1400,8 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:h/r f32[100,100], d:h/b f32[100]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
       m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
-      N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+      100, N));
   // d:h/h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4, 100, m->d_h_h_prev,
       100));
@@ -1483,8 +1454,8 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/r f32[100,100], d:h/b f32[100]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N,
         m->d_h_tmp4, 100, m->h_h_prev, 100, m->d_h_r, 100));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
-        N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp4,
+        100, N));
     // d:h/w f32[100,2]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 2, N, m->d_h_tmp4, 100, m->x, 2, m->d_h_w, 100));
     TRY(finish_bucket(m, 0));

@@ -55,6 +55,8 @@
 //   grad    d:b/input/a@block     f32[256,32]   32.8 kB
 //   grad    d:a/w                 f32[32,65]     8.3 kB
 //   and 9 more
+// d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
+// hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 320.8 kB more.
 // A sequence that runs at once takes 668.0 kB for each of its steps.
 // Build it with, for this processor:
@@ -277,14 +279,6 @@ template <class T>
 static inline knet_sink<T> knet_to(T* place, int pitch = 0) {
   return {place, 1, false, pitch};
 }
-// Some columns of a matrix, from where they are `pitch` elements apart.
-template <class T>
-KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
-  for (int c = columns.from; c < columns.to; c++) {
-    const knet_sink<T> column = {y.to + (size_t)y.apart(rows) * c, y.scale, y.add, 0};
-    for (int i = 0; i < rows; i++) column.put(i, x[(size_t)pitch * c + i]);
-  }
-}
 template <class T>
 static inline void knet_zero_columns(const knet_sink<T>& y, int rows, knet_range columns) {
   for (int c = columns.from; c < columns.to; c++) memset(y.to + (size_t)y.apart(rows) * c, 0, rows * sizeof(T));
@@ -440,8 +434,6 @@ static inline T knet_log(T x) {
   const T special = x == 0 ? -(T)INFINITY : x > 0 ? x : (T)NAN;
   return x > 0 && x < (T)INFINITY ? value : special;
 }
-static inline float knet_pow(float x, float p) { return powf(x, p); }
-static inline double knet_pow(double x, double p) { return pow(x, p); }
 static inline float knet_sqrt(float x) { return sqrtf(x); }
 static inline double knet_sqrt(double x) { return sqrt(x); }
 // The larger; a NaN wins, as it does in the reference interpreter. In two steps, which become vector code.
@@ -578,8 +570,7 @@ KNET_LOOPS bool knet_find_ones(const T* x, int rows, int columns, int* ones) {
   return true;
 }
 
-// Sums over the columns, and the sum of what each thread has added up: always in the same order.
-// y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
+// y[i] = the sum over the columns of x[i], for the rows i, always in the same order; columns are a pitch apart.
 template <class T>
 KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
   enum { BLOCK = 512 };
@@ -591,29 +582,11 @@ KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, i
     for (int i = 0; i < n; i++) y.put(from + i, sum[i]);
   }
 }
-// y = the sum of the parts that so many threads have, of the elements in the range.
-template <class T, class Worker>
-KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
-                               knet_range range) {
-  for (int i = range.from; i < range.to; i++) {
-    T sum = (workers[0].*part)[i];
-    for (int t = 1; t < threads; t++) sum += (workers[t].*part)[i];
-    y.put(i, sum);
-  }
-}
 
 // Filling n elements of an array, of which `first` is the number of the first one.
 template <class T>
 KNET_LOOPS void knet_fill_constant(T* y, int, int n, double value) {
   for (int i = 0; i < n; i++) y[i] = (T)value;
-}
-template <class T>
-KNET_LOOPS void knet_fill_identity(T* y, int first, int n, double scale, int rows) {
-  for (int i = 0; i < n; i++) y[i] = (first + i) % rows == (first + i) / rows ? (T)scale : 0;
-}
-template <class T>
-KNET_LOOPS void knet_fill_table(T* y, const T* table, int first, int n) {
-  for (int i = 0; i < n; i++) y[i] = table[first + i];
 }
 
 // The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
@@ -751,7 +724,7 @@ int knet_fail(int code, const char* format, ...) {
 
 // ------------------------------------------------------------------------------------------------ operations ----
 
-// 17 operations, element by element, for output, forget, input, newmem, cell, tmp3, h
+// output, forget, input, newmem, cell, tmp3, h in one pass: 9 add, 3 sigm, 2 tanh, 3 mul
 //   charlm.knet:6: b = lstm(a; out=hidden)
 KNET_LOOPS void fused_h_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
     float* __restrict newmem, float* __restrict cell, float* __restrict tmp3, float* __restrict h,
@@ -790,9 +763,9 @@ KNET_LOOPS void fused_h_64xN(float* __restrict output, float* __restrict forget,
   }
 }
 
-// add, soft, element by element
+// y = soft(add(tmp1, b))
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-KNET_LOOPS void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* __restrict b,
+KNET_LOOPS void add_soft(float* __restrict y, const float* __restrict tmp1, const float* __restrict b,
     knet_range rows, int columns) {
   if (!rows.size()) return;  // another thread has the columns
   for (int c = 0; c < columns; c++) {
@@ -805,12 +778,12 @@ KNET_LOOPS void add_soft(float* __restrict y_2, const float* __restrict tmp1, co
       sum += knet_exp((tmp1[65 * c + i] + b[i]) - top);
     }
     for (int i = 0; i < 65; i++) {
-      y_2[65 * c + i] = knet_exp((tmp1[65 * c + i] + b[i]) - top) / sum;
+      y[65 * c + i] = knet_exp((tmp1[65 * c + i] + b[i]) - top) / sum;
     }
   }
 }
 
-// 12 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 6 mul, 2 tanh_back, add, 3 sigm_back
 //   charlm.knet:6: b = lstm(a; out=hidden)
 KNET_LOOPS void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
@@ -862,7 +835,7 @@ KNET_LOOPS double softloss(const float* __restrict p, const float* __restrict go
   return sum;
 }
 
-// y = softmax_softloss_back(p, gold, mask)
+// y = softmax_softloss_back(p_2, gold, mask)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
 KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restrict p_2,
     const float* __restrict gold, const float* __restrict mask, float part, knet_range rows, int columns) {
@@ -875,7 +848,7 @@ KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restri
   }
 }
 
-// 13 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 2 add, 6 mul, 2 tanh_back, 3 sigm_back
 //   charlm.knet:6: b = lstm(a; out=hidden)
 KNET_LOOPS void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
     float* __restrict d_output_tmp4, float* __restrict d_forget_tmp4, float* __restrict d_input_tmp4,
@@ -908,7 +881,7 @@ KNET_LOOPS void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __res
   }
 }
 
-// 18 operations, element by element, for output, forget, input, newmem, cell, tmp3, h, return_
+// output, forget, input, newmem, cell, tmp3, h, return_ in one pass: 9 add, 3 sigm, 2 tanh, 4 mul
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 KNET_LOOPS void fused_return_64xN(float* __restrict output, float* __restrict forget, float* __restrict input,
@@ -964,7 +937,7 @@ KNET_LOOPS void mul(float* __restrict y, const float* __restrict a, const float*
   }
 }
 
-// 14 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 7 mul, 2 add, 2 tanh_back, 3 sigm_back
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 KNET_LOOPS void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __restrict d_newmem_tmp4,
@@ -1058,8 +1031,8 @@ struct charlm_model {
   knet_options training[PARAMETERS + 1];
 
   // parameters
-  float* b_input_a_block = nullptr;  // b/input/a@block f32[256,32]
-  float* b_input_b_block = nullptr;  // b/input/b@block f32[256,64]
+  float* b_input_a_block = nullptr;  // b/input/a@block f32[256,32]: b/input/a, b/forget/a, b/output/a, b/newmem/a
+  float* b_input_b_block = nullptr;  // b/input/b@block f32[256,64]: b/input/b, b/forget/b, b/output/b, b/newmem/b
   float* a_w = nullptr;  // a/w f32[32,65]
   float* b_input_c = nullptr;  // b/input/c f32[64]
   float* b_forget_c = nullptr;  // b/forget/c f32[64]
@@ -1069,9 +1042,9 @@ struct charlm_model {
   float* wbf_b = nullptr;  // wbf/b f32[65]
 
   // their gradients
-  float* d_b_input_c_block = nullptr;  // f32[256]
-  float* d_b_input_b_block = nullptr;  // f32[256,64]
-  float* d_b_input_a_block = nullptr;  // f32[256,32]
+  float* d_b_input_c_block = nullptr;  // f32[256]: d:b/input/c, d:b/forget/c, d:b/output/c, d:b/newmem/c
+  float* d_b_input_b_block = nullptr;  // f32[256,64]: d:b/input/b, d:b/forget/b, d:b/output/b, d:b/newmem/b
+  float* d_b_input_a_block = nullptr;  // f32[256,32]: d:b/input/a, d:b/forget/a, d:b/output/a, d:b/newmem/a
   float* d_a_w = nullptr;  // f32[32,65]
   float* d_wbf_b = nullptr;  // f32[65]
   float* d_wbf_w = nullptr;  // f32[65,64]
@@ -1089,8 +1062,8 @@ struct charlm_model {
   float* b_h_prev = nullptr;  // b/h@prev f32[64,N]
   float* b_cell_prev = nullptr;  // b/cell@prev f32[64,N]
   float* a = nullptr;  // a f32[32,N]
-  float* b_input_tmp1_block = nullptr;  // b/input/tmp1@block f32[256,N]
-  float* b_input_tmp2_block = nullptr;  // b/input/tmp2@block f32[256,N]
+  float* b_input_tmp1_block = nullptr;  // b/input/tmp1@block f32[256,N]: b/input/tmp1, b/forget/tmp1 and 2 more
+  float* b_input_tmp2_block = nullptr;  // b/input/tmp2@block f32[256,N]: b/input/tmp2, b/forget/tmp2 and 2 more
   float* b_output = nullptr;  // b/output f32[64,N]
   float* b_forget = nullptr;  // b/forget f32[64,N]
   float* b_input = nullptr;  // b/input f32[64,N]
@@ -1103,7 +1076,7 @@ struct charlm_model {
   float* d_b_h_next = nullptr;  // d:b/h@next f32[64,N]
   float* d_b_cell_next = nullptr;  // d:b/cell@next f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
-  float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]
+  float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]: d:b/input/tmp4 and 15 more
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
   float* d_a = nullptr;  // d:a f32[32,N]
   float* d_x = nullptr;  // d:x f32[65,N]

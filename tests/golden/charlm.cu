@@ -55,6 +55,8 @@
 //   grad    d:b/input/a@block     f32[256,32]   32.8 kB
 //   grad    d:a/w                 f32[32,65]     8.3 kB
 //   and 9 more
+// d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
+// hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 320.8 kB more.
 // A sequence that runs at once takes 448.8 kB for each of its steps; lower bound 448.8 kB.
 
@@ -94,30 +96,20 @@ struct charlm_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
 inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
 inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
 inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
 // The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+inline __device__ float knet_max(float a, float b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -128,15 +120,19 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   __syncthreads();  // part is free for the next call
   return total;
 }
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
+static inline __device__ float knet_warp_max(float v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The largest value of the block, in every thread.
+static inline __device__ float knet_block_max(float v) {
+  KNET_SHARED(float, part, 32);
   v = knet_warp_max(v);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
   __syncthreads();
-  T top = part[0];
+  float top = part[0];
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
+  __syncthreads();  // part is free for the next call
   return top;
 }
 
@@ -165,7 +161,7 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 17 operations, element by element, for output, forget, input, newmem, cell, tmp3, h
+// output, forget, input, newmem, cell, tmp3, h in one pass: 9 add, 3 sigm, 2 tanh, 3 mul
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* output, float* forget, float* input,
     float* newmem, float* cell, float* tmp3, float* h, const float* output_tmp1, const float* output_tmp2,
@@ -173,20 +169,22 @@ __global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* output,
     const float* input_tmp1, const float* input_tmp2, const float* input_c, const float* newmem_tmp1,
     const float* newmem_tmp2, const float* newmem_c, const float* cell_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float output_tmp3 = output_tmp1[i % 64 + (i / 64) * 256] + output_tmp2[i % 64 + (i / 64) * 256];
-    const float output_tmp4 = output_tmp3 + output_c[i % 64];
+    const int row = i % 64;
+    const int at = row + (i / 64) * 256;
+    const float output_tmp3 = output_tmp1[at] + output_tmp2[at];
+    const float output_tmp4 = output_tmp3 + output_c[row];
     const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
     output[i] = output_i;
-    const float forget_tmp3 = forget_tmp1[i % 64 + (i / 64) * 256] + forget_tmp2[i % 64 + (i / 64) * 256];
-    const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
+    const float forget_tmp3 = forget_tmp1[at] + forget_tmp2[at];
+    const float forget_tmp4 = forget_tmp3 + forget_c[row];
     const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
     forget[i] = forget_i;
-    const float input_tmp3 = input_tmp1[i % 64 + (i / 64) * 256] + input_tmp2[i % 64 + (i / 64) * 256];
-    const float input_tmp4 = input_tmp3 + input_c[i % 64];
+    const float input_tmp3 = input_tmp1[at] + input_tmp2[at];
+    const float input_tmp4 = input_tmp3 + input_c[row];
     const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
     input[i] = input_i;
-    const float newmem_tmp3 = newmem_tmp1[i % 64 + (i / 64) * 256] + newmem_tmp2[i % 64 + (i / 64) * 256];
-    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
+    const float newmem_tmp3 = newmem_tmp1[at] + newmem_tmp2[at];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[row];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
     const float tmp1 = input_i * newmem_i;
@@ -199,26 +197,26 @@ __global__ void __launch_bounds__(256) charlm_fused_h_64xN_kernel(float* output,
   }
 }
 
-// add, soft, element by element
+// y = soft(add(tmp1, b))
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* y_2, const float* tmp1, const float* b,
+__global__ void __launch_bounds__(256) charlm_add_soft_kernel(float* y, const float* tmp1, const float* b,
     int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, tmp1[i] + b[i % 65]);
+    top = knet_max(top, tmp1[i] + b[r]);
   }
   top = knet_block_max(top);
   float sum = 0;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    sum += knet_exp((tmp1[i] + b[i % 65]) - top);
+    sum += knet_exp((tmp1[i] + b[r]) - top);
   }
   sum = knet_block_sum(sum);
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    y_2[i] = knet_exp((tmp1[i] + b[i % 65]) - top) / sum;
+    y[i] = knet_exp((tmp1[i] + b[r]) - top) / sum;
   }
 }
 
@@ -234,7 +232,7 @@ __global__ void __launch_bounds__(256) charlm_fill_bernoulli_kernel(float* __res
   }
 }
 
-// 18 operations, element by element, for output, forget, input, newmem, cell, tmp3, h, return_
+// output, forget, input, newmem, cell, tmp3, h, return_ in one pass: 9 add, 3 sigm, 2 tanh, 4 mul
 //   charlm.knet:6: b = lstm(a; out=hidden)
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 __global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* output, float* forget, float* input,
@@ -244,20 +242,22 @@ __global__ void __launch_bounds__(256) charlm_fused_return_64xN_kernel(float* ou
     const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* cell_prev,
     const float* tmp1, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float output_tmp3 = output_tmp1[i % 64 + (i / 64) * 256] + output_tmp2[i % 64 + (i / 64) * 256];
-    const float output_tmp4 = output_tmp3 + output_c[i % 64];
+    const int row = i % 64;
+    const int at = row + (i / 64) * 256;
+    const float output_tmp3 = output_tmp1[at] + output_tmp2[at];
+    const float output_tmp4 = output_tmp3 + output_c[row];
     const float output_i = 1.0f / (1.0f + knet_exp(-output_tmp4));
     output[i] = output_i;
-    const float forget_tmp3 = forget_tmp1[i % 64 + (i / 64) * 256] + forget_tmp2[i % 64 + (i / 64) * 256];
-    const float forget_tmp4 = forget_tmp3 + forget_c[i % 64];
+    const float forget_tmp3 = forget_tmp1[at] + forget_tmp2[at];
+    const float forget_tmp4 = forget_tmp3 + forget_c[row];
     const float forget_i = 1.0f / (1.0f + knet_exp(-forget_tmp4));
     forget[i] = forget_i;
-    const float input_tmp3 = input_tmp1[i % 64 + (i / 64) * 256] + input_tmp2[i % 64 + (i / 64) * 256];
-    const float input_tmp4 = input_tmp3 + input_c[i % 64];
+    const float input_tmp3 = input_tmp1[at] + input_tmp2[at];
+    const float input_tmp4 = input_tmp3 + input_c[row];
     const float input_i = 1.0f / (1.0f + knet_exp(-input_tmp4));
     input[i] = input_i;
-    const float newmem_tmp3 = newmem_tmp1[i % 64 + (i / 64) * 256] + newmem_tmp2[i % 64 + (i / 64) * 256];
-    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 64];
+    const float newmem_tmp3 = newmem_tmp1[at] + newmem_tmp2[at];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[row];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
     const float tmp1_2 = input_i * newmem_i;
@@ -293,13 +293,16 @@ __global__ void __launch_bounds__(256) charlm_mul_kernel(float* y, const float* 
   }
 }
 
-// 12 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 6 mul, 2 tanh_back, add, 3
+// sigm_back
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* d_cell_prev, float* d_newmem_tmp4,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output,
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem,
     const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 64;
+    const int at = row + (i / 64) * 256;
     const float d_h_next_i = d_h_next[i];
     const float output_i = output[i];
     const float tmp3_i = tmp3[i];
@@ -314,22 +317,23 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_kernel(float* d
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[at] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[at] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[at] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[at] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   charlm.knet:6: b = lstm(a; out=hidden)
-__global__ void __launch_bounds__(256) charlm_sumto_256xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
+//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+__global__ void __launch_bounds__(256) charlm_sum_columns_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 256];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
 // partial sums of -mask * gold * log(p)
@@ -366,24 +370,16 @@ __global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
-//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_sumto_65xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
-  float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 65];
-  sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
-}
-
-// 13 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 2 add, 6 mul, 2 tanh_back, 3
+// sigm_back
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float* d_cell_prev, float* d_newmem_tmp4,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h,
     const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev,
     const float* newmem, const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 64;
+    const int at = row + (i / 64) * 256;
     const float output_i = output[i];
     const float tmp3_i = tmp3[i];
     const float forget_i = forget[i];
@@ -398,14 +394,15 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float*
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[at] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[at] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[at] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[at] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
-// 14 operations, element by element, for d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4
+// d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 7 mul, 2 add, 2 tanh_back, 3
+// sigm_back
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
 //   charlm.knet:6: b = lstm(a; out=hidden)
 __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float* d_cell_prev, float* d_newmem_tmp4,
@@ -413,6 +410,8 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float*
     const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget,
     const float* cell_prev, const float* newmem, const float* input, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 64;
+    const int at = row + (i / 64) * 256;
     const float output_i = output[i];
     const float tmp3_i = tmp3[i];
     const float forget_i = forget[i];
@@ -428,10 +427,10 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_3_kernel(float*
     const float d_forget = d_cell_2 * cell_prev[i];
     const float d_input = d_cell_2 * newmem_i;
     const float d_newmem = d_cell_2 * input_i;
-    d_newmem_tmp4[i % 64 + (i / 64) * 256] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
-    d_output_tmp4[i % 64 + (i / 64) * 256] = d_output * (output_i * (1.0f - output_i));
-    d_forget_tmp4[i % 64 + (i / 64) * 256] = d_forget * (forget_i * (1.0f - forget_i));
-    d_input_tmp4[i % 64 + (i / 64) * 256] = d_input * (input_i * (1.0f - input_i));
+    d_newmem_tmp4[at] = d_newmem * ((1.0f - newmem_i) * (1.0f + newmem_i));
+    d_output_tmp4[at] = d_output * (output_i * (1.0f - output_i));
+    d_forget_tmp4[at] = d_forget * (forget_i * (1.0f - forget_i));
+    d_input_tmp4[at] = d_input * (input_i * (1.0f - input_i));
   }
 }
 
@@ -738,11 +737,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -904,7 +898,7 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     const float* forget_tmp1, const float* forget_tmp2, const float* forget_c, const float* input_tmp1, \
     const float* input_tmp2, const float* input_c, const float* newmem_tmp1, const float* newmem_tmp2, \
     const float* newmem_c, const float* cell_prev, int n)) \
-  K(add_soft, charlm_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(add_soft, charlm_add_soft_kernel, (float* y, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, charlm_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double p, double scale, int height, int pitch, int n)) \
   K(fused_return_64xN, charlm_fused_return_64xN_kernel, (float* output, float* forget, float* input, \
@@ -920,13 +914,12 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* output, \
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
     const float* input, int n)) \
-  K(sumto_256xsumN, charlm_sumto_256xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, charlm_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(softloss, charlm_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, charlm_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, charlm_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
     const float* mask, int columns, int n)) \
-  K(sumto_65xsumN, charlm_sumto_65xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(fused_d_input_tmp4_2, charlm_fused_d_input_tmp4_2_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h, \
     const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, \
@@ -1054,8 +1047,8 @@ struct charlm_model {
   double* squares = nullptr;  // the sum of all gradients' squares
 
   // parameters
-  float* b_input_a_block = nullptr;  // b/input/a@block f32[256,32]
-  float* b_input_b_block = nullptr;  // b/input/b@block f32[256,64]
+  float* b_input_a_block = nullptr;  // b/input/a@block f32[256,32]: b/input/a, b/forget/a, b/output/a, b/newmem/a
+  float* b_input_b_block = nullptr;  // b/input/b@block f32[256,64]: b/input/b, b/forget/b, b/output/b, b/newmem/b
   float* a_w = nullptr;  // a/w f32[32,65]
   float* b_input_c = nullptr;  // b/input/c f32[64]
   float* b_forget_c = nullptr;  // b/forget/c f32[64]
@@ -1065,9 +1058,9 @@ struct charlm_model {
   float* wbf_b = nullptr;  // wbf/b f32[65]
 
   // their gradients
-  float* d_b_input_c_block = nullptr;  // f32[256]
-  float* d_b_input_b_block = nullptr;  // f32[256,64]
-  float* d_b_input_a_block = nullptr;  // f32[256,32]
+  float* d_b_input_c_block = nullptr;  // f32[256]: d:b/input/c, d:b/forget/c, d:b/output/c, d:b/newmem/c
+  float* d_b_input_b_block = nullptr;  // f32[256,64]: d:b/input/b, d:b/forget/b, d:b/output/b, d:b/newmem/b
+  float* d_b_input_a_block = nullptr;  // f32[256,32]: d:b/input/a, d:b/forget/a, d:b/output/a, d:b/newmem/a
   float* d_a_w = nullptr;  // f32[32,65]
   float* d_wbf_b = nullptr;  // f32[65]
   float* d_wbf_w = nullptr;  // f32[65,64]
@@ -1085,8 +1078,8 @@ struct charlm_model {
   float* b_h_prev = nullptr;  // b/h@prev f32[64,N]
   float* b_cell_prev = nullptr;  // b/cell@prev f32[64,N]
   float* a = nullptr;  // a f32[32,N]
-  float* b_input_tmp1_block = nullptr;  // b/input/tmp1@block f32[256,N]
-  float* b_input_tmp2_block = nullptr;  // b/input/tmp2@block f32[256,N]
+  float* b_input_tmp1_block = nullptr;  // b/input/tmp1@block f32[256,N]: b/input/tmp1, b/forget/tmp1 and 2 more
+  float* b_input_tmp2_block = nullptr;  // b/input/tmp2@block f32[256,N]: b/input/tmp2, b/forget/tmp2 and 2 more
   float* b_output = nullptr;  // b/output f32[64,N]
   float* b_forget = nullptr;  // b/forget f32[64,N]
   float* b_input = nullptr;  // b/input f32[64,N]
@@ -1099,7 +1092,7 @@ struct charlm_model {
   float* d_b_h_next = nullptr;  // d:b/h@next f32[64,N]
   float* d_b_cell_next = nullptr;  // d:b/cell@next f32[64,N]
   float* d_b_cell_prev = nullptr;  // d:b/cell@prev f32[64,N]
-  float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]
+  float* d_b_input_tmp4_block = nullptr;  // d:b/input/tmp4@block f32[256,N]: d:b/input/tmp4, d:b/forget/tmp4 and 2 more
   float* d_b_h_prev = nullptr;  // d:b/h@prev f32[64,N]
   float* d_a = nullptr;  // d:a f32[32,N]
   float* d_x = nullptr;  // d:x f32[65,N]
@@ -1790,8 +1783,8 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
       64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-      m->d_b_input_tmp4_block, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, 256, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -1848,8 +1841,8 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
         64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-        m->d_b_input_tmp4_block, N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, 256, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));
@@ -1884,8 +1877,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/w f32[65,64], d:wbf/b f32[65]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
       m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
-      m->d_wbf_tmp2, N));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      65, N));
   // d:b/h f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   // charlm.knet:6: b = lstm(a; out=hidden)
@@ -1903,8 +1896,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
       64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-      m->d_b_input_tmp4_block, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, 256, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -1936,8 +1929,8 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     // d:wbf/w f32[65,64], d:wbf/b f32[65]
     TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
         m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
-    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
-        m->d_wbf_tmp2, N));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+        65, N));
     // d:b/h f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   }
@@ -1974,8 +1967,8 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
         64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-        m->d_b_input_tmp4_block, N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, 256, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));
@@ -2008,8 +2001,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:wbf/w f32[65,64], d:wbf/b f32[65]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
       m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
-      m->d_wbf_tmp2, N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      65, N));
   // d:c/return f32[64,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
       64));
@@ -2029,8 +2022,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
       64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-      m->d_b_input_tmp4_block, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+      m->d_b_input_tmp4_block, 256, N));
   // d:b/input/a@block f32[256,32]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
       m->d_b_input_a_block, 256));
@@ -2062,8 +2055,8 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     // d:wbf/w f32[65,64], d:wbf/b f32[65]
     TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
         m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
-    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_65xsumN, 65, 128, 0, m->stream, m->d_wbf_b,
-        m->d_wbf_tmp2, N));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 65, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+        65, N));
     // d:c/return f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_c_return,
         64));
@@ -2103,8 +2096,8 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     // d:b/input/b@block f32[256,64], d:b/input/c@block f32[256]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_b_input_c_block, CUBLAS_OP_N, CUBLAS_OP_T, 256,
         64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->d_b_input_b_block, 256));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_256xsumN, 256, 128, 0, m->stream, m->d_b_input_c_block,
-        m->d_b_input_tmp4_block, N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 256, 128, 0, m->stream, m->d_b_input_c_block,
+        m->d_b_input_tmp4_block, 256, N));
     // d:b/input/a@block f32[256,32]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 256, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32,
         m->d_b_input_a_block, 256));

@@ -58,6 +58,8 @@
 //   value   d:h/1/gru/h@next          f32[20,N]    8.0 kB
 //   dstate  d:h/1/gru/h               f32[20,N]    8.0 kB
 //   and 35 more
+// d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
+// hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 118.0 kB more.
 // A sequence that runs at once takes 174.0 kB for each of its steps; lower bound 174.0 kB.
 
@@ -97,30 +99,17 @@ struct gru2_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
 inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
-inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
 inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
-// The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -130,17 +119,6 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
   __syncthreads();  // part is free for the next call
   return total;
-}
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
-  v = knet_warp_max(v);
-  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
-  __syncthreads();
-  T top = part[0];
-  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
-  return top;
 }
 
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
@@ -168,32 +146,36 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// 7 operations, element by element, for reset, update, gru_tmp1
+// reset, update, gru_tmp1 in one pass: 4 add, 2 sigm, mul
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_gru_tmp1_20xN_kernel(float* reset, float* update, float* gru_tmp1,
     const float* reset_tmp1, const float* reset_tmp2, const float* reset_c, const float* update_tmp1,
     const float* update_tmp2, const float* update_c, const float* h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float reset_tmp3 = reset_tmp1[i % 20 + (i / 20) * 60] + reset_tmp2[i % 20 + (i / 20) * 40];
-    const float reset_tmp4 = reset_tmp3 + reset_c[i % 20];
+    const int row = i % 20;
+    const int at = row + (i / 20) * 60;
+    const int at_2 = row + (i / 20) * 40;
+    const float reset_tmp3 = reset_tmp1[at] + reset_tmp2[at_2];
+    const float reset_tmp4 = reset_tmp3 + reset_c[row];
     const float reset_i = 1.0f / (1.0f + knet_exp(-reset_tmp4));
     reset[i] = reset_i;
-    const float update_tmp3 = update_tmp1[i % 20 + (i / 20) * 60] + update_tmp2[i % 20 + (i / 20) * 40];
-    const float update_tmp4 = update_tmp3 + update_c[i % 20];
+    const float update_tmp3 = update_tmp1[at] + update_tmp2[at_2];
+    const float update_tmp4 = update_tmp3 + update_c[row];
     update[i] = 1.0f / (1.0f + knet_exp(-update_tmp4));
     gru_tmp1[i] = reset_i * h_prev[i];
   }
 }
 
-// 7 operations, element by element, for newmem, gru_tmp3, gru_h
+// newmem, gru_tmp3, gru_h in one pass: 3 add, tanh, 2 mul, axpb
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_gru_h_20xN_kernel(float* newmem, float* gru_tmp3, float* gru_h,
     const float* newmem_tmp1, const float* newmem_tmp2, const float* newmem_c, const float* update, const float* h_prev,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 20;
     const float update_i = update[i];
-    const float newmem_tmp3 = newmem_tmp1[i % 20 + (i / 20) * 60] + newmem_tmp2[i];
-    const float newmem_tmp4 = newmem_tmp3 + newmem_c[i % 20];
+    const float newmem_tmp3 = newmem_tmp1[row + (i / 20) * 60] + newmem_tmp2[i];
+    const float newmem_tmp4 = newmem_tmp3 + newmem_c[row];
     const float newmem_i = knet_tanh(newmem_tmp4);
     newmem[i] = newmem_i;
     const float gru_tmp2 = update_i * h_prev[i];
@@ -212,7 +194,7 @@ __global__ void __launch_bounds__(256) gru2_add_5xN_kernel(float* y, const float
   }
 }
 
-// 6 operations, element by element, for d_update, d_update_2, d_h_prev, d_newmem_tmp4
+// d_update, d_update_2, d_h_prev, d_newmem_tmp4 in one pass: 4 mul, axpb, tanh_back
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_update, float* d_update_2,
     float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* newmem, const float* gru_tmp3,
@@ -229,35 +211,38 @@ __global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_kernel(float* d_
   }
 }
 
-// 5 operations, element by element, for d_h_prev, d_update_tmp4, d_reset_tmp4
+// d_h_prev, d_update_tmp4, d_reset_tmp4 in one pass: 2 mul, add, 2 sigm_back
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_d_reset_tmp4_kernel(float* d_h_prev, float* d_update_tmp4,
     float* d_reset_tmp4, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
     const float* d_update_2, const float* update, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 20;
+    const int at = row + (i / 20) * 60;
     const float d_gru_tmp1_i = d_gru_tmp1[i];
     const float reset_i = reset[i];
     const float update_i = update[i];
     const float d_reset = d_gru_tmp1_i * h_prev[i];
     d_h_prev[i] = d_gru_tmp1_i * reset_i;
     const float d_update_3 = d_update[i] + d_update_2[i];
-    d_update_tmp4[i % 20 + (i / 20) * 60] = d_update_3 * (update_i * (1.0f - update_i));
-    d_reset_tmp4[i % 20 + (i / 20) * 60] = d_reset * (reset_i * (1.0f - reset_i));
+    d_update_tmp4[at] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[at] = d_reset * (reset_i * (1.0f - reset_i));
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-__global__ void __launch_bounds__(256) gru2_sumto_60xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
+//   gru2.knet:10: return wb(h; out=out)
+__global__ void __launch_bounds__(256) gru2_sum_columns_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 60];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
-// 7 operations, element by element, for d_update, d_update_2, d_h_prev, d_newmem_tmp4
+// d_update, d_update_2, d_h_prev, d_newmem_tmp4 in one pass: add, 4 mul, axpb, tanh_back
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_2_kernel(float* d_update, float* d_update_2,
     float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem,
@@ -274,25 +259,27 @@ __global__ void __launch_bounds__(256) gru2_fused_d_newmem_tmp4_2_kernel(float* 
   }
 }
 
-// 6 operations, element by element, for d_update_tmp4, d_reset_tmp4, d_h_prev_3
+// d_update_tmp4, d_reset_tmp4, d_h_prev_3 in one pass: 2 mul, 2 add, 2 sigm_back
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_fused_d_h_prev_kernel(float* d_update_tmp4, float* d_reset_tmp4,
     float* d_h_prev_3, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update,
     const float* d_update_2, const float* update, const float* d_h_prev, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const int row = i % 20;
+    const int at = row + (i / 20) * 60;
     const float d_gru_tmp1_i = d_gru_tmp1[i];
     const float reset_i = reset[i];
     const float update_i = update[i];
     const float d_reset = d_gru_tmp1_i * h_prev[i];
     const float d_h_prev_2 = d_gru_tmp1_i * reset_i;
     const float d_update_3 = d_update[i] + d_update_2[i];
-    d_update_tmp4[i % 20 + (i / 20) * 60] = d_update_3 * (update_i * (1.0f - update_i));
-    d_reset_tmp4[i % 20 + (i / 20) * 60] = d_reset * (reset_i * (1.0f - reset_i));
+    d_update_tmp4[at] = d_update_3 * (update_i * (1.0f - update_i));
+    d_reset_tmp4[at] = d_reset * (reset_i * (1.0f - reset_i));
     d_h_prev_3[i] = d_h_prev[i] + d_h_prev_2;
   }
 }
 
-// add, add, add, element by element
+// d_h_prev_6 = add(d_h_prev, d_h_prev_2); d_h_prev_8 = add(add(d_h_prev_3, d_h_prev_4), d_h_prev_5)
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 __global__ void __launch_bounds__(256) gru2_add_kernel(float* d_h_prev_6, float* d_h_prev_8, const float* d_h_prev,
     const float* d_h_prev_2, const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, int n) {
@@ -335,17 +322,6 @@ __global__ void __launch_bounds__(256) gru2_quadloss_back_kernel(float* y, const
     const float share = mask ? mask[i / 5] * part : part;
     y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
-}
-
-// y = sumto(dy): the sum over dimensions along which a value was repeated
-//   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_sumto_5xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
-  const int o = blockIdx.x;
-  float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 5];
-  sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
 }
 
 // y = uniform in [low, high)
@@ -648,11 +624,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -822,7 +793,7 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(fused_d_reset_tmp4, gru2_fused_d_reset_tmp4_kernel, (float* d_h_prev, float* d_update_tmp4, \
     float* d_reset_tmp4, const float* d_gru_tmp1, const float* h_prev, const float* reset, const float* d_update, \
     const float* d_update_2, const float* update, int n)) \
-  K(sumto_60xsumN, gru2_sumto_60xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, gru2_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(fused_d_newmem_tmp4_2, gru2_fused_d_newmem_tmp4_2_kernel, (float* d_update, float* d_update_2, \
     float* d_h_prev, float* d_newmem_tmp4, const float* d_h_next, const float* d_gru_h, const float* newmem, \
     const float* gru_tmp3, const float* h_prev, const float* update, int n)) \
@@ -836,7 +807,6 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(total, gru2_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, gru2_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
-  K(sumto_5xsumN, gru2_sumto_5xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(fill_uniform, gru2_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, gru2_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -955,10 +925,10 @@ struct gru2_model {
   double* squares = nullptr;  // the sum of all gradients' squares
 
   // parameters
-  float* h_1_gru_reset_b_block = nullptr;  // h/1/gru/reset/b@block f32[40,20]
-  float* h_1_gru_reset_a_block = nullptr;  // h/1/gru/reset/a@block f32[60,10]
-  float* h_2_gru_reset_b_block = nullptr;  // h/2/gru/reset/b@block f32[40,20]
-  float* h_2_gru_reset_a_block = nullptr;  // h/2/gru/reset/a@block f32[60,20]
+  float* h_1_gru_reset_b_block = nullptr;  // h/1/gru/reset/b@block f32[40,20]: h/1/gru/reset/b, h/1/gru/update/b
+  float* h_1_gru_reset_a_block = nullptr;  // h/1/gru/reset/a@block f32[60,10]: h/1/gru/reset/a and 2 more
+  float* h_2_gru_reset_b_block = nullptr;  // h/2/gru/reset/b@block f32[40,20]: h/2/gru/reset/b, h/2/gru/update/b
+  float* h_2_gru_reset_a_block = nullptr;  // h/2/gru/reset/a@block f32[60,20]: h/2/gru/reset/a and 2 more
   float* h_1_gru_reset_c = nullptr;  // h/1/gru/reset/c f32[20]
   float* h_1_gru_update_c = nullptr;  // h/1/gru/update/c f32[20]
   float* h_1_gru_newmem_b = nullptr;  // h/1/gru/newmem/b f32[20,20]
@@ -972,13 +942,13 @@ struct gru2_model {
 
   // their gradients
   float* d_h_2_gru_newmem_b = nullptr;  // f32[20,20]
-  float* d_h_2_gru_reset_c_block = nullptr;  // f32[60]
-  float* d_h_2_gru_reset_a_block = nullptr;  // f32[60,20]
-  float* d_h_2_gru_reset_b_block = nullptr;  // f32[40,20]
+  float* d_h_2_gru_reset_c_block = nullptr;  // f32[60]: d:h/2/gru/reset/c, d:h/2/gru/update/c, d:h/2/gru/newmem/c
+  float* d_h_2_gru_reset_a_block = nullptr;  // f32[60,20]: d:h/2/gru/reset/a, d:h/2/gru/update/a, d:h/2/gru/newmem/a
+  float* d_h_2_gru_reset_b_block = nullptr;  // f32[40,20]: d:h/2/gru/reset/b, d:h/2/gru/update/b
   float* d_h_1_gru_newmem_b = nullptr;  // f32[20,20]
-  float* d_h_1_gru_reset_c_block = nullptr;  // f32[60]
-  float* d_h_1_gru_reset_a_block = nullptr;  // f32[60,10]
-  float* d_h_1_gru_reset_b_block = nullptr;  // f32[40,20]
+  float* d_h_1_gru_reset_c_block = nullptr;  // f32[60]: d:h/1/gru/reset/c, d:h/1/gru/update/c, d:h/1/gru/newmem/c
+  float* d_h_1_gru_reset_a_block = nullptr;  // f32[60,10]: d:h/1/gru/reset/a, d:h/1/gru/update/a, d:h/1/gru/newmem/a
+  float* d_h_1_gru_reset_b_block = nullptr;  // f32[40,20]: d:h/1/gru/reset/b, d:h/1/gru/update/b
   float* d_wb_b = nullptr;  // f32[5]
   float* d_wb_w = nullptr;  // f32[5,20]
 
@@ -1879,8 +1849,8 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+      m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, 60, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
       m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
@@ -1909,8 +1879,8 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+      m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, 60, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
       m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
@@ -1997,8 +1967,8 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
     TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
         60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, 60, N));
     // d:h/2/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
         m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
@@ -2008,8 +1978,8 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
     TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
         60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, 60, N));
     // d:h/1/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
         m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));
@@ -2041,7 +2011,7 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:wb/w f32[5,20], d:wb/b f32[5]
   TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
       m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
-  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return,
+  if (!m->product[3].fused) TRY(knet_launch(kernels.sum_columns, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, 5,
       N));
   // d:h/2/gru/h f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
@@ -2066,8 +2036,8 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+      m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, 60, N));
   // d:h/2/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_2_gru_reset_b_block, 40,
       m->d_h_2_gru_reset_tmp4_block, 60, m->d_h_2_gru_h_prev_3, 20));
@@ -2096,8 +2066,8 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
       60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-      m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+      m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, 60, N));
   // d:h/1/gru/h@prev#3 f32[20,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
       m->d_h_1_gru_reset_tmp4_block, 60, m->d_h_1_gru_h_prev_3, 20));
@@ -2129,7 +2099,7 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:wb/w f32[5,20], d:wb/b f32[5]
     TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
         m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
-    if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_5xsumN, 5, 128, 0, m->stream, m->d_wb_b, m->d_return,
+    if (!m->product[3].fused) TRY(knet_launch(kernels.sum_columns, 5, 128, 0, m->stream, m->d_wb_b, m->d_return, 5,
         N));
     // d:h/2/gru/h f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
@@ -2197,8 +2167,8 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/2/gru/reset/a@block f32[60,20], d:h/2/gru/reset/c@block f32[60]
     TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_h_2_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
         60, 20, N, m->d_h_2_gru_reset_tmp4_block, 60, m->h_1_gru_h, 20, m->d_h_2_gru_reset_a_block, 60));
-    if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, N));
+    if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+        m->d_h_2_gru_reset_c_block, m->d_h_2_gru_reset_tmp4_block, 60, N));
     // d:h/2/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_2_gru_reset_tmp4_block, 60,
         m->h_2_gru_h_prev, 20, m->d_h_2_gru_reset_b_block, 40));
@@ -2208,8 +2178,8 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/1/gru/reset/a@block f32[60,10], d:h/1/gru/reset/c@block f32[60]
     TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_1_gru_reset_c_block, CUBLAS_OP_N, CUBLAS_OP_T,
         60, 10, N, m->d_h_1_gru_reset_tmp4_block, 60, m->x, 10, m->d_h_1_gru_reset_a_block, 60));
-    if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_60xsumN, 60, 128, 0, m->stream,
-        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, N));
+    if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 60, 128, 0, m->stream,
+        m->d_h_1_gru_reset_c_block, m->d_h_1_gru_reset_tmp4_block, 60, N));
     // d:h/1/gru/reset/b@block f32[40,20]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 40, 20, N, m->d_h_1_gru_reset_tmp4_block, 60,
         m->h_1_gru_h_prev, 20, m->d_h_1_gru_reset_b_block, 40));

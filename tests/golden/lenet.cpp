@@ -54,6 +54,7 @@
 //   grad   d:a/b       f32[1,1,20,1]        80 B
 //   grad   d:a/w       f32[5,5,1,20]      2.0 kB
 //   value  d:x         f32[28,28,1,N]   313.6 kB
+// d:v is the gradient of v.
 // Build it with, for this processor:
 //   g++ -std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -shared -fPIC
 // and a CBLAS; without -fopenmp it runs on one thread.
@@ -169,7 +170,7 @@ int lenet_clean(lenet_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
 int lenet_set_seed(lenet_model* model, unsigned long long seed);
 
-/* Arrays have Knet's names. Parameters: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w" and 1 more.
+/* Arrays have Knet's names. Parameters: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w", "wbf/b".
    State: there is none. */
 /* The dimensions of an array of a kind (KNET_PARAM, ...), slowest last; `dims` has room for 8. */
 int lenet_dims(lenet_model* model, int kind, const char* name, int* count, int* dims);
@@ -270,18 +271,6 @@ template <class T>
 static inline knet_sink<T> knet_to(T* place, int pitch = 0) {
   return {place, 1, false, pitch};
 }
-// Some columns of a matrix, from where they are `pitch` elements apart.
-template <class T>
-KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
-  for (int c = columns.from; c < columns.to; c++) {
-    const knet_sink<T> column = {y.to + (size_t)y.apart(rows) * c, y.scale, y.add, 0};
-    for (int i = 0; i < rows; i++) column.put(i, x[(size_t)pitch * c + i]);
-  }
-}
-template <class T>
-static inline void knet_zero_columns(const knet_sink<T>& y, int rows, knet_range columns) {
-  for (int c = columns.from; c < columns.to; c++) memset(y.to + (size_t)y.apart(rows) * c, 0, rows * sizeof(T));
-}
 
 // Functions that the compiler can turn into vector code: no branch, no call; within 3 units in the last place, and
 // right for NaN, infinity and numbers near zero.
@@ -333,8 +322,6 @@ struct knet_number<double> {
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
                           least_tanh = -64.0;
 };
-static inline float knet_copysign(float size, float sign) { return copysignf(size, sign); }
-static inline double knet_copysign(double size, double sign) { return copysign(size, sign); }
 // e^r - 1 for |r| <= ln 2 / 2, by its series.
 static inline float knet_expm1_series(float r) {
   float q = 1.0f / 5040;
@@ -383,20 +370,6 @@ static inline T knet_exp(T x) {
   const typename number::integer half = n / 2;  // in two steps, so that the largest and smallest come out right
   return e * knet_power_of_2<T>(half) * knet_power_of_2<T>(n - half);
 }
-// With e = e^y at y = -2|x|: (1 - e) / (1 + e). Near 0, e - 1 keeps its digits, and far from it 2 e / (1 + e) does.
-template <class T>
-static inline T knet_tanh(T x) {
-  typedef knet_number<T> number;
-  const T size = x < 0 ? -x : x;
-  T y = (T)-2 * size;
-  y = y < number::least_tanh ? number::least_tanh : y;
-  typename number::integer n;
-  const T series = knet_expm1_series(knet_reduce(y, &n)), power = knet_power_of_2<T>(n);
-  const T minus = knet_fma(power, series, power - 1), e = knet_fma(power, series, power);
-  const bool far = size > (T)0.55;
-  const T part = (far ? 2 * e : -minus) / (1 + e), value = far ? 1 - part : part;
-  return knet_copysign(value, x);
-}
 // log((1 + s) / (1 - s)) / s - 2 over z = s^2, by its series.
 static inline float knet_atanh_series(float z) {
   float q = 2.0f / 11;
@@ -433,8 +406,6 @@ static inline T knet_log(T x) {
   const T special = x == 0 ? -(T)INFINITY : x > 0 ? x : (T)NAN;
   return x > 0 && x < (T)INFINITY ? value : special;
 }
-static inline float knet_pow(float x, float p) { return powf(x, p); }
-static inline double knet_pow(double x, double p) { return pow(x, p); }
 static inline float knet_sqrt(float x) { return sqrtf(x); }
 static inline double knet_sqrt(double x) { return sqrt(x); }
 // The larger; a NaN wins, as it does in the reference interpreter. In two steps, which become vector code.
@@ -448,12 +419,6 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 
 // Copies and zeroes rows of n columns of so many elements.
-template <class T>
-static inline void knet_copy(T* to, const T* from, int size, knet_range rows, int n) {
-  if (rows.whole(size)) rows.to *= n, n = 1;
-  for (int c = 0; c < n && rows.size() > 0; c++)
-    memcpy(to + size * c + rows.from, from + size * c + rows.from, rows.size() * sizeof(T));
-}
 template <class T>
 static inline void knet_zero(T* to, int size, knet_range rows, int n) {
   if (rows.whole(size)) rows.to *= n, n = 1;
@@ -535,8 +500,7 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
             lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
 }
 
-// Sums over the columns, and the sum of what each thread has added up: always in the same order.
-// y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
+// y[i] = the sum over the columns of x[i], for the rows i, always in the same order; columns are a pitch apart.
 template <class T>
 KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
   enum { BLOCK = 512 };
@@ -548,7 +512,7 @@ KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, i
     for (int i = 0; i < n; i++) y.put(from + i, sum[i]);
   }
 }
-// y = the sum of the parts that so many threads have, of the elements in the range.
+// y = the sum of the parts that so many threads have, of the elements in the range, always in the same order.
 template <class T, class Worker>
 KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
                                knet_range range) {
@@ -866,14 +830,6 @@ template <class T>
 KNET_LOOPS void knet_fill_constant(T* y, int, int n, double value) {
   for (int i = 0; i < n; i++) y[i] = (T)value;
 }
-template <class T>
-KNET_LOOPS void knet_fill_identity(T* y, int first, int n, double scale, int rows) {
-  for (int i = 0; i < n; i++) y[i] = (first + i) % rows == (first + i) / rows ? (T)scale : 0;
-}
-template <class T>
-KNET_LOOPS void knet_fill_table(T* y, const T* table, int first, int n) {
-  for (int i = 0; i < n; i++) y[i] = table[first + i];
-}
 
 // The training options of a parameter with their defaults, how many steps Adam has made, and the running averages,
 // which are allocated when an option first needs them.
@@ -985,11 +941,6 @@ KNET_LOOPS void knet_fill_uniform(T* y, int first, int n, unsigned long long see
   for (int i = 0; i < n; i++)
     y[i] = (T)(knet_rounded(knet_uniform(knet_random_word(seed, first + i, call, stream)) * (high - low)) + low);
 }
-template <class T>
-KNET_LOOPS void knet_fill_bernoulli(T* y, int first, int n, unsigned long long seed, unsigned call, unsigned stream,
-                                    double p, double scale) {
-  for (int i = 0; i < n; i++) y[i] = knet_uniform(knet_random_word(seed, first + i, call, stream)) < p ? (T)scale : 0;
-}
 
 // Errors: every function below returns 0, or one of the codes of the interface with the reason in knet_error_text.
 thread_local char knet_error_text[512];
@@ -1010,9 +961,9 @@ int knet_fail(int code, const char* format, ...) {
 
 // ------------------------------------------------------------------------------------------------ operations ----
 
-// add, pool, winner, relu, element by element
+// winner = winner(add(c_2, b); stride=2); y = relu(pool(add(c_2, b); stride=2))
 //   lenet.knet:5: a = cbfp(x; out=cout1, cwindow=cwin1, pwindow=pwin1, cinit=Glorot())
-KNET_LOOPS void add_pool_winner_relu_24x24_to_12x12(float* __restrict winner, float* __restrict y_2,
+KNET_LOOPS void add_pool_winner_relu_24x24_to_12x12(float* __restrict winner, float* __restrict y,
     const float* __restrict c_2, const float* __restrict b, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
@@ -1031,14 +982,14 @@ KNET_LOOPS void add_pool_winner_relu_24x24_to_12x12(float* __restrict winner, fl
           top = knet_max(top, e);
           first = top != top ? -1 : first;
           winner[2880 * c + 144 * j + 12 * y1 + y0] = first;
-          y_2[2880 * c + 144 * j + 12 * y1 + y0] = top < 0.0f ? 0.0f : top;
+          y[2880 * c + 144 * j + 12 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
   }
 }
 
-// add, pool, winner, relu, element by element
+// winner = winner(add(c_2, b); stride=2); y = relu(pool(add(c_2, b); stride=2))
 //   lenet.knet:6: b = cbfp(a; out=cout2, cwindow=cwin2, pwindow=pwin2, cinit=Glorot())
-KNET_LOOPS void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float* __restrict y_2,
+KNET_LOOPS void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float* __restrict y,
     const float* __restrict c_2, const float* __restrict b, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
@@ -1057,27 +1008,27 @@ KNET_LOOPS void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float*
           top = knet_max(top, e);
           first = top != top ? -1 : first;
           winner[800 * c + 16 * j + 4 * y1 + y0] = first;
-          y_2[800 * c + 16 * j + 4 * y1 + y0] = top < 0.0f ? 0.0f : top;
+          y[800 * c + 16 * j + 4 * y1 + y0] = top < 0.0f ? 0.0f : top;
         }
   }
 }
 
-// add, relu, element by element
+// y = relu(add(tmp1, b))
 //   lenet.knet:7: c = wbf(b; out=hidden, winit=Glorot())
-KNET_LOOPS void add_relu_500xN(float* __restrict y_2, const float* __restrict tmp1, const float* __restrict b,
+KNET_LOOPS void add_relu_500xN(float* __restrict y, const float* __restrict tmp1, const float* __restrict b,
     knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
 #pragma omp simd
     for (int i = rows.from; i < rows.to; i++) {
       const float tmp2 = tmp1[500 * c + i] + b[i];
-      y_2[500 * c + i] = tmp2 < 0.0f ? 0.0f : tmp2;
+      y[500 * c + i] = tmp2 < 0.0f ? 0.0f : tmp2;
     }
   }
 }
 
-// add, soft, element by element
+// y = soft(add(tmp1, b))
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-KNET_LOOPS void add_soft(float* __restrict y_2, const float* __restrict tmp1, const float* __restrict b,
+KNET_LOOPS void add_soft(float* __restrict y, const float* __restrict tmp1, const float* __restrict b,
     knet_range rows, int columns) {
   if (!rows.size()) return;  // another thread has the columns
   for (int c = 0; c < columns; c++) {
@@ -1090,7 +1041,7 @@ KNET_LOOPS void add_soft(float* __restrict y_2, const float* __restrict tmp1, co
       sum += knet_exp((tmp1[10 * c + i] + b[i]) - top);
     }
     for (int i = 0; i < 10; i++) {
-      y_2[10 * c + i] = knet_exp((tmp1[10 * c + i] + b[i]) - top) / sum;
+      y[10 * c + i] = knet_exp((tmp1[10 * c + i] + b[i]) - top) / sum;
     }
   }
 }
@@ -1115,7 +1066,7 @@ KNET_LOOPS double softloss(const float* __restrict p, const float* __restrict go
   return sum;
 }
 
-// y = softmax_softloss_back(p, gold, mask)
+// y = softmax_softloss_back(p_2, gold, mask)
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
 KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restrict p_2,
     const float* __restrict gold, const float* __restrict mask, float part, knet_range rows, int columns) {

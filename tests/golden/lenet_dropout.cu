@@ -56,6 +56,7 @@
 //   value  d:x         f32[28,28,1,N]   313.6 kB
 //   value  bdrop/tmp1  f32[4,4,50,N]    320.0 kB
 //   and 2 more
+// d:v is the gradient of v.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -93,30 +94,19 @@ struct lenet_dropout_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
 inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
 inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
-inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
 // The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+inline __device__ float knet_max(float a, float b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -127,15 +117,19 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   __syncthreads();  // part is free for the next call
   return total;
 }
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
+static inline __device__ float knet_warp_max(float v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The largest value of the block, in every thread.
+static inline __device__ float knet_block_max(float v) {
+  KNET_SHARED(float, part, 32);
   v = knet_warp_max(v);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
   __syncthreads();
-  T top = part[0];
+  float top = part[0];
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
+  __syncthreads();  // part is free for the next call
   return top;
 }
 
@@ -164,10 +158,10 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// add, pool, winner, relu, element by element
+// winner = winner(add(c, b); stride=2); y = relu(pool(add(c, b); stride=2))
 //   lenet_dropout.knet:5: a = cbfp(x; out=cout1, cwindow=5, pwindow=2, cinit=Glorot())
 __global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_24x24_to_12x12_kernel(float* winner,
-    float* y_2, const float* c, const float* b, int n) {
+    float* y, const float* c, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const int image = i / 144 * 576;
     const int start0 = i % 12 * 2, stop0 = start0 + 2;
@@ -183,14 +177,14 @@ __global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_24x24_
       }
     if (top != top) first = -1;
     winner[i] = first;
-    y_2[i] = top < 0.0f ? 0.0f : top;
+    y[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
-// add, pool, winner, relu, element by element
+// winner = winner(add(c, b); stride=2); y = relu(pool(add(c, b); stride=2))
 //   lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_8x8_to_4x4_kernel(float* winner,
-    float* y_2, const float* c, const float* b, int n) {
+__global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_8x8_to_4x4_kernel(float* winner, float* y,
+    const float* c, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const int image = i / 16 * 64;
     const int start0 = i % 4 * 2, stop0 = start0 + 2;
@@ -206,40 +200,40 @@ __global__ void __launch_bounds__(256) lenet_dropout_add_pool_winner_relu_8x8_to
       }
     if (top != top) first = -1;
     winner[i] = first;
-    y_2[i] = top < 0.0f ? 0.0f : top;
+    y[i] = top < 0.0f ? 0.0f : top;
   }
 }
 
-// add, relu, element by element
+// y = relu(add(tmp1, b))
 //   lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_add_relu_500xN_kernel(float* y_2, const float* tmp1,
+__global__ void __launch_bounds__(256) lenet_dropout_add_relu_500xN_kernel(float* y, const float* tmp1,
     const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 500];
-    y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
+    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
-// add, soft, element by element
+// y = soft(add(tmp1, b))
 //   lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_dropout_add_soft_kernel(float* y_2, const float* tmp1, const float* b,
+__global__ void __launch_bounds__(256) lenet_dropout_add_soft_kernel(float* y, const float* tmp1, const float* b,
     int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, tmp1[i] + b[i % 10]);
+    top = knet_max(top, tmp1[i] + b[r]);
   }
   top = knet_block_max(top);
   float sum = 0;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    sum += knet_exp((tmp1[i] + b[i % 10]) - top);
+    sum += knet_exp((tmp1[i] + b[r]) - top);
   }
   sum = knet_block_sum(sum);
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    y_2[i] = knet_exp((tmp1[i] + b[i % 10]) - top) / sum;
+    y[i] = knet_exp((tmp1[i] + b[r]) - top) / sum;
   }
 }
 
@@ -297,15 +291,16 @@ __global__ void __launch_bounds__(256) lenet_dropout_softmax_softloss_back_kerne
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_dropout_sumto_10xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
+//   lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
+__global__ void __launch_bounds__(256) lenet_dropout_sum_columns_kernel(float* __restrict__ y,
+    const float* __restrict__ dy, int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 10];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
 // dx = relu_back(dy, y)
@@ -317,17 +312,6 @@ __global__ void __launch_bounds__(256) lenet_dropout_relu_back_kernel(float* dx,
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
   }
-}
-
-// y = sumto(dy): the sum over dimensions along which a value was repeated
-//   lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
-__global__ void __launch_bounds__(256) lenet_dropout_sumto_500xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
-  float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 500];
-  sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
 }
 
 // dx = unpool(dy, winner; stride=2)
@@ -390,14 +374,14 @@ __global__ void __launch_bounds__(256) lenet_dropout_sumto_sum144x20xsumN_kernel
   if (threadIdx.x == 0) y[o] = sum;
 }
 
-// mul, relu_back, element by element
+// d_pool = relu_back(mul(d_return, tmp1), x)
 //   lenet_dropout.knet:7: bdrop = drop(b; pdrop=pdrop)
 //   lenet_dropout.knet:6: b = cbfp(a; out=cout2, cwindow=5, pwindow=2, cinit=Glorot())
 __global__ void __launch_bounds__(256) lenet_dropout_mul_relu_back_kernel(float* d_pool, const float* d_return,
-    const float* tmp1, const float* x_2, int n) {
+    const float* tmp1, const float* x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_y = d_return[i] * tmp1[i];
-    d_pool[i] = x_2[i] > 0.0f ? d_y : 0.0f;
+    d_pool[i] = x[i] > 0.0f ? d_y : 0.0f;
   }
 }
 
@@ -652,7 +636,7 @@ int lenet_dropout_clean(lenet_dropout_model* model);
 /* Random draws are keyed by `seed` from here on, as if no call had been made; parameters stay. */
 int lenet_dropout_set_seed(lenet_dropout_model* model, unsigned long long seed);
 
-/* Arrays have Knet's names. Parameters: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w" and 1 more.
+/* Arrays have Knet's names. Parameters: "a/w", "a/b", "b/w", "b/b", "c/w", "c/b", "wbf/w", "wbf/b".
    State: there is none. */
 /* The dimensions of an array of a kind (KNET_PARAM, ...), slowest last; `dims` has room for 8. */
 int lenet_dropout_dims(lenet_dropout_model* model, int kind, const char* name, int* count, int* dims);
@@ -696,11 +680,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
                                 const float* a, int lda, const float* b, int ldb, float* c, int ldc) {
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
 
 namespace {
@@ -759,10 +738,6 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
-// Zeroes rows x columns elements, the columns a pitch apart.
-template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
-  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
-}
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
@@ -1008,11 +983,11 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(add_pool_winner_relu_24x24_to_12x12, lenet_dropout_add_pool_winner_relu_24x24_to_12x12_kernel, (float* winner, \
-    float* y_2, const float* c, const float* b, int n)) \
+    float* y, const float* c, const float* b, int n)) \
   K(add_pool_winner_relu_8x8_to_4x4, lenet_dropout_add_pool_winner_relu_8x8_to_4x4_kernel, (float* winner, \
-    float* y_2, const float* c, const float* b, int n)) \
-  K(add_relu_500xN, lenet_dropout_add_relu_500xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_soft, lenet_dropout_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+    float* y, const float* c, const float* b, int n)) \
+  K(add_relu_500xN, lenet_dropout_add_relu_500xN_kernel, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_soft, lenet_dropout_add_soft_kernel, (float* y, const float* tmp1, const float* b, int rows)) \
   K(fill_bernoulli, lenet_dropout_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double p, double scale, int height, int pitch, int n)) \
   K(mul, lenet_dropout_mul_kernel, (float* y, const float* a, const float* b, int n)) \
@@ -1021,9 +996,8 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(total, lenet_dropout_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, lenet_dropout_softmax_softloss_back_kernel, (float* y, const float* p, \
     const float* gold, const float* mask, int columns, int n)) \
-  K(sumto_10xsumN, lenet_dropout_sumto_10xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, lenet_dropout_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(relu_back, lenet_dropout_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_500xsumN, lenet_dropout_sumto_500xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(unpool_8x8_to_4x4, lenet_dropout_unpool_8x8_to_4x4_kernel, (float* dx, const float* dy, const float* winner, \
     int n)) \
   K(sumto_sum16x50xsumN, lenet_dropout_sumto_sum16x50xsumN_kernel, (float* y, const float* dy, int summed)) \
@@ -1031,7 +1005,7 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
     const float* winner, int n)) \
   K(sumto_sum144x20xsumN, lenet_dropout_sumto_sum144x20xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(mul_relu_back, lenet_dropout_mul_relu_back_kernel, (float* d_pool, const float* d_return, const float* tmp1, \
-    const float* x_2, int n)) \
+    const float* x, int n)) \
   K(fill_uniform, lenet_dropout_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_constant, lenet_dropout_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -1723,8 +1697,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
-      m->d_wbf_tmp2, N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      10, N));
   // d:c f32[500,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
@@ -1732,8 +1706,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:c/w f32[500,800], d:c/b f32[500]
   TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_c_b, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N,
       m->d_c_tmp2, 500, m->b, 800, m->d_c_w, 500));
-  if (!m->product[3].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
-      N));
+  if (!m->product[3].fused) TRY(knet_launch(kernels.sum_columns, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
+      500, N));
   TRY(finish_bucket(m, 0));
   // d:b f32[4,4,50,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500, m->d_b, 800));
@@ -1776,8 +1750,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
-      m->d_wbf_tmp2, N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      10, N));
   // d:c f32[500,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 500, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_c, 500));
   // lenet_dropout.knet:8: c = wbf(bdrop; out=hidden, winit=Glorot())
@@ -1785,8 +1759,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   // d:c/w f32[500,800], d:c/b f32[500]
   TRY(multiply(m, &m->product[4], CUBLASLT_EPILOGUE_BGRADA, m->d_c_b, CUBLAS_OP_N, CUBLAS_OP_T, 500, 800, N,
       m->d_c_tmp2, 500, m->bdrop_return, 800, m->d_c_w, 500));
-  if (!m->product[4].fused) TRY(knet_launch(kernels.sumto_500xsumN, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
-      N));
+  if (!m->product[4].fused) TRY(knet_launch(kernels.sum_columns, 500, 128, 0, m->stream, m->d_c_b, m->d_c_tmp2,
+      500, N));
   TRY(finish_bucket(m, 0));
   // d:bdrop/return f32[4,4,50,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 800, N, 500, m->c_w, 500, m->d_c_tmp2, 500, m->d_bdrop_return,

@@ -31,6 +31,7 @@
 //   grad   d:h/b       f32[100]         400 B
 //   grad   d:h/w       f32[100,784]  313.6 kB
 //   value  d:x         f32[784,N]    313.6 kB
+// d:v is the gradient of v.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -68,30 +69,19 @@ struct mlp_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
 inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
 inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
-inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
 // The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
+inline __device__ float knet_max(float a, float b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -102,15 +92,19 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   __syncthreads();  // part is free for the next call
   return total;
 }
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
+static inline __device__ float knet_warp_max(float v) {
+  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
+  return v;
+}
+// The largest value of the block, in every thread.
+static inline __device__ float knet_block_max(float v) {
+  KNET_SHARED(float, part, 32);
   v = knet_warp_max(v);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
   __syncthreads();
-  T top = part[0];
+  float top = part[0];
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
+  __syncthreads();  // part is free for the next call
   return top;
 }
 
@@ -182,36 +176,35 @@ static inline __device__ double knet_normal(unsigned word) {
 
 extern "C" {
 
-// add, relu, element by element
+// y = relu(add(tmp1, b))
 //   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* y_2, const float* tmp1, const float* b,
+__global__ void __launch_bounds__(256) mlp_add_relu_100xN_kernel(float* y, const float* tmp1, const float* b,
     int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 100];
-    y_2[i] = tmp2 < 0.0f ? 0.0f : tmp2;
+    y[i] = tmp2 < 0.0f ? 0.0f : tmp2;
   }
 }
 
-// add, soft, element by element
+// y = soft(add(tmp1, b))
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* y_2, const float* tmp1, const float* b,
-    int rows) {
+__global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* y, const float* tmp1, const float* b, int rows) {
   const int column = blockIdx.x;
   float top = -INFINITY;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    top = knet_max(top, tmp1[i] + b[i % 10]);
+    top = knet_max(top, tmp1[i] + b[r]);
   }
   top = knet_block_max(top);
   float sum = 0;
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    sum += knet_exp((tmp1[i] + b[i % 10]) - top);
+    sum += knet_exp((tmp1[i] + b[r]) - top);
   }
   sum = knet_block_sum(sum);
   for (int r = threadIdx.x; r < rows; r += blockDim.x) {
     const int i = column * rows + r;
-    y_2[i] = knet_exp((tmp1[i] + b[i % 10]) - top) / sum;
+    y[i] = knet_exp((tmp1[i] + b[r]) - top) / sum;
   }
 }
 
@@ -249,15 +242,16 @@ __global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* y
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_sumto_10xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
-  const int o = blockIdx.x;
+//   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
+__global__ void __launch_bounds__(256) mlp_sum_columns_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 10];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
 // dx = relu_back(dy, y)
@@ -266,17 +260,6 @@ __global__ void __launch_bounds__(256) mlp_relu_back_kernel(float* dx, const flo
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
   }
-}
-
-// y = sumto(dy): the sum over dimensions along which a value was repeated
-//   mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
-__global__ void __launch_bounds__(256) mlp_sumto_100xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
-  float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
-  sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
 }
 
 // y = normal with mean and standard deviation std
@@ -564,11 +547,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -626,10 +604,6 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
-// Zeroes rows x columns elements, the columns a pitch apart.
-template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
-  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
-}
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
@@ -725,16 +699,15 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
 
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
-  K(add_soft, mlp_add_soft_kernel, (float* y_2, const float* tmp1, const float* b, int rows)) \
+  K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y, const float* tmp1, const float* b, int n)) \
+  K(add_soft, mlp_add_soft_kernel, (float* y, const float* tmp1, const float* b, int rows)) \
   K(softloss, mlp_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, mlp_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(softmax_softloss_back, mlp_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
     const float* mask, int columns, int n)) \
-  K(sumto_10xsumN, mlp_sumto_10xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, mlp_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_100xsumN, mlp_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
   K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double mean, double std, int height, int pitch, int n)) \
   K(fill_constant, mlp_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -1157,8 +1130,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:wbf/w f32[10,100], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N,
       m->d_wbf_tmp2, 10, m->h, 100, m->d_wbf_w, 10));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_10xsumN, 10, 128, 0, m->stream, m->d_wbf_b,
-      m->d_wbf_tmp2, N));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 10, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      10, N));
   // d:h f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 10, m->wbf_w, 10, m->d_wbf_tmp2, 10, m->d_h, 100));
   // mlp.knet:5: h = wbf(x; out=hidden, f=:relu, winit=winit)
@@ -1166,8 +1139,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   // d:h/w f32[100,784], d:h/b f32[100]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_h_b, CUBLAS_OP_N, CUBLAS_OP_T, 100, 784, N,
       m->d_h_tmp2, 100, m->x, 784, m->d_h_w, 100));
-  if (!m->product[2].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2,
-      N));
+  if (!m->product[2].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_h_b, m->d_h_tmp2,
+      100, N));
   TRY(finish_bucket(m, 0));
   if (want & 1) {
     // d:x f32[784,N]

@@ -37,6 +37,8 @@
 //   value   d:x       f32[3,N]       1.2 kB
 //   loss    @loss     f32[]             4 B
 //   value   d:h       f32[100,N]    40.0 kB
+// d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
+// hands back.
 // Each step on the stack takes 121.2 kB more.
 // A sequence that runs at once takes 201.6 kB for each of its steps; lower bound 201.2 kB.
 
@@ -76,30 +78,15 @@ struct rnn1_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
-inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
-inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
-inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
-// The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -109,17 +96,6 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
   __syncthreads();  // part is free for the next call
   return total;
-}
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
-  v = knet_warp_max(v);
-  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
-  __syncthreads();
-  T top = part[0];
-  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
-  return top;
 }
 
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
@@ -147,16 +123,16 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// add, add, relu, element by element
+// y_2 = add(add(x, x_2), x_3); y_3 = relu(x)
 //   rnn1.knet:8: d = a * x .+ b * h .+ c
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) rnn1_add_relu_100xN_kernel(float* y_3, float* y_4, const float* x_2,
-    const float* x_3, const float* x_4, int n) {
+__global__ void __launch_bounds__(256) rnn1_add_relu_100xN_kernel(float* y_2, float* y_3, const float* x,
+    const float* x_2, const float* x_3, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float y_2 = x_2[i] + x_3[i];
-    const float y_3_i = y_2 + x_4[i % 100];
-    y_3[i] = y_3_i;
-    y_4[i] = y_3_i < 0.0f ? 0.0f : y_3_i;
+    const float y = x[i] + x_2[i];
+    const float y_2_i = y + x_3[i % 100];
+    y_2[i] = y_2_i;
+    y_3[i] = y_2_i < 0.0f ? 0.0f : y_2_i;
   }
 }
 
@@ -168,15 +144,15 @@ __global__ void __launch_bounds__(256) rnn1_relu_back_kernel(float* dx, const fl
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   rnn1.knet:8: d = a * x .+ b * h .+ c
-__global__ void __launch_bounds__(256) rnn1_sumto_100xsumN_kernel(float* __restrict__ y,
-    const float* __restrict__ dy, int summed) {
-  const int o = blockIdx.x;
+__global__ void __launch_bounds__(256) rnn1_sum_columns_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 100];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
 // partial sums of mask * (p - gold)^2 / 2
@@ -202,17 +178,17 @@ __global__ void __launch_bounds__(256) rnn1_total_kernel(float* __restrict__ y, 
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// quadloss_back, add, relu_back, element by element
+// d_y_3 = relu_back(add(quadloss_back(x, gold, mask), d_next), x)
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(float* d_y_3, const float* x_2,
+__global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(float* d_y_3, const float* x,
     const float* gold, const float* d_next, const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float share = mask ? mask[i / 100] * part : part;
-    const float x_2_i = x_2[i];
-    const float d_y = share != 0.0f ? (x_2_i - gold[i]) * share : 0.0f;
+    const float x_i = x[i];
+    const float d_y = share != 0.0f ? (x_i - gold[i]) * share : 0.0f;
     const float d_y_2 = d_y + d_next[i];
-    d_y_3[i] = x_2_i > 0.0f ? d_y_2 : 0.0f;
+    d_y_3[i] = x_i > 0.0f ? d_y_2 : 0.0f;
   }
 }
 
@@ -227,13 +203,13 @@ __global__ void __launch_bounds__(256) rnn1_quadloss_back_kernel(float* y, const
   }
 }
 
-// add, relu_back, element by element
+// d_y_2 = relu_back(add(d_x, d_next), x)
 //   rnn1.knet:9: h = relu(d)
 __global__ void __launch_bounds__(256) rnn1_add_relu_back_kernel(float* d_y_2, const float* d_x,
-    const float* d_next, const float* x_2, int n) {
+    const float* d_next, const float* x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_y = d_x[i] + d_next[i];
-    d_y_2[i] = x_2[i] > 0.0f ? d_y : 0.0f;
+    d_y_2[i] = x[i] > 0.0f ? d_y : 0.0f;
   }
 }
 
@@ -533,11 +509,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -595,10 +566,6 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
-// Zeroes rows x columns elements, the columns a pitch apart.
-template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
-  return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
-}
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
@@ -694,19 +661,19 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
 
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_relu_100xN, rnn1_add_relu_100xN_kernel, (float* y_3, float* y_4, const float* x_2, const float* x_3, \
-    const float* x_4, int n)) \
+  K(add_relu_100xN, rnn1_add_relu_100xN_kernel, (float* y_2, float* y_3, const float* x, const float* x_2, \
+    const float* x_3, int n)) \
   K(relu_back, rnn1_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_100xsumN, rnn1_sumto_100xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, rnn1_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(quadloss, rnn1_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x_2, \
+  K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x, \
     const float* gold, const float* d_next, const float* mask, int columns, int n)) \
   K(quadloss_back, rnn1_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
   K(add_relu_back, rnn1_add_relu_back_kernel, (float* d_y_2, const float* d_x, const float* d_next, \
-    const float* x_2, int n)) \
+    const float* x, int n)) \
   K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, rnn1_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -1208,7 +1175,7 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:b f32[100,100], d:c f32[100,1]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
       100, m->h_prev, 100, m->d_b, 100));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_c, m->d_d, 100, N));
   // d:h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
@@ -1246,7 +1213,7 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     // d:b f32[100,100], d:c f32[100,1]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
         100, m->h_prev, 100, m->d_b, 100));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_c, m->d_d, 100, N));
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
     TRY(finish_bucket(m, 0));
   }
@@ -1270,7 +1237,7 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:b f32[100,100], d:c f32[100,1]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
       100, m->h_prev, 100, m->d_b, 100));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_c, m->d_d, 100, N));
   // d:h@prev f32[100,N]
   TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d, 100, m->d_h_prev, 100));
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
@@ -1316,7 +1283,7 @@ int backseq_quadloss(knet_model* m, const float* mask, unsigned long long) {
     // d:b f32[100,100], d:c f32[100,1]
     TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,
         100, m->h_prev, 100, m->d_b, 100));
-    if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_100xsumN, 100, 128, 0, m->stream, m->d_c, m->d_d, N));
+    if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 100, 128, 0, m->stream, m->d_c, m->d_d, 100, N));
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 100, 3, N, m->d_d, 100, m->x, 3, m->d_a, 100));  // d:a f32[100,3]
     TRY(finish_bucket(m, 0));
   }

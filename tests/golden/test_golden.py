@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,12 @@ def test_nothing_of_the_machine_in_it(name):
     assert str(ROOT) not in text and str(Path.home()) not in text
     # Lines of the source stand in the head as they are.
     assert max(len(line) for line in text.splitlines() if not line.startswith("//   ")) <= 120
+
+
+@pytest.mark.parametrize("path", sorted(HERE.glob("*.cu")) + sorted(HERE.glob("*.cpp")), ids=lambda path: path.name)
+def test_every_helper_is_used(path):
+    """A function of the file that is no part of its interface is called in it."""
+    text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    defined = set(re.findall(r"^[\w:<>*&, ]+[*& ](knet_\w+)\([^;]*\{", text, re.MULTILINE))
+    assert len(defined) > 20
+    assert [name for name in sorted(defined) if len(re.findall(rf"\b{name}\b", text)) < 2] == []

@@ -48,6 +48,7 @@
 //   value  d:wbf/tmp2  f32[8,N]  3.2 kB
 //   grad   d:wbf/b     f32[8]      32 B
 //   grad   d:wbf/w     f32[8,6]   192 B
+// d:v is the gradient of v.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -85,30 +86,17 @@ struct two_training {
 // ------------------------------------------------------------------------------------------------ kernels ----
 #ifndef KNET_HOST_ONLY
 
-// The functions of <math.h> under one name for float and double, and what the activations are made of.
 inline __device__ float knet_exp(float x) { return expf(x); }
-inline __device__ double knet_exp(double x) { return exp(x); }
-inline __device__ float knet_log(float x) { return logf(x); }
-inline __device__ double knet_log(double x) { return log(x); }
-inline __device__ float knet_pow(float x, float p) { return powf(x, p); }
-inline __device__ double knet_pow(double x, double p) { return pow(x, p); }
 inline __device__ float knet_sqrt(float x) { return sqrtf(x); }
-inline __device__ double knet_sqrt(double x) { return sqrt(x); }
 inline __device__ float knet_tanh(float x) { return tanhf(x); }
-inline __device__ double knet_tanh(double x) { return tanh(x); }
-// The larger; a NaN wins, as it does in the reference interpreter.
-template <class T> static inline __device__ T knet_max(T a, T b) { return a > b || a != a ? a : b; }
 
-// Reductions in a fixed order, so that the same input gives the same bits: no atomics.
+// Reductions in a fixed order, so that the same input gives the same bits: no atomics. blockDim.x is a multiple of 32,
+// and every thread of the block must call them.
 template <class T> static inline __device__ T knet_warp_sum(T v) {
   for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
   return v;
 }
-template <class T> static inline __device__ T knet_warp_max(T v) {
-  for (int step = 16; step > 0; step >>= 1) v = knet_max(v, __shfl_xor_sync(0xffffffffu, v, step));
-  return v;
-}
-// The sum over the block, in every thread. blockDim.x is a multiple of 32; every thread of the block must call it.
+// The sum over the block, in every thread.
 template <class T> static inline __device__ T knet_block_sum(T v) {
   KNET_SHARED(T, part, 32);
   v = knet_warp_sum(v);
@@ -118,17 +106,6 @@ template <class T> static inline __device__ T knet_block_sum(T v) {
   for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total += part[warp];
   __syncthreads();  // part is free for the next call
   return total;
-}
-// The largest value of the block, in every thread; as above.
-template <class T> static inline __device__ T knet_block_max(T v) {
-  KNET_SHARED(T, part, 32);
-  v = knet_warp_max(v);
-  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
-  __syncthreads();
-  T top = part[0];
-  for (unsigned warp = 1; warp < blockDim.x / 32; warp++) top = knet_max(top, part[warp]);
-  __syncthreads();
-  return top;
 }
 
 // Random numbers that do not depend on order, batch, threads or machine: element i of an array is word i of the stream
@@ -156,13 +133,12 @@ static inline __device__ double knet_uniform(unsigned word) { return __dmul_rn((
 
 extern "C" {
 
-// add, tanh, element by element
+// y = tanh(add(tmp1, b))
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
-__global__ void __launch_bounds__(256) two_add_tanh_8xN_kernel(float* y_2, const float* tmp1, const float* b,
-    int n) {
+__global__ void __launch_bounds__(256) two_add_tanh_8xN_kernel(float* y, const float* tmp1, const float* b, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float tmp2 = tmp1[i] + b[i % 8];
-    y_2[i] = knet_tanh(tmp2);
+    y[i] = knet_tanh(tmp2);
   }
 }
 
@@ -174,19 +150,20 @@ __global__ void __launch_bounds__(256) two_add_N_kernel(float* y, const float* a
   }
 }
 
-// 5 operations, element by element, for y_2, return_, y_3
+// y, return_, y_2 in one pass: 2 add, tanh, sigm, mul
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* y_2, float* return_, float* y_3,
+__global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* y, float* return_, float* y_2,
     const float* tmp1, const float* b, const float* tmp1_2, const float* b_2, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float tmp2 = tmp1[i] + b[i % 8];
-    const float y_2_i = knet_tanh(tmp2);
-    y_2[i] = y_2_i;
-    const float tmp2_2 = tmp1_2[i] + b_2[i % 8];
+    const int row = i % 8;
+    const float tmp2 = tmp1[i] + b[row];
+    const float y_i = knet_tanh(tmp2);
+    y[i] = y_i;
+    const float tmp2_2 = tmp1_2[i] + b_2[row];
     const float return__i = 1.0f / (1.0f + knet_exp(-tmp2_2));
     return_[i] = return__i;
-    y_3[i] = y_2_i * return__i;
+    y_2[i] = y_i * return__i;
   }
 }
 
@@ -243,31 +220,31 @@ __global__ void __launch_bounds__(256) two_tanh_back_kernel(float* dx, const flo
   }
 }
 
-// y = sumto(dy): the sum over dimensions along which a value was repeated
+// y = sumto(dy): the sum over all columns, which are a pitch apart
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
-__global__ void __launch_bounds__(256) two_sumto_8xsumN_kernel(float* __restrict__ y, const float* __restrict__ dy,
-    int summed) {
-  const int o = blockIdx.x;
+__global__ void __launch_bounds__(256) two_sum_columns_kernel(float* __restrict__ y, const float* __restrict__ dy,
+    int pitch, int columns) {
+  const int row = blockIdx.x;
   float sum = 0;
-  for (int r = threadIdx.x; r < summed; r += blockDim.x) sum += dy[o + r * 8];
+  for (int c = threadIdx.x; c < columns; c += blockDim.x) sum += dy[row + c * pitch];
   sum = knet_block_sum(sum);
-  if (threadIdx.x == 0) y[o] = sum;
+  if (threadIdx.x == 0) y[row] = sum;
 }
 
-// mul, mul, sigm_back, tanh_back, element by element
+// d_tmp2 = sigm_back(mul(d_x, x), return_); d_tmp2_2 = tanh_back(mul(d_x, return_), x)
 //   two.knet:7: b = a .* wbf(z; out=8, f=:sigm)
 //   two.knet:5: a = wbf(x; out=8, f=:tanh)
 __global__ void __launch_bounds__(256) two_mul_sigm_back_tanh_back_kernel(float* d_tmp2, float* d_tmp2_2,
-    const float* d_x, const float* return_, const float* x_2, int n) {
+    const float* d_x, const float* return_, const float* x, int n) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_x_i = d_x[i];
     const float return__i = return_[i];
-    const float x_2_i = x_2[i];
+    const float x_i = x[i];
     const float d_y = d_x_i * return__i;
-    const float d_return = d_x_i * x_2_i;
+    const float d_return = d_x_i * x_i;
     d_tmp2[i] = d_return * (return__i * (1.0f - return__i));
-    d_tmp2_2[i] = d_y * ((1.0f - x_2_i) * (1.0f + x_2_i));
+    d_tmp2_2[i] = d_y * ((1.0f - x_i) * (1.0f + x_i));
   }
 }
 
@@ -562,11 +539,6 @@ inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cub
   const float one = 1, zero = 0;
   return cublasSgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
 }
-inline cublasStatus_t knet_gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                                const double* a, int lda, const double* b, int ldb, double* c, int ldc) {
-  const double one = 1, zero = 0;
-  return cublasDgemm(handle, ta, tb, m, n, k, &one, a, lda, b, ldb, &zero, c, ldc);
-}
 
 namespace {
 
@@ -723,10 +695,10 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
 
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
-  K(add_tanh_8xN, two_add_tanh_8xN_kernel, (float* y_2, const float* tmp1, const float* b, int n)) \
+  K(add_tanh_8xN, two_add_tanh_8xN_kernel, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_N, two_add_N_kernel, (float* y, const float* a, const float* b, int n)) \
-  K(fused_y_8xN, two_fused_y_8xN_kernel, (float* y_2, float* return_, float* y_3, const float* tmp1, \
-    const float* b, const float* tmp1_2, const float* b_2, int n)) \
+  K(fused_y_8xN, two_fused_y_8xN_kernel, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, \
+    const float* tmp1_2, const float* b_2, int n)) \
   K(quadloss, two_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
     int rows, int n)) \
   K(total, two_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
@@ -734,9 +706,9 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     int columns, int n)) \
   K(sumto_sumN, two_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(tanh_back, two_tanh_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
-  K(sumto_8xsumN, two_sumto_8xsumN_kernel, (float* y, const float* dy, int summed)) \
+  K(sum_columns, two_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(mul_sigm_back_tanh_back, two_mul_sigm_back_tanh_back_kernel, (float* d_tmp2, float* d_tmp2_2, \
-    const float* d_x, const float* return_, const float* x_2, int n)) \
+    const float* d_x, const float* return_, const float* x, int n)) \
   K(fill_uniform, two_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, two_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -1261,7 +1233,7 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:a/w f32[8,4], d:a/b f32[8]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_a_b, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N,
       m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, 8,
       N));
   if (want & 1) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 4, N, 8, m->a_w, 8, m->d_a_tmp2, 8, m->d_x, 4));  // d:x f32[4,N]
@@ -1299,8 +1271,8 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   // d:wbf/w f32[8,6], d:wbf/b f32[8]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 8, 6, N,
       m->d_wbf_tmp2, 8, m->z, 6, m->d_wbf_w, 8));
-  if (!m->product[1].fused) TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
-      N));
+  if (!m->product[1].fused) TRY(knet_launch(kernels.sum_columns, 8, 128, 0, m->stream, m->d_wbf_b, m->d_wbf_tmp2,
+      8, N));
   if (want & 2) {
     // d:z f32[6,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 6, N, 8, m->wbf_w, 8, m->d_wbf_tmp2, 8, m->d_z, 6));
@@ -1309,7 +1281,7 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   // d:a/w f32[8,4], d:a/b f32[8]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_a_b, CUBLAS_OP_N, CUBLAS_OP_T, 8, 4, N,
       m->d_a_tmp2, 8, m->x, 4, m->d_a_w, 8));
-  if (!m->product[0].fused) TRY(knet_launch(kernels.sumto_8xsumN, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2,
+  if (!m->product[0].fused) TRY(knet_launch(kernels.sum_columns, 8, 128, 0, m->stream, m->d_a_b, m->d_a_tmp2, 8,
       N));
   TRY(finish_bucket(m, 0));
   if (want & 1) {

@@ -158,7 +158,6 @@ def pool_back(module: CpuModule, step: Step) -> list[Action]:
         fields,
     )
     name = module.kernel(spec, (step.instr,))
-    module.features.add("math")
 
     def write(columns: Columns) -> str:
         arguments = [module.at(b, columns) for b in (out, *read)]

@@ -119,7 +119,6 @@ def loss(module: CpuModule, step: Step) -> list[Action]:
     fields = (("real", real), ("epsilon", epsilon(module.dtype)), ("size", rows))
     spec = KernelSpec(f"cpu/kernels/{template}", template, signature, _LOSSES[template], fields, "double")
     name = module.kernel(spec, (step.instr,))
-    module.features.add("math")
     batched = p.type.batched
 
     def write(at: Columns) -> str:

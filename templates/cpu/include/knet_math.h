@@ -48,8 +48,10 @@ struct knet_number<double> {
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
                           least_tanh = -64.0;
 };
+//? knet_tanh
 static inline float knet_copysign(float size, float sign) { return copysignf(size, sign); }
 static inline double knet_copysign(double size, double sign) { return copysign(size, sign); }
+//.
 // e^r - 1 for |r| <= ln 2 / 2, by its series.
 static inline float knet_expm1_series(float r) {
   float q = 1.0f / 5040;
@@ -98,6 +100,7 @@ static inline T knet_exp(T x) {
   const typename number::integer half = n / 2;  // in two steps, so that the largest and smallest come out right
   return e * knet_power_of_2<T>(half) * knet_power_of_2<T>(n - half);
 }
+//? knet_tanh
 // With e = e^y at y = -2|x|: (1 - e) / (1 + e). Near 0, e - 1 keeps its digits, and far from it 2 e / (1 + e) does.
 template <class T>
 static inline T knet_tanh(T x) {
@@ -112,6 +115,8 @@ static inline T knet_tanh(T x) {
   const T part = (far ? 2 * e : -minus) / (1 + e), value = far ? 1 - part : part;
   return knet_copysign(value, x);
 }
+//.
+//? knet_log
 // log((1 + s) / (1 - s)) / s - 2 over z = s^2, by its series.
 static inline float knet_atanh_series(float z) {
   float q = 2.0f / 11;
@@ -133,6 +138,8 @@ static inline double knet_atanh_series(double z) {
   q = knet_fma(q, z, 2.0 / 5);
   return knet_fma(q, z, 2.0 / 3);
 }
+//.
+//? knet_log
 // x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m by s = (m - 1) / (m + 1).
 template <class T>
 static inline T knet_log(T x) {
@@ -148,8 +155,11 @@ static inline T knet_log(T x) {
   const T special = x == 0 ? -(T)INFINITY : x > 0 ? x : (T)NAN;
   return x > 0 && x < (T)INFINITY ? value : special;
 }
+//.
+//? knet_pow
 static inline float knet_pow(float x, float p) { return powf(x, p); }
 static inline double knet_pow(double x, double p) { return pow(x, p); }
+//.
 static inline float knet_sqrt(float x) { return sqrtf(x); }
 static inline double knet_sqrt(double x) { return sqrt(x); }
 // The larger; a NaN wins, as it does in the reference interpreter. In two steps, which become vector code.

@@ -14,6 +14,7 @@ template <class T>
 static inline knet_sink<T> knet_to(T* place, int pitch = 0) {
   return {place, 1, false, pitch};
 }
+//? knet_put_columns
 // Some columns of a matrix, from where they are `pitch` elements apart.
 template <class T>
 KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, int pitch, knet_range columns) {
@@ -22,7 +23,10 @@ KNET_LOOPS void knet_put_columns(const knet_sink<T>& y, const T* x, int rows, in
     for (int i = 0; i < rows; i++) column.put(i, x[(size_t)pitch * c + i]);
   }
 }
+//.
+//? knet_zero_columns
 template <class T>
 static inline void knet_zero_columns(const knet_sink<T>& y, int rows, knet_range columns) {
   for (int c = columns.from; c < columns.to; c++) memset(y.to + (size_t)y.apart(rows) * c, 0, rows * sizeof(T));
 }
+//.

@@ -1,5 +1,5 @@
-// Sums over the columns, and the sum of what each thread has added up: always in the same order.
-// y[i] = the sum over the columns of x[i], for the rows i; columns are a pitch apart.
+//? knet_sum_columns
+// y[i] = the sum over the columns of x[i], for the rows i, always in the same order; columns are a pitch apart.
 template <class T>
 KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
   enum { BLOCK = 512 };
@@ -11,7 +11,9 @@ KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, i
     for (int i = 0; i < n; i++) y.put(from + i, sum[i]);
   }
 }
-// y = the sum of the parts that so many threads have, of the elements in the range.
+//.
+//? knet_sum_parts
+// y = the sum of the parts that so many threads have, of the elements in the range, always in the same order.
 template <class T, class Worker>
 KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int threads, T* Worker::* part,
                                knet_range range) {
@@ -21,3 +23,4 @@ KNET_LOOPS void knet_sum_parts(const knet_sink<T>& y, const Worker* workers, int
     y.put(i, sum);
   }
 }
+//.

@@ -29,7 +29,7 @@ BACKWARDS, SHUFFLED = {"KNETEMU_ORDER": "desc"}, {"KNETEMU_ORDER": "rand:3"}
 
 # fault: model, pattern, what takes its place. Caught by numbers other than the interpreter's, or by a refused call.
 VALUES = {
-    "broadcast_along_too_few": ("lstm2", r"\[i % 5\]", "[i % 4]"),
+    "broadcast_along_too_few": ("lstm2", r"row = i % 5;", "row = i % 4;"),
     "sigm_back_wrong_sign": ("lstm2", r"\((\S+) \* \(1\.0f - \1\)\)", r"(\1 * (1.0f + \1))"),
     "tanh_back_half": ("lstm2", r"\(\(1\.0f - (\S+)\) \* \(1\.0f \+ \1\)\)", r"(1.0f - \1)"),
     "soft_not_divided": ("lstm2", r" / sum;", ";"),
@@ -131,7 +131,7 @@ RUN_SO = {
         "",
         LAZY,
     ),
-    "no_barrier_before_the_largest": ("lstm2", r"  __syncthreads\(\);\n(  T top)", r"\1", SHUFFLED),
+    "no_barrier_before_the_largest": ("lstm2", r"  __syncthreads\(\);\n(  float top)", r"\1", SHUFFLED),
     "another_stream": ("lstm2", r"(kernels.update, blocks, 256, 0, )m->stream", r"\1nullptr", LAZY),
 }
 
