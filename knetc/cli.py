@@ -116,9 +116,7 @@ def _run(argv: list[str]) -> int:
     observer.finish()
     code = _write(args, _text(args.emit, program, options))
     if args.report:
-        from knetc.codegen.report import report
-
-        print(report(program, options), file=sys.stderr)
+        print(driver.report(program, options, "cpu" if args.emit.startswith("cpp") else "cuda"), file=sys.stderr)
     if args.build:
         _build(args, source)
     return code

@@ -60,6 +60,16 @@ def emit_header(program: Program, options: Options, cpp: bool = False) -> str:
     return header(program, options)
 
 
+def report(program: Program, options: Options, backend: str) -> str:
+    """Tables of emitted code's kernels and buffers, and its memory: for `cpu` of `emit_cpp`'s source, else `emit`'s."""
+    if backend == "cpu":
+        from knetc.codegen.cpu.report import report as tables
+    else:
+        from knetc.codegen.report import report as tables
+
+    return tables(program, options)
+
+
 def draw(program: Program, kind: str) -> str:
     """The graph of a `typed` program: `dot`, text for Graphviz, or `svg`, a picture."""
     if kind == "dot":

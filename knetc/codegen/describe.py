@@ -15,7 +15,7 @@ from itertools import groupby
 from knetc.codegen.spec import Module
 from knetc.errors import Span
 from knetc.ir.footprint import bound_bytes, peak_bytes, step_bytes, unshared_bytes, whole_bound_bytes, whole_bytes
-from knetc.ir.plan import REPORT_BATCH, Plan, Unit, flat
+from knetc.ir.plan import REPORT_BATCH, Buffer, Plan, Unit, flat
 from knetc.ir.program import Instr
 from knetc.values import show
 
@@ -85,8 +85,8 @@ def unit_places(unit: Unit) -> list[str]:
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-def header_lines(module: Module, language: str = "CUDA") -> list[str]:
-    """The comment at the head of the file: what it is, its source, its keywords, its memory."""
+def header_lines(module: Module, language: str, memory: Iterable[str]) -> list[str]:
+    """The comment at the head of the file: what it is, its source, its keywords, and the lines about its memory."""
     program = module.plan.program
     lines = [f"Knet model {program.name}, compiled by knetc to {language} ({module.dtype}, {module.options.math})."]
     if program.source is not None:
@@ -94,7 +94,7 @@ def header_lines(module: Module, language: str = "CUDA") -> list[str]:
         lines += [f"  {line.rstrip()}".rstrip() for line in program.source.text.rstrip("\n").split("\n")]
     if program.keywords:
         lines += ["", "Keywords: " + ", ".join(f"{key}={show(value)}" for key, value in program.keywords)]
-    lines += ["", *memory_lines(module.plan)]
+    lines += ["", *memory]
     return [comment_text(line) for line in lines]
 
 
@@ -106,30 +106,28 @@ _MARKS = {
 }
 
 
-def legend(plan: Plan) -> list[str]:
-    """What the marks in the names of the plan's buffers mean."""
-    found = [text for mark, text in _MARKS.items() if any(mark in b.name for b in plan.buffers)]
-    return textwrap.wrap(f"{'; '.join(found)}.", 110) if found else []
+def buffer_lines(buffers: Sequence[Buffer]) -> list[str]:
+    """A table of the first buffers, and what the marks in their names mean."""
+    rows = [(b.kind, b.name, str(b.type), size_text(b.bytes(REPORT_BATCH))) for b in buffers[:_MOST_BUFFERS]]
+    widths = [max((len(r[k]) for r in rows), default=0) for k in range(4)]
+    lines = [
+        f"  {kind:<{widths[0]}}  {name:<{widths[1]}}  {type:<{widths[2]}}  {size:>{widths[3]}}"
+        for kind, name, type, size in rows
+    ]
+    if len(buffers) > len(rows):
+        lines.append(f"  and {len(buffers) - len(rows)} more")
+    marks = [text for mark, text in _MARKS.items() if any(mark in b.name for b in buffers)]
+    return lines + (textwrap.wrap(f"{'; '.join(marks)}.", 110) if marks else [])
 
 
 def memory_lines(plan: Plan) -> list[str]:
     """The memory table: the peak, what it would be without sharing and at the least, and every buffer's size."""
     peak, unshared, bound = (f(plan, REPORT_BATCH) for f in (peak_bytes, unshared_bytes, bound_bytes))
-    rows = [(b.kind, b.name, str(b.type), size_text(b.bytes(REPORT_BATCH))) for b in plan.buffers]
-    more = len(rows) - _MOST_BUFFERS
-    rows = rows[:_MOST_BUFFERS]
-    widths = [max((len(r[k]) for r in rows), default=0) for k in range(4)]
     lines = [
         f"Peak memory with a batch of {REPORT_BATCH}: {size_text(peak)} for {len(plan.buffers)} buffers",
         f"(without sharing {size_text(unshared)}; lower bound, the largest set live at once, {size_text(bound)}).",
+        *buffer_lines(plan.buffers),
     ]
-    lines += [
-        f"  {kind:<{widths[0]}}  {name:<{widths[1]}}  {type:<{widths[2]}}  {size:>{widths[3]}}"
-        for kind, name, type, size in rows
-    ]
-    if more > 0:
-        lines.append(f"  and {more} more")
-    lines += legend(plan)
     if plan.states:
         lines.append(f"Each step on the stack takes {size_text(step_bytes(plan, REPORT_BATCH))} more.")
     whole = whole_bytes(plan, REPORT_BATCH)
@@ -147,3 +145,9 @@ def size_text(size: int) -> str:
             break
         value /= 1000
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns as wide as they need to be."""
+    widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]

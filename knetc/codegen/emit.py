@@ -24,7 +24,7 @@ from jinja2.runtime import StrictUndefined
 
 from knetc.cache import cached, content, entry
 from knetc.codegen import buckets
-from knetc.codegen.describe import header_lines, where
+from knetc.codegen.describe import header_lines, memory_lines, where
 from knetc.codegen.fill import CLOCK
 from knetc.codegen.functions import (
     Functions,
@@ -181,7 +181,7 @@ def _module_context(module: Module, found: Functions) -> dict[str, Any]:
         **training,
         "partials": max(KNET_BLOCKS, training.get("square_blocks", 0) * len(plan.params)),
         "set_clock": clock,
-        "header": header_lines(module),
+        "header": header_lines(module, "CUDA", memory_lines(plan)),
         "kernels": kernels,
         "device_includes": chosen(features, _DEVICE_INCLUDES),
         "host_includes": ["knet_host.h", *chosen(features, _HOST_INCLUDES)],

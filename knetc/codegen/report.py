@@ -5,10 +5,10 @@ Before: a `training` program. After: the command, which prints them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from knetc.codegen.describe import memory_lines, size_text
+from knetc.codegen.describe import memory_lines, size_text, table
 from knetc.codegen.functions import device_module, initial, trained
 from knetc.ir.footprint import bound_bytes, peak_bytes, unshared_bytes
 from knetc.ir.passes.epilogue import Reasons, reasons
@@ -28,11 +28,11 @@ def report(program: Program, options: Options) -> str:
     epilogues = [tuple(text.rsplit(": ", 1)) for _, text in module.products.values()]
     library = [(c.comment,) for c in (*module.convs.values(), *module.pools.values())]
     lines = [f"{program.name}: {len(plan.variants)} variant(s), {len(steps)} steps, {len(kernels)} kernels", ""]
-    lines += _table(("kernel", "used by", "computes"), kernels)
+    lines += table(("kernel", "used by", "computes"), kernels)
     if epilogues:
-        lines += ["", *_table(("product with an epilogue", "cuBLASLt's"), epilogues)]
+        lines += ["", *table(("product with an epilogue", "cuBLASLt's"), epilogues)]
     if library:
-        lines += ["", *_table(("cuDNN shapes",), library)]
+        lines += ["", *table(("cuDNN shapes",), library)]
     lines += ["", *memory_lines(plan)]
     fixed, column = peak_bytes(plan, 0), peak_bytes(plan, 1) - peak_bytes(plan, 0)
     lines.append(f"Of it whatever the batch: {size_text(fixed)}; for each column: {size_text(column)}.")
@@ -44,7 +44,7 @@ def show_plan(program: Program, options: Options) -> str:
     module, _ = device_module(program, options, lambda name, fields: "")
     plan = module.plan
     lines = [f"plan {program.name}", ""]
-    lines += _table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
+    lines += table(("kind", "buffer", "type"), [(b.kind, b.name, str(b.type)) for b in plan.buffers])
     for v in plan.variants:
         label = " ".join(v.label) or "no condition"
         none = [Reasons({}, {})] * (1 + len(v.backward))
@@ -82,8 +82,3 @@ def _step(step: Step) -> str:
 def _sizes(plan: Plan) -> list[str]:
     peak, unshared, bound = (f(plan, REPORT_BATCH) for f in (peak_bytes, unshared_bytes, bound_bytes))
     return [f"batch {REPORT_BATCH}: {peak} bytes, {unshared} without sharing, live at once {bound}"]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(r[k]) for r in (head, *rows)) for k in range(len(head))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]

@@ -332,13 +332,13 @@ class Model(Variables):
         """A table of the emitted code's kernels and buffers: peak memory at a batch of 100, what it would be if nothing
         shared memory, and the largest set of values that are needed at once, which no plan can go below.
 
-        It is of the CUDA that the back ends emulated and cuda run, with the backward passes of all losses. Raises
-        KnetStateError before the sizes are known.
+        On the back end cpu it is of the C++ that runs there, else of the CUDA that the back ends emulated and cuda run;
+        with the backward passes of all losses. Raises KnetStateError before the sizes are known.
         """
-        from knetc.codegen.report import report
+        from knetc.driver import report
         from knetc.runtime.listing import Table
 
-        return Table(report(*self._engine.sized("report")))
+        return Table(report(*self._engine.sized("report"), self.backend))
 
     def __repr__(self) -> str:
         from knetc.runtime.listing import listing

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from knetc.codegen.cpu.functions import functions, initial
-from knetc.codegen.cpu.gradients import separated
+from knetc.codegen.cpu.functions import host_module, host_plan, initial
 from knetc.codegen.cpu.lines import Function
-from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.cpu.module import CpuModule, is_given
+from knetc.codegen.cpu.report import memory_lines
 from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.emit import chosen, emitted, interface_context, literal_table, render
@@ -21,35 +21,23 @@ from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
 from knetc.codegen.tables import arrays, buffer_row, frame_name, member_groups, values_name, variant_of
-from knetc.ir.epilogues import without_epilogues
-from knetc.ir.plan import MOST_ELEMENTS, Buffer, Plan
+from knetc.ir.plan import MOST_ELEMENTS, Buffer
 from knetc.ir.program import LOSSES, Program
-from knetc.ir.sequence_plan import make_sequence_plan, of_all_steps
 from knetc.options import Options
-from knetc.record import replace
 
 
 def emit_cpp(program: Program, options: Options) -> str:
     """The C++ source of a `training` program. Raises KnetLimitation for what cannot be emitted yet."""
-    module = CpuModule(separated(_plan(program, options)), options, render)
-    return emitted("cpu/module.cpp.j2", _context(module))
+    return emitted("cpu/module.cpp.j2", _context(*host_module(program, options, render)))
 
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cpp`'s source."""
-    module = CpuModule(_plan(program, options), options, render)
+    module = CpuModule(host_plan(program, options), options, render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
     context = {**interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
     return render("cpu/header.h.j2", context) + "\n"
-
-
-def _plan(program: Program, options: Options) -> Plan:
-    """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache.
-
-    Products run by themselves: a BLAS has no epilogues, and each thread goes on with what its product left there.
-    """
-    return make_sequence_plan(without_epilogues(program), replace(options, arena=False))
 
 
 # What is pasted for a feature, in the order in which the pieces build on each other.
@@ -77,17 +65,16 @@ _INCLUDES = {
 _NEEDS = {"random": ("word",), "uniform": ("draw_uniform",), "normal": ("draw_normal",)}
 
 
-def _context(module: CpuModule) -> dict[str, Any]:
+def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
     plan = module.plan
-    found = functions(module)
     start = list(initial(module))
     features = module.features | {"sink", "team", "math", "windows", "move", "fill", "update"}
     features |= {other for name in features for other in _NEEDS.get(name, ())}
-    outside = _outside(module)
+    outside = module.outside
     framed = plan.framed
     sequences = any(f.phase for f in found)
     # What is given stands with the caller.
-    whole = {b for b in of_all_steps(plan) if b.kind == "value"} - framed if sequences else set()
+    whole = module.of_all_steps if sequences else frozenset()
     dense = [_read_as_arrays(found, k) for k in range(len(plan.variants))]
     frames = [
         {
@@ -100,14 +87,14 @@ def _context(module: CpuModule) -> dict[str, Any]:
     ]
     return {
         **interface_context(module),
-        "header": header_lines(module, "C++"),
+        "header": header_lines(module, "C++", memory_lines(module, found)),
         "includes": chosen(features, _INCLUDES),
         "kernels": [_kernel(module, use) for use in module.kernels.values()],
         "convs": ["{" + ", ".join(map(str, fields)) + "}" for fields in module.conv_sizes],
         "tables": [literal_table(module, name, a.elements()) for a, name in module.tables.items()],
         "blas": "blas" in features,
         "worker": list(module.worker.values()),
-        "members": member_groups(module, leave_out=module.local | (outside & {b for b in plan.buffers if _given(b)})),
+        "members": member_groups(module, leave_out=module.local | {b for b in outside if is_given(b)}),
         "buffers": [
             buffer_row(module, b) | {"whole": b in whole}
             for b in plan.buffers
@@ -142,17 +129,6 @@ def _read_as_arrays(found: Sequence[Function], k: int) -> set[Buffer | str]:
     """What training variant k reads as arrays, even where an input is given as the rows of a one-hot matrix."""
     actions = (a for f in found if f.variant == k and f.kind == "train" for a in f.actions() if a.dense)
     return {access.root for a in actions for access in a.wide}
-
-
-def _given(b: Buffer) -> bool:
-    return b.kind in ("mask", "loss", "gold")
-
-
-def _outside(module: CpuModule) -> frozenset[Buffer]:
-    """The arrays that have no memory of the model's: those of the caller, and those within a block."""
-    golds = {b for v in module.plan.variants for back in v.backward for _, b in back.inputs if b.kind == "gold"}
-    given = {b for b in module.plan.buffers if b.kind == "input" or (_given(b) and b not in golds)}
-    return frozenset(given | module.local)
 
 
 def _function(f: Function) -> dict[str, Any]:

@@ -8,10 +8,11 @@ barriers where `codegen.cpu.access` finds that one thread reads what another wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from knetc.codegen.cpu.access import Access, Action, Columns, blocks, ordered, share
 from knetc.codegen.cpu.fill import fill_call
+from knetc.codegen.cpu.gradients import separated
 from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.steps import lower_unit, moved
@@ -21,10 +22,29 @@ from knetc.codegen.index import extent
 from knetc.codegen.lines import laid_out
 from knetc.codegen.names import spell
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Step, Unit, VariantPlan
-from knetc.ir.program import LOSSES, Instr
+from knetc.ir.epilogues import without_epilogues
+from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan, Plan, Step, Unit, VariantPlan
+from knetc.ir.program import LOSSES, Instr, Program
+from knetc.ir.sequence_plan import make_sequence_plan
+from knetc.options import Options
 from knetc.record import replace
 from knetc.values import Array
+
+
+def host_module(
+    program: Program, options: Options, render: Callable[[str, Mapping[str, object]], str]
+) -> tuple[CpuModule, list[Function]]:
+    """The names and kernels of an emitted file, and its functions."""
+    module = CpuModule(separated(host_plan(program, options)), options, render)
+    return module, functions(module)
+
+
+def host_plan(program: Program, options: Options) -> Plan:
+    """The plan, every buffer with memory of its own: what a block of columns needs stands in the cache.
+
+    Products run by themselves: a BLAS has no epilogues, and each thread goes on with what its product left there.
+    """
+    return make_sequence_plan(without_epilogues(program), replace(options, arena=False))
 
 
 def functions(module: CpuModule) -> list[Function]:

@@ -14,6 +14,7 @@ from knetc.codegen.names import Names
 from knetc.codegen.spec import KernelSpec, Module, members
 from knetc.ir.plan import Buffer, Param, Plan
 from knetc.ir.program import Instr
+from knetc.ir.sequence_plan import of_all_steps
 from knetc.options import Options
 from knetc.record import Record
 
@@ -41,6 +42,11 @@ def is_pitched(p: Param) -> bool:
     return apart is not None and extent(p.buffer)[1] > 1
 
 
+def is_given(b: Buffer) -> bool:
+    """Whether it comes with a call back."""
+    return b.kind in ("mask", "loss", "gold")
+
+
 class CpuModule(Module):
     """The names, kernels and per-thread arrays of one file. `local`: values within a block of columns."""
 
@@ -54,6 +60,18 @@ class CpuModule(Module):
         self.worker: dict[object, WorkerArray] = {}
         self.conv_sizes: dict[tuple[object, ...], int] = {}
         self._worker_names = Names(("loss", "squares", "room"))
+
+    @property
+    def outside(self) -> frozenset[Buffer]:
+        """The arrays that have no memory of the model's: those of the caller, and those within a block of columns."""
+        golds = {b for v in self.plan.variants for back in v.backward for _, b in back.inputs if b.kind == "gold"}
+        given = {b for b in self.plan.buffers if b.kind == "input" or (is_given(b) and b not in golds)}
+        return frozenset(given | self.local)
+
+    @property
+    def of_all_steps(self) -> frozenset[Buffer]:
+        """The arrays that have the columns of all steps of a sequence, but for those of frames and of the caller."""
+        return frozenset(b for b in of_all_steps(self.plan) if b.kind == "value") - self.plan.framed
 
     def kernel(self, spec: KernelSpec, instrs: Iterable[Instr] = ()) -> str:
         """The name of the function `spec`, which is added where it is new."""

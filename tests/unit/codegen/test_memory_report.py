@@ -1,0 +1,55 @@
+"""The memory that an emitted C++ file states in its head, and `--report` of it, is what its tables make it allocate."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import knetc
+from knetc.cli import main
+from knetc.codegen.describe import size_text
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+SIZES = {"housing": ["--input", "13,N"], "mlp": ["--input", "784,N"]}
+
+
+def elements(text: str, table: str) -> tuple[int, int]:
+    """The elements of a table's arrays: fixed ones, and those of each column."""
+    found = re.search(rf"const knet_buffer {table}\[\] = \{{[^\n]*\n(.*?)\n\}};", text, re.DOTALL)
+    assert found
+    rows = re.findall(r"\{&knet_model::\w+, (\d+), (\d+)", found[1])
+    return sum(int(fixed) for fixed, _ in rows), sum(int(column) for _, column in rows)
+
+
+@pytest.mark.parametrize("name", ["housing", "softmax", "mlp", "lenet", "lenet_dropout", "adding", "charlm", "copyseq"])
+def test_it_is_what_the_tables_hold(name, tmp_path, capsys):
+    path = tmp_path / "model.cpp"
+    model = str(EXAMPLES / f"{name}.knet")
+    assert main([model, *SIZES.get(name, []), "--emit", "cpp", "--report", "-o", str(path)]) == 0
+    text, report = path.read_text(encoding="utf-8"), capsys.readouterr().err
+    fixed, column = elements(text, "buffers")
+    column += max(elements(text, frame)[1] for frame in re.findall(r"const knet_buffer (frame_\d+)\[\]", text))
+    states = re.search(r"const knet_array states\[\] = \{(.*?)\n\};", text, re.DOTALL)
+    assert states
+    column += sum(int(rows) for rows in re.findall(r"\{(\d+), -1\}\}", states[1]))
+    total = size_text((fixed + 100 * column) * 4)
+    workers = sum(map(int, re.findall(r"\{&knet_worker::\w+, (\d+)\}", text))) * 4
+    more = f", and {size_text(workers)} for each thread" if workers else ""
+    line = f"Memory with a batch of 100: {total}{more}."
+    assert f"// {line}\n" in text and f"\n{line}\n" in report
+    assert f"Of it whatever the batch: {size_text(4 * fixed)}; for each column: {size_text(4 * column)}." in report
+
+
+def test_by_hand():
+    """w and its gradient, 24 bytes each; for each column the value, its gradient and that of x, 2, 2 and 3 numbers; the
+    input, what is desired and the mask stand with the caller.
+    """
+    net = knetc.compile("@knet function f(x)\n    return wdot(x; out=2)\nend", backend="cpu", optimise=0)
+    net.forw(np.ones((3, 4)))
+    text = net.report()
+    assert "Of it whatever the batch: 48 B; for each column: 28 B." in text
+    assert re.search(r"param +wdot/w +f32\[2,3\] +24 B", text)
+    assert "f, as C++: 1 variant(s)" in text
