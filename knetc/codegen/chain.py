@@ -9,7 +9,7 @@ from __future__ import annotations
 from knetc.codegen.chain_text import write_chain
 from knetc.codegen.index import count, rows_and_columns
 from knetc.codegen.spec import Module, Statement, describe, statement
-from knetc.ir.plan import Buffer, Kernel
+from knetc.ir.plan import Buffer, Kernel, Step
 
 MAX_THREADS = 256
 
@@ -35,6 +35,27 @@ def chain(module: Module, kernel: Kernel) -> list[Statement]:
         ]
     elements, given = count(last.out.type.dims), ", ".join(arguments)
     return [statement("launch_each", kernel=name, elements=elements, arguments=given, value=describe(last))]
+
+
+def chain_with_loss(module: Module, kernel: Kernel, loss: Step, formula: str) -> Statement:
+    """The launch of a chain whose kernel leaves the partial sums of a loss too; `formula`: what these are."""
+    key = structure(Kernel((loss, *kernel.steps)))
+    text = module.chains.get(key)
+    if text is None:
+        text = module.chains[key] = write_chain(module, kernel, loss, formula)
+    dims = loss.args[0].type.dims
+    columns = rows_and_columns(dims)[1]
+    elements = count(dims)
+    given = [module.ref(b) for b in (*kernel.outputs, *(kernel.inputs[k] for k in text.read))]
+    arguments = ["m->partials", *given, "mask", module.batch if columns == "N" else columns, elements]
+    return statement(
+        "launch",
+        kernel=module.kernel(text.spec, [loss.instr, *(s.instr for s in kernel.steps)]),
+        blocks=f"knet_blocks({elements})",
+        threads=MAX_THREADS,
+        arguments=", ".join(arguments),
+        value=", ".join(describe(s) for s in kernel.steps if s.out.kind != "register"),
+    )
 
 
 def structure(kernel: Kernel) -> tuple[object, ...]:

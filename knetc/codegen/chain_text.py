@@ -21,8 +21,9 @@ from knetc.ir.plan import Buffer, Kernel, Step
 from knetc.ir.program import Instr
 from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise, Piece, registry
+from knetc.ops.base import Kernel as CudaKernel
 from knetc.ops.pool import MAX
-from knetc.record import Record
+from knetc.record import Record, replace
 from knetc.values import show
 
 # The names that the lines and the pasted pieces use themselves.
@@ -45,6 +46,8 @@ _RESERVED = (
     "rows",
     "r",
     "row",
+    "weight",
+    "partials",
 )
 _MOST_OPS = 4
 
@@ -60,9 +63,20 @@ class ChainText(Record):
     by_column: bool
 
 
-def write_chain(module: Module, kernel: Kernel) -> ChainText:
-    """The kernel of a chain of steps, with the names of the chain that it is first met for."""
-    return Writer(module, kernel).text()
+def write_chain(module: Module, kernel: Kernel, loss: Step | None = None, formula: str = "") -> ChainText:
+    """The kernel of a chain of steps, with the names of the chain that it is first met for.
+
+    `loss`: a loss whose partial sums the kernel leaves too, and `formula` what these are.
+    """
+    writer = Writer(module, kernel)
+    return writer.text() if loss is None else writer.text_with_loss(loss, formula)
+
+
+def loss_term(module: Module, loss: Step, reads: Mapping[str, str]) -> str:
+    """What an element adds to a loss, as C++; `reads`: how its prediction and what is desired are read."""
+    cuda = registry()[loss.instr.op].cuda
+    assert isinstance(cuda, CudaKernel)
+    return spell_type(cuda.term, module.dtype).format(**reads, epsilon=epsilon(module.dtype))
 
 
 def call_text(instr: Instr, given: Sequence[str] = ()) -> str:
@@ -116,6 +130,28 @@ class Writer:
         )
         read = tuple(k for k, b in enumerate(self.kernel.inputs) if b in self.inputs)
         return ChainText(spec, read, self.shares, self.by_column)
+
+    def text_with_loss(self, loss: Step, formula: str) -> ChainText:
+        """The same, with the partial sums of a loss whose arrays the chain reads too; `formula`: what they are.
+
+        Each element is added before anything is written, which may stand where what is desired stood.
+        """
+        self.at_i.update(loss.args[:2])  # so that a variable holds each
+        variables = self._variables(single=True)
+        p, gold = (self.places[b] for b in loss.args[:2])
+        term = loss_term(self.module, loss, {"p": p, "gold": gold})
+        mask = f"const {self.real} weight = {self._weight()}, share = weight * part;"
+        lines = [mask, *variables, f"if (weight != 0) sum += {term} * weight;", *self._values()]
+        made = self.text()
+        spec = replace(
+            made.spec,
+            template="elementwise_loss",
+            stem=f"{loss.instr.op}_and_back" if self.single else f"{loss.instr.op}_with_{made.spec.stem}",
+            signature=("double* partials", *made.spec.signature),
+            formula=f"{made.spec.formula}; {formula}",
+            fields=(made.spec.fields[0], ("lines", tuple(self._with_indices(lines)))),
+        )
+        return replace(made, spec=spec)
 
     def _fields(self) -> tuple[tuple[str, FieldValue], ...]:
         before = (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
@@ -200,14 +236,23 @@ class Writer:
     # --- lines --------------------------------------------------------------------------------------------------------
 
     def _lines(self) -> list[str]:
-        """The statements for element i: arrays that are read more than once first, then each value."""
-        lines = [self._share()] if self.shares else []
+        """The statements for element i."""
+        return [*([self._share()] if self.shares else ()), *self._variables(), *self._values()]
+
+    def _variables(self, single: bool = False) -> list[str]:
+        """Variables for the arrays that are read more than once; `single`: even where there is one step."""
+        lines = []
         for b, times in self.at_i.items():
             self.places[b] = self._read(b, self.dims, "i")
-            if times > 1 and not self.single:
+            if times > 1 and (single or not self.single):
                 variable = f"{self.names[b]}_i"
                 lines.append(f"const {self.real} {variable} = {self.places[b]};")
                 self.places[b] = variable
+        return lines
+
+    def _values(self) -> list[str]:
+        """The statements for each value in order."""
+        lines: list[str] = []
         for step in self.steps:
             lines += self._window(step) if registry()[step.instr.op].reach == "window" else self._value(step)
         return lines
@@ -240,8 +285,15 @@ class Writer:
 
     def _share(self) -> str:
         """What the element's column counts in a loss's average."""
+        return f"const {self.real} share = mask ? mask[{self._column_of_i()}] * part : part;"
+
+    def _weight(self) -> str:
+        """What the mask says of the element's column."""
+        return f"mask ? mask[{self._column_of_i()}] : 1"
+
+    def _column_of_i(self) -> str:
         rows, _ = rows_and_columns(self.dims)
-        return f"const {self.real} share = mask ? mask[{'i' if rows == 1 else f'i / {rows}'}] * part : part;"
+        return "i" if rows == 1 else f"i / {rows}"
 
     def _read(self, b: Buffer, dims: Dims, index: str) -> str:
         """An array, broadcast to `dims`, at element `index` of those."""

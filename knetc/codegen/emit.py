@@ -329,7 +329,7 @@ def _kernel(module: Module, use: KernelUse) -> dict[str, Any]:
     spec = use.spec
     body = render(f"kernels/{spec.template}.cu.j2", dict(spec.fields))
     # A chain may write where it reads: the planner lets a result take the memory of a value that ends there.
-    alone = spec.template not in ("elementwise", "column")
+    alone = spec.template not in ("elementwise", "elementwise_loss", "column")
     signature = [p.replace("* ", "* __restrict__ ") if alone else p for p in spec.signature]
     name = f"{module.prefix}_{use.name}_kernel"
     head = f"__global__ void __launch_bounds__(256) {name}({', '.join(signature)}) {{"

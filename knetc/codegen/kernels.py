@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import knetc.ops  # noqa: F401  (fills the registry)
-from knetc.codegen.chain import MAX_THREADS, chain
+from knetc.codegen.chain import MAX_THREADS, chain, chain_with_loss
+from knetc.codegen.chain_text import loss_term
 from knetc.codegen.epilogue import product
 from knetc.codegen.fill import fill
 from knetc.codegen.index import Group, buffer_index, collapse, count, part_count, part_index, rows_and_columns
 from knetc.codegen.library import LIBRARY
 from knetc.codegen.pooling import pool, pool_back
-from knetc.codegen.spec import KernelSpec, Module, Statement, describe, epsilon, statement
+from knetc.codegen.spec import FieldValue, KernelSpec, Module, Statement, describe, statement
 from knetc.errors import KnetInternalError
-from knetc.ir.epilogues import is_product
+from knetc.ir.epilogues import is_loss, is_product
 from knetc.ir.plan import Kernel, Step, Unit
 from knetc.ops import base
 from knetc.ops.base import Elementwise, Library, NoCode, Piece, registry
@@ -31,6 +32,9 @@ def lower_unit(module: Module, unit: Unit) -> list[Statement]:
         return _lower_step(module, unit)
     if any(is_product(s.instr) for s in unit.steps):
         return product(module, unit, lower_unit)
+    first, *rest = unit.steps
+    if is_loss(first.instr):
+        return _loss_with(module, first, Kernel(tuple(rest), unit.wanted))
     return chain(module, unit)
 
 
@@ -131,8 +135,8 @@ def _sum_columns(module: Module, step: Step, groups: Sequence[Group]) -> Stateme
 
 # For each operator of a loss: its template and what it computes.
 _LOSS_KERNELS: Mapping[str, tuple[str, str]] = {
-    "quadloss": ("quadloss", "partial sums of mask * (p - gold)^2 / 2"),
-    "softloss": ("softloss", "partial sums of -mask * gold * log(p)"),
+    "quadloss": ("loss", "partial sums of mask * (p - gold)^2 / 2"),
+    "softloss": ("loss", "partial sums of -mask * gold * log(p)"),
     "zeroone": ("zeroone", "partial sums of mask over the columns whose largest elements stand in different rows"),
 }
 
@@ -143,7 +147,9 @@ def _loss_spec(module: Module, step: Step, out: str, counts: tuple[str, ...]) ->
     real = module.real
     signature = (out, *(f"const {real}* {name}" for name in ("p", "gold", "mask")), *counts)
     # Under this bound a prediction counts as the bound (docs/operators.md): the type's epsilon.
-    fields = (("real", real), ("epsilon", epsilon(module.dtype)))
+    fields: tuple[tuple[str, FieldValue], ...] = (("real", real),)
+    if template == "loss":
+        fields += (("term", loss_term(module, step, {"p": "p[i]", "gold": "gold[i]"})),)
     return KernelSpec(template, step.instr.op, signature, formula, fields)
 
 
@@ -158,6 +164,14 @@ def loss(module: Module, step: Step) -> list[Statement]:
     blocks = f"knet_blocks({elements})"
     arguments = ("m->partials", p, gold, "mask", str(rows), elements)
     first = launch(module, step, spec, blocks, MAX_THREADS, *arguments, value="")
+    return [first, total(module, step, module.ref(step.out), elements, f"1.0 / {columns}")]
+
+
+def _loss_with(module: Module, step: Step, kernel: Kernel) -> list[Statement]:
+    """A loss's value in two launches, of which the first computes a chain that reads the same elements too."""
+    module.features.add("partials")
+    elements, columns = count(step.args[0].type.dims), rows_and_columns(step.args[0].type.dims)[1]
+    first = chain_with_loss(module, kernel, step, _LOSS_KERNELS[step.instr.op][1])
     return [first, total(module, step, module.ref(step.out), elements, f"1.0 / {columns}")]
 
 

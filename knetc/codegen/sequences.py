@@ -18,7 +18,7 @@ from knetc.codegen import buckets
 from knetc.codegen.lines import bucket_lines, declared, unit_lines, unreached
 from knetc.codegen.spec import Module, Part
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, PhasePlan, Unit, flat
+from knetc.ir.plan import BackwardPlan, Kernel, PhasePlan, Unit, flat
 
 _BEFORE = "// Before the loop over time: the columns of all steps at once."
 _AFTER = "// After the loop: again all steps at once."
@@ -50,7 +50,8 @@ def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan 
 
 def _without_loss(units: Sequence[Unit]) -> tuple[Unit, ...]:
     """The units but for what computes the loss's value, which nobody asks of a sequence."""
-    return tuple(u for u in units if any(s.out.kind != "loss" for s in flat([u])))
+    left = ([s for s in flat([u]) if s.out.kind != "loss"] for u in units)
+    return tuple(steps[0] if len(steps) == 1 else Kernel(tuple(steps), steps[0].wanted) for steps in left if steps)
 
 
 def _block(head: str, lines: Sequence[str], comment: str = "") -> Iterator[str]:

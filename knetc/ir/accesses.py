@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from knetc.errors import KnetInternalError
 from knetc.ir import uses
 from knetc.ir.plan import Buffer, Kernel, Step, Unit
-from knetc.ops import registry
+from knetc.ops import base, registry
 from knetc.ops.base import Elementwise, Piece
 from knetc.record import Record
 
@@ -47,6 +47,8 @@ def accesses(unit: Unit) -> tuple[dict[Buffer, Read], list[Write]]:
             raise KnetInternalError(f"a kernel reads {early[0]} before it has computed it", s.instr.span)
         made[s.out] = s
     kinds = [registry()[s.instr.op].cuda for s in steps]
+    # In a kernel of others a loss goes through the same elements, each before any of it is written.
+    kinds = [k for k in kinds if len(kinds) == 1 or not (isinstance(k, base.Kernel) and k.term)]
     if all(isinstance(k, Elementwise) for k in kinds):
         anew: set[str] = set()
     elif all(isinstance(k, Elementwise | Piece) for k in kinds):

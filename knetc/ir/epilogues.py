@@ -1,8 +1,8 @@
-"""What may be computed with a matrix product in one call of the library: a bias, a relu, a bias's gradient.
+"""What may be computed with a matrix product in one call of the library: a bias, a relu, a bias's gradient. And what a
+loss may be computed with: its gradient, in one kernel.
 
-`passes.epilogue` puts such instructions into one kernel with their product; `ir.verify` and `codegen.epilogue` read
-here what a kernel with a product is. A back end that runs products by themselves takes the program
-`without_epilogues`.
+`passes.epilogue` puts such instructions into one kernel; `ir.verify`, `codegen.epilogue` and `codegen.chain` read here
+what such a kernel is. A back end that runs products and losses by themselves takes the program `without_epilogues`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from operator import attrgetter
 from knetc import ops
 from knetc.ir.program import Instr, Phases, Program, Variant
 from knetc.ir.types import Type
-from knetc.ops.base import Library
+from knetc.ops.base import Elementwise, Kernel, Library
 from knetc.record import replace
 
 BIAS, RELU, BIAS_GRADIENT = "bias", "relu", "bias_gradient"
@@ -25,6 +25,26 @@ FORMS = ((BIAS,), (BIAS, RELU), (RELU,), (BIAS_GRADIENT,))
 def is_product(instr: Instr) -> bool:
     """Whether the instruction is a matrix product."""
     return ops.registry()[instr.op].cuda == Library("gemm", apart=True)
+
+
+def is_elementwise(instr: Instr) -> bool:
+    """Whether the instruction computes each element of its result by an expression."""
+    return isinstance(ops.registry()[instr.op].cuda, Elementwise)
+
+
+def is_loss(instr: Instr) -> bool:
+    """Whether the instruction is a sum over all elements that a kernel over them can compute."""
+    cuda = ops.registry()[instr.op].cuda
+    return isinstance(cuda, Kernel) and bool(cuda.term)
+
+
+def fits_loss(loss: Instr, rest: Sequence[Instr]) -> bool:
+    """Whether a loss can be computed by the kernel of these instructions, which are elementwise: they read what it
+    reads, at the same elements.
+    """
+    made = {i.out for i in rest}
+    read = {a for i in rest for a in i.args}
+    return made.isdisjoint(loss.args) and read.issuperset(loss.args)
 
 
 def form(rest: Iterable[Instr]) -> tuple[str, ...]:
@@ -77,7 +97,7 @@ def fits(product: Instr, rest: Sequence[Instr], types: Mapping[str, Type | None]
 
 
 def without_epilogues(program: Program) -> Program:
-    """The program with every product by itself: what its epilogue would compute is a kernel, or one instruction."""
+    """The program with every product and loss by itself: what else its kernel computes is one, or one instruction."""
     return replace(program, variants=tuple(_apart(v) for v in program.variants))
 
 
@@ -95,9 +115,7 @@ def _each_apart(body: Sequence[Instr]) -> tuple[Instr, ...]:
     found: list[Instr] = []
     for kernel, group in groupby(body, key=attrgetter("kernel")):
         members = list(group)
-        product, rest = split(members) if kernel else (None, members)
-        if product is None:
-            found += members
-        else:
-            found += [replace(i, kernel=kernel if i is not product and len(rest) > 1 else 0) for i in members]
+        alone = [i for i in members if is_product(i) or is_loss(i)] if kernel else []
+        rest = kernel if len(members) - len(alone) > 1 else 0
+        found += [replace(i, kernel=0 if i in alone else rest) for i in members]
     return tuple(found)

@@ -11,10 +11,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from knetc.ir.epilogues import is_elementwise, is_loss
 from knetc.ir.plan import SHARING, BackwardPlan, Buffer, Kernel, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.uses import prologue
 from knetc.ops import registry
-from knetc.ops.base import Elementwise
 
 _FOREVER = 1 << 60
 
@@ -142,7 +142,8 @@ def may_share(unit: Unit) -> list[tuple[Buffer, Buffer]]:
     to its end before any of it is written.
     """
     steps: tuple[Step, ...] = unit.steps if isinstance(unit, Kernel) else (unit,)
-    if not all(isinstance(registry()[s.instr.op].cuda, Elementwise) or registry()[s.instr.op].reach for s in steps):
+    together = (s for s in steps if not (len(steps) > 1 and is_loss(s.instr)))
+    if not all(is_elementwise(s.instr) or registry()[s.instr.op].reach for s in together):
         return []
     anew = prologue([s.instr for s in steps]) if any(registry()[s.instr.op].reach == "window" for s in steps) else ()
     far = {a for s in steps if registry()[s.instr.op].reach or s.instr.out in anew for a in s.args}

@@ -278,7 +278,11 @@ class _Verifier:
                 self.fail("kernels", f"kernel {kernel} of {', '.join(i.out for i in members)}", members[0])
 
     def is_one_kernel(self, members: list[Instr]) -> bool:
-        """Whether instructions without a product can be gone through element by element together."""
+        """Whether instructions without a product can be gone through element by element together, a loss first."""
+        if epilogues.is_loss(members[0]):
+            members, loss = members[1:], members[0]
+            if not epilogues.fits_loss(loss, members) or not all(map(epilogues.is_elementwise, members)):
+                return False
         before = prologue(members)
         alike = len({i.type.dims for i in members if i.type and i.out not in before}) == 1
         reaching = [i for i in members if self.ops[i.op].reach]

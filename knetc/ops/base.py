@@ -140,10 +140,15 @@ class Elementwise(Record):
 
 
 class Kernel(Record):
-    """A kernel of its own: the template `templates/kernels/<template>.cu.j2`. `apart`: see `OpDef.apart`."""
+    """A kernel of its own: the template `templates/kernels/<template>.cu.j2`. `apart`: see `OpDef.apart`.
+
+    `term`: of a sum over all elements, what an element adds, as in `Elementwise`; times its column's mask. Such a sum
+    can be computed in a kernel that goes through the same elements (`ir.epilogues`).
+    """
 
     template: str
     apart: bool = False
+    term: str = ""
 
 
 class Piece(Record):

@@ -124,7 +124,10 @@ def _zeroone(ctx: EvalContext, p: Tensor, gold: Tensor, mask: Tensor | None) -> 
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
-def _loss(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor]) -> OpDef:
+def _loss(
+    name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Tensor | None], Tensor], term: str = ""
+) -> OpDef:
+    """`term`: what an element adds to the sum, as CUDA."""
     return register(
         OpDef(
             name=name,
@@ -132,7 +135,7 @@ def _loss(name: str, doc: str, numpy: Callable[[EvalContext, Tensor, Tensor, Ten
             args=("p", "gold", "mask"),
             shape=_loss_shape,
             numpy=numpy,
-            cuda=Kernel(name),
+            cuda=Kernel(name, term=term),
         )
     )
 
@@ -162,12 +165,18 @@ def _loss_back(
 
 _START = " The backward pass starts from `{}`, so it has no gradient rule."
 
-QUADLOSS = _loss("quadloss", "½·E[(gold − p)²]." + _START.format("quadloss_back"), _quadloss)
+QUADLOSS = _loss(
+    "quadloss",
+    "½·E[(gold − p)²]." + _START.format("quadloss_back"),
+    _quadloss,
+    "0.5 * (({p} - {gold}) * ({p} - {gold}))",
+)
 SOFTLOSS = _loss(
     "softloss",
     "−E[gold·log p], p bounded away from 0 by the type's epsilon."
     + _START.format("softloss_back or softmax_softloss_back"),
     _softloss,
+    "-{gold} * knet_log(knet_max({p}, {epsilon}))",
 )
 ZEROONE = _loss("zeroone", "Share of columns whose first maximum differs. It has no gradient.", _zeroone)
 

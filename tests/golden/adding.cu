@@ -167,14 +167,18 @@ __global__ void __launch_bounds__(256) adding_sum_columns_kernel(float* __restri
   if (threadIdx.x == 0) y[row] = sum;
 }
 
-// partial sums of mask * (p - gold)^2 / 2
+// y = quadloss_back(p, gold, mask); partial sums of mask * (p - gold)^2 / 2
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_quadloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) adding_quadloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
-    if (weight != 0) sum += 0.5 * (d * d) * weight;
+    const float weight = mask ? mask[i] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((p_i - gold_i) * (p_i - gold_i)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -188,17 +192,6 @@ __global__ void __launch_bounds__(256) adding_total_kernel(float* __restrict__ y
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = quadloss_back(p, gold, mask)
-//   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
@@ -219,6 +212,17 @@ __global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* d_tmp4
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
     const float d_h_2 = d_h_next[i] + d_h[i];
     d_tmp4[i] = h[i] > 0.0f ? d_h_2 : 0.0f;
+  }
+}
+
+// y = quadloss_back(p, gold, mask)
+//   adding.knet:8: return wb(h; out=1, winit=Glorot())
+__global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* y, const float* p, const float* gold,
+    const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float share = mask ? mask[i] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -694,14 +698,14 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(add_N, adding_add_N_kernel, (float* y, const float* a, const float* b, int n)) \
   K(relu_back, adding_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(sum_columns, adding_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
-  K(quadloss, adding_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(quadloss_and_back, adding_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, adding_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, adding_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
   K(sumto_sumN, adding_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(add_relu_back, adding_add_relu_back_kernel, (float* d_tmp4, const float* d_h_next, const float* d_h, \
     const float* h, int n)) \
+  K(quadloss_back, adding_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
+    int columns, int n)) \
   K(fill_uniform, adding_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_identity, adding_fill_identity_kernel, (float* y, double scale, int height, int pitch, int n)) \
@@ -1380,11 +1384,10 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // adding.knet:8: return wb(h; out=1, winit=Glorot())
-  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
-      N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
+      m->return_, m->gold, mask, N, N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));

@@ -336,14 +336,18 @@ __global__ void __launch_bounds__(256) charlm_sum_columns_kernel(float* __restri
   if (threadIdx.x == 0) y[row] = sum;
 }
 
-// partial sums of -mask * gold * log(p)
+// y = softmax_softloss_back(p, gold, mask); partial sums of -mask * gold * log(p)
 //   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_softloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) charlm_softloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1;
-    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
+    const float weight = mask ? mask[i / 65] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += -gold_i * knet_log(knet_max(p_i, 1.1920928955078125e-07f)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -357,17 +361,6 @@ __global__ void __launch_bounds__(256) charlm_total_kernel(float* __restrict__ y
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = softmax_softloss_back(p, gold, mask)
-//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* y, const float* p,
-    const float* gold, const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 65] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 2 add, 6 mul, 2 tanh_back, 3
@@ -398,6 +391,17 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float*
     d_output_tmp4[at] = d_output * (output_i * (1.0f - output_i));
     d_forget_tmp4[at] = d_forget * (forget_i * (1.0f - forget_i));
     d_input_tmp4[at] = d_input * (input_i * (1.0f - input_i));
+  }
+}
+
+// y = softmax_softloss_back(p, gold, mask)
+//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
+__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    const float share = mask ? mask[i / 65] * part : part;
+    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
   }
 }
 
@@ -915,15 +919,15 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, const float* newmem, \
     const float* input, int n)) \
   K(sum_columns, charlm_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
-  K(softloss, charlm_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(softloss_and_back, charlm_softloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, charlm_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, charlm_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
-    const float* mask, int columns, int n)) \
   K(fused_d_input_tmp4_2, charlm_fused_d_input_tmp4_2_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h, \
     const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, \
     const float* newmem, const float* input, int n)) \
+  K(softmax_softloss_back, charlm_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
+    const float* mask, int columns, int n)) \
   K(fused_d_input_tmp4_3, charlm_fused_d_input_tmp4_3_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_return, const float* tmp1, \
     const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget, \
@@ -1860,13 +1864,11 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 65, 65 * N));
+  // d:wbf/tmp2 f32[65,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 65 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[65,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));
@@ -1984,13 +1986,11 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
 int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 65, 65 * N));
+  // d:wbf/tmp2 f32[65,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 65 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[65,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_b_h_next, m->d_b_h_state, 64 * N * sizeof(float)));

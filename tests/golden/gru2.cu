@@ -290,14 +290,18 @@ __global__ void __launch_bounds__(256) gru2_add_kernel(float* d_h_prev_6, float*
   }
 }
 
-// partial sums of mask * (p - gold)^2 / 2
+// y = quadloss_back(p, gold, mask); partial sums of mask * (p - gold)^2 / 2
 //   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_quadloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) gru2_quadloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
-    if (weight != 0) sum += 0.5 * (d * d) * weight;
+    const float weight = mask ? mask[i / 5] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((p_i - gold_i) * (p_i - gold_i)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -802,8 +806,8 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     const float* d_update_2, const float* update, const float* d_h_prev, int n)) \
   K(add, gru2_add_kernel, (float* d_h_prev_6, float* d_h_prev_8, const float* d_h_prev, const float* d_h_prev_2, \
     const float* d_h_prev_3, const float* d_h_prev_4, const float* d_h_prev_5, int n)) \
-  K(quadloss, gru2_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(quadloss_and_back, gru2_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, gru2_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(quadloss_back, gru2_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
@@ -1994,12 +1998,11 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // gru2.knet:10: return wb(h; out=out)
-  TRY(knet_launch(kernels.quadloss, knet_blocks(5 * N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask,
-      5, 5 * N));
+  // d:return f32[5,N]
+  TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(5 * N), 256, 0, m->stream, m->partials, m->d_return,
+      m->return_, m->gold, mask, N, 5 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(5 * N), 1.0 / N));
-  // d:return f32[5,N]
-  TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask, N));
   // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
   // d:h/1/gru/h f32[20,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,

@@ -158,14 +158,18 @@ __global__ void __launch_bounds__(256) linreg_add_N_kernel(float* y, const float
   }
 }
 
-// partial sums of mask * (p - gold)^2 / 2
+// y = quadloss_back(p, gold, mask); partial sums of mask * (p - gold)^2 / 2
 //   housing.knet:6: return w * x .+ b
-__global__ void __launch_bounds__(256) linreg_quadloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) linreg_quadloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
-    if (weight != 0) sum += 0.5 * (d * d) * weight;
+    const float weight = mask ? mask[i] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((p_i - gold_i) * (p_i - gold_i)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -179,17 +183,6 @@ __global__ void __launch_bounds__(256) linreg_total_kernel(float* __restrict__ y
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = quadloss_back(p, gold, mask)
-//   housing.knet:6: return w * x .+ b
-__global__ void __launch_bounds__(256) linreg_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
@@ -584,11 +577,9 @@ static inline int knet_blas_workspace(int device, size_t* bytes) {
 // Every kernel: how this file calls it, its name, its parameters.
 #define KNET_KERNELS(K) \
   K(add_N, linreg_add_N_kernel, (float* y, const float* a, const float* b, int n)) \
-  K(quadloss, linreg_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(quadloss_and_back, linreg_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, linreg_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, linreg_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
   K(sumto_sumN, linreg_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(fill_normal, linreg_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double mean, double std, int height, int pitch, int n)) \
@@ -909,11 +900,10 @@ int forward(knet_model* m) {
 int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // housing.knet:6: return w * x .+ b
-  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
-      N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
+      m->return_, m->gold, mask, N, N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13, m->d_w, 1));  // d:w f32[1,13]
   TRY(finish_bucket(m, 0));

@@ -234,14 +234,18 @@ __global__ void __launch_bounds__(256) lenet_add_soft_kernel(float* y, const flo
   }
 }
 
-// partial sums of -mask * gold * log(p)
+// y = softmax_softloss_back(p, gold, mask); partial sums of -mask * gold * log(p)
 //   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_softloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) lenet_softloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1;
-    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
+    const float weight = mask ? mask[i / 10] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += -gold_i * knet_log(knet_max(p_i, 1.1920928955078125e-07f)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -255,17 +259,6 @@ __global__ void __launch_bounds__(256) lenet_total_kernel(float* __restrict__ y,
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = softmax_softloss_back(p, gold, mask)
-//   lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_softmax_softloss_back_kernel(float* y, const float* p,
-    const float* gold, const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 10] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over all columns, which are a pitch apart
@@ -948,11 +941,9 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
     const float* c, const float* b, int n)) \
   K(add_relu_500xN, lenet_add_relu_500xN_kernel, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_soft, lenet_add_soft_kernel, (float* y, const float* tmp1, const float* b, int rows)) \
-  K(softloss, lenet_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(softloss_and_back, lenet_softloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, lenet_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, lenet_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
-    const float* mask, int columns, int n)) \
   K(sum_columns, lenet_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(relu_back, lenet_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(unpool_8x8_to_4x4, lenet_unpool_8x8_to_4x4_kernel, (float* dx, const float* dy, const float* winner, int n)) \
@@ -1536,13 +1527,11 @@ int forward(knet_model* m) {
 int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // lenet.knet:8: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 10, 10 * N));
+  // d:wbf/tmp2 f32[10,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 10 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[10,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));

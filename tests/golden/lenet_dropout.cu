@@ -257,14 +257,18 @@ __global__ void __launch_bounds__(256) lenet_dropout_mul_kernel(float* y, const 
   }
 }
 
-// partial sums of -mask * gold * log(p)
+// y = softmax_softloss_back(p, gold, mask); partial sums of -mask * gold * log(p)
 //   lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_dropout_softloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) lenet_dropout_softloss_and_back_kernel(double* partials, float* y,
+    const float* p, const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1;
-    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
+    const float weight = mask ? mask[i / 10] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += -gold_i * knet_log(knet_max(p_i, 1.1920928955078125e-07f)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -278,17 +282,6 @@ __global__ void __launch_bounds__(256) lenet_dropout_total_kernel(float* __restr
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = softmax_softloss_back(p, gold, mask)
-//   lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-__global__ void __launch_bounds__(256) lenet_dropout_softmax_softloss_back_kernel(float* y, const float* p,
-    const float* gold, const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 10] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over all columns, which are a pitch apart
@@ -991,11 +984,9 @@ static inline void knet_conv_release(knet_conv* c, int* code) {
   K(fill_bernoulli, lenet_dropout_fill_bernoulli_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double p, double scale, int height, int pitch, int n)) \
   K(mul, lenet_dropout_mul_kernel, (float* y, const float* a, const float* b, int n)) \
-  K(softloss, lenet_dropout_softloss_kernel, (double* partials, const float* p, const float* gold, \
-    const float* mask, int rows, int n)) \
-  K(total, lenet_dropout_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, lenet_dropout_softmax_softloss_back_kernel, (float* y, const float* p, \
+  K(softloss_and_back, lenet_dropout_softloss_and_back_kernel, (double* partials, float* y, const float* p, \
     const float* gold, const float* mask, int columns, int n)) \
+  K(total, lenet_dropout_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
   K(sum_columns, lenet_dropout_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(relu_back, lenet_dropout_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(unpool_8x8_to_4x4, lenet_dropout_unpool_8x8_to_4x4_kernel, (float* dx, const float* dy, const float* winner, \
@@ -1687,13 +1678,11 @@ int forward_dropout(knet_model* m) {
 int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 10, 10 * N));
+  // d:wbf/tmp2 f32[10,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 10 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[10,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));
@@ -1740,13 +1729,11 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
 int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // lenet_dropout.knet:9: return wbf(c; out=nclass, winit=Glorot(), f=:soft)
-  TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 10, 10 * N));
+  // d:wbf/tmp2 f32[10,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 10 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[10,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // d:wbf/w f32[10,500], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 500, N,
       m->d_wbf_tmp2, 10, m->c, 500, m->d_wbf_w, 10));

@@ -208,14 +208,18 @@ __global__ void __launch_bounds__(256) mlp_add_soft_kernel(float* y, const float
   }
 }
 
-// partial sums of -mask * gold * log(p)
+// y = softmax_softloss_back(p, gold, mask); partial sums of -mask * gold * log(p)
 //   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_softloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) mlp_softloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1;
-    if (weight != 0) sum -= gold[i] * knet_log(knet_max(p[i], 1.1920928955078125e-07f)) * weight;
+    const float weight = mask ? mask[i / 10] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += -gold_i * knet_log(knet_max(p_i, 1.1920928955078125e-07f)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -229,17 +233,6 @@ __global__ void __launch_bounds__(256) mlp_total_kernel(float* __restrict__ y, c
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = softmax_softloss_back(p, gold, mask)
-//   mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-__global__ void __launch_bounds__(256) mlp_softmax_softloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 10] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over all columns, which are a pitch apart
@@ -701,11 +694,9 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
 #define KNET_KERNELS(K) \
   K(add_relu_100xN, mlp_add_relu_100xN_kernel, (float* y, const float* tmp1, const float* b, int n)) \
   K(add_soft, mlp_add_soft_kernel, (float* y, const float* tmp1, const float* b, int rows)) \
-  K(softloss, mlp_softloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(softloss_and_back, mlp_softloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, mlp_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(softmax_softloss_back, mlp_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
-    const float* mask, int columns, int n)) \
   K(sum_columns, mlp_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
   K(relu_back, mlp_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(fill_normal, mlp_fill_normal_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
@@ -1120,13 +1111,11 @@ int forward(knet_model* m) {
 int backward_softloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // mlp.knet:6: return wbf(h; out=nclass, f=:soft, winit=winit)
-  TRY(knet_launch(kernels.softloss, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->return_, m->gold,
-      mask, 10, 10 * N));
+  // d:wbf/tmp2 f32[10,N]
+  TRY(knet_launch(kernels.softloss_and_back, knet_blocks(10 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+      m->return_, m->gold, mask, N, 10 * N));
   // @loss f32[]
   TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(10 * N), 1.0 / N));
-  // d:wbf/tmp2 f32[10,N]
-  TRY(knet_launch_each(kernels.softmax_softloss_back, 10 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-      N));
   // d:wbf/w f32[10,100], d:wbf/b f32[10]
   TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 10, 100, N,
       m->d_wbf_tmp2, 10, m->h, 100, m->d_wbf_w, 10));

@@ -155,14 +155,20 @@ __global__ void __launch_bounds__(256) rnn1_sum_columns_kernel(float* __restrict
   if (threadIdx.x == 0) y[row] = sum;
 }
 
-// partial sums of mask * (p - gold)^2 / 2
+// d_y_3 = relu_back(add(quadloss_back(x, gold, mask), d_next), x); partial sums of mask * (p - gold)^2 / 2
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) rnn1_quadloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) rnn1_quadloss_with_quadloss_back_add_relu_back_kernel(double* partials,
+    float* d_y_3, const float* x, const float* gold, const float* d_next, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
-    if (weight != 0) sum += 0.5 * (d * d) * weight;
+    const float weight = mask ? mask[i / 100] : 1, share = weight * part;
+    const float x_i = x[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((x_i - gold_i) * (x_i - gold_i)) * weight;
+    const float d_y = share != 0.0f ? (x_i - gold_i) * share : 0.0f;
+    const float d_y_2 = d_y + d_next[i];
+    d_y_3[i] = x_i > 0.0f ? d_y_2 : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -176,20 +182,6 @@ __global__ void __launch_bounds__(256) rnn1_total_kernel(float* __restrict__ y, 
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// d_y_3 = relu_back(add(quadloss_back(x, gold, mask), d_next), x)
-//   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) rnn1_quadloss_back_add_relu_back_kernel(float* d_y_3, const float* x,
-    const float* gold, const float* d_next, const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 100] * part : part;
-    const float x_i = x[i];
-    const float d_y = share != 0.0f ? (x_i - gold[i]) * share : 0.0f;
-    const float d_y_2 = d_y + d_next[i];
-    d_y_3[i] = x_i > 0.0f ? d_y_2 : 0.0f;
-  }
 }
 
 // y = quadloss_back(p, gold, mask)
@@ -665,11 +657,10 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     const float* x_3, int n)) \
   K(relu_back, rnn1_relu_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(sum_columns, rnn1_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
-  K(quadloss, rnn1_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(quadloss_with_quadloss_back_add_relu_back, rnn1_quadloss_with_quadloss_back_add_relu_back_kernel, \
+    (double* partials, float* d_y_3, const float* x, const float* gold, const float* d_next, const float* mask, \
+    int columns, int n)) \
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back_add_relu_back, rnn1_quadloss_back_add_relu_back_kernel, (float* d_y_3, const float* x, \
-    const float* gold, const float* d_next, const float* mask, int columns, int n)) \
   K(quadloss_back, rnn1_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
     int columns, int n)) \
   K(add_relu_back, rnn1_add_relu_back_kernel, (float* d_y_2, const float* d_x, const float* d_next, \
@@ -893,9 +884,9 @@ const knet_buffer sequence_places_0_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer places_0_quadloss[] = {
+    {&knet_model::d_h_next, 0, 100},
     {&knet_model::gold, 0, 0},
     {&knet_model::mask, 0, 200},
-    {&knet_model::d_h_next, 0, 100},
     {&knet_model::d_d, 0, 0},
     {&knet_model::d_h_prev, 0, 100},
     {&knet_model::d_x, 0, 200},
@@ -1224,15 +1215,13 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
 int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // rnn1.knet:9: h = relu(d)
-  TRY(knet_launch(kernels.quadloss, knet_blocks(100 * N), 256, 0, m->stream, m->partials, m->h, m->gold, mask,
-      100, 100 * N));
-  // @loss f32[]
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
   // d:h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_next, m->d_h_state, 100 * N * sizeof(float)));
   // d:d f32[100,N]
-  TRY(knet_launch_each(kernels.quadloss_back_add_relu_back, 100 * N, m->stream, m->d_d, m->h, m->gold,
-      m->d_h_next, mask, N));
+  TRY(knet_launch(kernels.quadloss_with_quadloss_back_add_relu_back, knet_blocks(100 * N), 256, 0, m->stream,
+      m->partials, m->d_d, m->h, m->gold, m->d_h_next, mask, N, 100 * N));
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
   // rnn1.knet:8: d = a * x .+ b * h .+ c
   // d:b f32[100,100], d:c f32[100,1]
   TRY(multiply(m, &m->product[0], CUBLASLT_EPILOGUE_BGRADA, m->d_c, CUBLAS_OP_N, CUBLAS_OP_T, 100, 100, N, m->d_d,

@@ -167,14 +167,18 @@ __global__ void __launch_bounds__(256) two_fused_y_8xN_kernel(float* y, float* r
   }
 }
 
-// partial sums of mask * (p - gold)^2 / 2
+// y = quadloss_back(p, gold, mask); partial sums of mask * (p - gold)^2 / 2
 //   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) two_quadloss_kernel(double* __restrict__ partials,
-    const float* __restrict__ p, const float* __restrict__ gold, const float* __restrict__ mask, int rows, int n) {
+__global__ void __launch_bounds__(256) two_quadloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
+  const float part = (float)(1.0 / columns);
   double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float weight = mask ? mask[i / rows] : 1, d = p[i] - gold[i];
-    if (weight != 0) sum += 0.5 * (d * d) * weight;
+    const float weight = mask ? mask[i] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((p_i - gold_i) * (p_i - gold_i)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -188,17 +192,6 @@ __global__ void __launch_bounds__(256) two_total_kernel(float* __restrict__ y, c
   for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += partials[i];
   sum = knet_block_sum(sum);
   if (threadIdx.x == 0) *y = (float)(sum * factor);
-}
-
-// y = quadloss_back(p, gold, mask)
-//   two.knet:11: return wb(b; out=1)
-__global__ void __launch_bounds__(256) two_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
 }
 
 // y = sumto(dy): the sum over dimensions along which a value was repeated
@@ -699,11 +692,9 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(add_N, two_add_N_kernel, (float* y, const float* a, const float* b, int n)) \
   K(fused_y_8xN, two_fused_y_8xN_kernel, (float* y, float* return_, float* y_2, const float* tmp1, const float* b, \
     const float* tmp1_2, const float* b_2, int n)) \
-  K(quadloss, two_quadloss_kernel, (double* partials, const float* p, const float* gold, const float* mask, \
-    int rows, int n)) \
+  K(quadloss_and_back, two_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(total, two_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, two_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
   K(sumto_sumN, two_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(tanh_back, two_tanh_back_kernel, (float* dx, const float* dy, const float* y, int n)) \
   K(sum_columns, two_sum_columns_kernel, (float* y, const float* dy, int pitch, int columns)) \
@@ -1219,11 +1210,10 @@ int forward_second(knet_model* m) {
 int backward_quadloss(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
-      N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
+      m->return_, m->gold, mask, N, N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->a, 8, m->d_wb_w, 1));
@@ -1254,11 +1244,10 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
 int backward_quadloss_second(knet_model* m, const float* mask, unsigned long long want) {
   const int N = m->batch;
   // two.knet:11: return wb(b; out=1)
-  TRY(knet_launch(kernels.quadloss, knet_blocks(N), 256, 0, m->stream, m->partials, m->return_, m->gold, mask, 1,
-      N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   // d:return f32[1,N]
-  TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, N));
+  TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
+      m->return_, m->gold, mask, N, N));
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->b, 8, m->d_wb_w, 1));

@@ -1,9 +1,11 @@
-"""Epilogues: a bias, a relu or a bias's gradient is computed by the call of the matrix product that it belongs to.
+"""Epilogues: a bias, a relu or a bias's gradient is computed by the call of the matrix product that it belongs to, and
+a loss by the kernel of its gradient.
 
 `training` → `training`, from `-O2` on. After `fuse`, which has made kernels: where all that a kernel does can be the
 epilogue of the product that it reads (`ir.epilogues`), the product joins it, and the kernel and a pass over memory are
 saved. Where a kernel does more it runs anyway, and reads the product anyway, so the product stays alone. The sum over
-the columns of a gradient, a bias's, joins the product that reads the same gradient, the weights'.
+the columns of a gradient, a bias's, joins the product that reads the same gradient, the weights'. A loss joins the
+kernel that goes through the same prediction and the same desired output, and saves a pass over both.
 
 The library's call may round otherwise than the product alone would, which is why this is not for `-O1`.
 """
@@ -16,7 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from knetc.ir import uses
-from knetc.ir.epilogues import BIAS_GRADIENT, fits, form, is_product, split
+from knetc.ir.epilogues import BIAS_GRADIENT, fits, fits_loss, form, is_elementwise, is_loss, is_product, split
 from knetc.ir.program import GOLD, MASK, Instr, Phases, Program, Variant
 from knetc.ir.types import Type
 from knetc.options import Options
@@ -134,7 +136,9 @@ class _Joiner:
     def result(self) -> Iterator[Instr]:
         """The instructions in order, those of each kernel of more than one numbered."""
         for k, unit in enumerate(self.units):
-            if form(unit) == (BIAS_GRADIENT,):
+            if len(unit) == 1 and is_loss(unit[0]):
+                self.join_loss(k)
+            elif form(unit) == (BIAS_GRADIENT,):
                 self.join_gradient(k)
             elif any(form(unit)) and split(unit)[0] is None:
                 self.join_value(k)
@@ -184,6 +188,17 @@ class _Joiner:
                 self.put([*self.units[first], *self.units[last]], place)
                 return
             self.reasons[product.out] = why or "a value is needed between it and the sum of the columns"
+
+    def join_loss(self, k: int) -> None:
+        """Lets a loss, which reads nothing of its own list, run in the kernel of its gradient."""
+        (loss,) = self.units[k]
+        for reader in self.readers[loss.args[0]]:
+            place = self.places[id(reader)]
+            unit = self.units[place]
+            elementwise = all(is_elementwise(i) for i in unit)
+            if place != k and elementwise and self.wanted[reader.out] is None and fits_loss(loss, unit):
+                self.put([loss, *unit], place)
+                return
 
     def meeting(self, one: int, other: int) -> int | None:
         """Where two units of one instruction can run together: at the later place, else at the earlier, else None."""

@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 from knetc import ops
 from knetc.ir import uses
+from knetc.ir.epilogues import is_elementwise
 from knetc.ir.program import MASK, Instr, Phases, Program, Variant
 from knetc.ir.types import Dims
-from knetc.ops.base import Elementwise
 from knetc.options import Options
 from knetc.record import replace
 
@@ -75,11 +75,7 @@ def _fused(
 
 
 def _can_join(instr: Instr) -> bool:
-    return _is_elementwise(instr) or bool(_reach(instr))
-
-
-def _is_elementwise(instr: Instr) -> bool:
-    return isinstance(ops.registry()[instr.op].cuda, Elementwise)
+    return is_elementwise(instr) or bool(_reach(instr))
 
 
 def _reach(instr: Instr) -> str:
@@ -197,7 +193,7 @@ class _Fuser:
 
         A loss's gradient reads what its column counts, which is known at its own element alone.
         """
-        if not _is_elementwise(instr) or instr.out in self.outside or MASK in instr.args:
+        if not is_elementwise(instr) or instr.out in self.outside or MASK in instr.args:
             return False
         return all(r in taken or (_reach(r) and self.of.get(r.out) is unit) for r in self.readers.get(instr.out, ()))
 
