@@ -66,13 +66,24 @@ def device_array(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims 
     A Fortran-ordered array has its own shape, a C-ordered one the reversed: the batch first becomes the batch last.
     Raises KnetTypeError, KnetShapeError. Elements are not looked at: that would make the host wait.
     """
-    if isinstance(value, DeviceArray):
-        return value
     found = device.find(value, what, device.LEGACY_STREAM)
     if found.dtype != dtype:
         raise KnetTypeError(
             f"{what}: a device array is taken as it is, so it must be of {dtype}, got {_dtype_name(found.dtype)}"
         )
+    # One of ours has been read already.
+    shapes = [found.shape] if isinstance(value, DeviceArray) else readings(found, what)
+    fitting = [s for s in shapes if dims is None or _matches(s, dims)]
+    if not fitting:
+        wanted, order = show_dims(dims or ()), "" if found.fortran else ", which is C-ordered, so read reversed"
+        raise KnetShapeError(f"{what}: shape {wanted} is expected, got a device array of {found.shape}{order}")
+    return DeviceArray(found.pointer, fitting[0], found.dtype, found.streams, found.owner)
+
+
+def readings(found: device.Found, what: str) -> list[tuple[int, ...]]:
+    """The dims in Knet's order that a device array can be read as. KnetTypeError where there are none, or which cannot
+    be told.
+    """
     shapes = device.readings(found)
     if not shapes:
         raise KnetTypeError(
@@ -84,11 +95,38 @@ def device_array(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims 
             f"{what}: a C-ordered device array of shape {found.shape} can be read in two ways; give it in Fortran "
             "order (of an array with the batch first: its transpose, x.T)"
         )
-    fitting = [s for s in shapes if dims is None or _matches(s, dims)]
-    if not fitting:
-        wanted, order = show_dims(dims or ()), "" if found.fortran else ", which is C-ordered, so read reversed"
-        raise KnetShapeError(f"{what}: shape {wanted} is expected, got a device array of {found.shape}{order}")
-    return DeviceArray(found.pointer, fitting[0], found.dtype, found.streams, found.owner)
+    return shapes
+
+
+def room(value: Any, what: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Given:
+    """Where a result of `shape` and `dtype` is to go: an array of NumPy in any order, or one on the device, read as
+    `device_array` reads it.
+
+    Raises KnetTypeError (something else, another element type, read-only, not contiguous on the device),
+    KnetShapeError.
+    """
+    if device.is_device(value):
+        if device.read_only(value):
+            raise KnetTypeError(f"{what}: the device array is read-only")
+        return device_array(value, what, dtype, shape)
+    if not isinstance(value, np.ndarray):
+        raise KnetTypeError(f"{what}: an array of NumPy or one on the device is expected, got {type(value).__name__}")
+    if value.dtype != dtype:
+        raise KnetTypeError(f"{what}: an array of {dtype} is expected, got one of {_dtype_name(value.dtype)}")
+    if value.shape != shape:
+        raise KnetShapeError(f"{what}: shape {shape}, the result's, is expected, got {value.shape}")
+    if not value.flags.writeable:
+        raise KnetTypeError(f"{what}: the array is read-only")
+    return value
+
+
+def overlap(a: Given, b: Given) -> bool:
+    """Whether two arrays have memory in common."""
+    if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
+        return a.pointer < b.pointer + b.nbytes and b.pointer < a.pointer + a.nbytes
+    if isinstance(a, DeviceArray) or isinstance(b, DeviceArray):
+        return False
+    return np.may_share_memory(a, b) and np.shares_memory(a, b)
 
 
 def _matches(shape: tuple[int, ...], dims: PartialDims) -> bool:

@@ -24,8 +24,9 @@ from knetc.errors import KnetEnvironmentError
 from knetc.ir.program import LOSSES, Program
 from knetc.options import Options
 from knetc.runtime import build
+from knetc.runtime.cfunctions import KINDS, SIGNATURES
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
-from knetc.runtime.library import KINDS, SIGNATURES, Library, place_of
+from knetc.runtime.library import Library, place_of
 
 # Loops become vectors only where no errno is set and nothing traps; otherwise arithmetic is IEEE 754's.
 FLAGS = (
@@ -161,21 +162,23 @@ class CpuLibrary(Library):
     def _configure(self) -> None:
         """Nothing: what can be set is about devices."""
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool, out: Given | None = None) -> Any:
         """One call of the model (see `Executable.forward`)."""
-        value = super().forward(setting, inputs, push)
+        value = super().forward(setting, inputs, push, out)
         if not push:
             self._recorded = list(self._held.values())
         self._held.clear()
         return value
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+    def forward_sequence(
+        self, setting: frozenset[str], inputs: Sequence[Given], steps: int, out: Given | None = None
+    ) -> Any:
         """Several calls with `push` (see `Executable.forward_sequence`), at once where the library can."""
-        value = super().forward_sequence(setting, inputs, steps)
+        value = super().forward_sequence(setting, inputs, steps, out)
         self._held.clear()  # the library has copies
         return value
 
-    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+    def backward_sequence(self, loss: str, gold: Given | None, mask: Given | None, steps: int) -> None:
         """Several calls with `pop` (see `Executable.backward_sequence`), at once where the library can."""
         super().backward_sequence(loss, gold, mask, steps)
         self._held.clear()

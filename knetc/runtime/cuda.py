@@ -15,7 +15,7 @@ import platform
 import shlex
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from knetc.ir.program import Program
 from knetc.options import Options
 from knetc.runtime import build, process
 from knetc.runtime.device import LEGACY_STREAM, DeviceArray
-from knetc.runtime.executable import Given, Tensor
+from knetc.runtime.executable import Given, Tensor, into
 from knetc.runtime.library import Library
 from knetc.runtime.nccl import Communicator, communicator
 from knetc.runtime.pinned import Staging
@@ -227,6 +227,13 @@ def _device() -> _Device:
     return devices[number]
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """A new array on the device, pycuda's GPUArray in Fortran order; what is in it is not said."""
+    device = _device()
+    with device.current():
+        return device.empty(shape, dtype)
+
+
 def fetch(array: DeviceArray) -> Tensor:
     """A device array's elements in host memory. Waits for the default stream."""
     found: Tensor = np.empty(array.shape, array.dtype, order="F")
@@ -285,29 +292,35 @@ class CudaExecutable(Library):
         with self._device.current():
             super().join(comm, identity, rank, size)
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool, out: Given | None = None) -> Any:
         """One call of the model (see `Executable.forward`)."""
         self._streams.clear()  # of a call that failed
         with self._device.current():
-            value = super().forward(setting, inputs, push)
-            return value.copy(order="F") if isinstance(value, np.ndarray) else value  # out of pinned memory
+            return super().forward(setting, inputs, push, out)
 
     def backward(
-        self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
+        self,
+        loss: str,
+        gold: Given | None,
+        mask: Given | None,
+        dinputs: Sequence[int],
+        pop: bool,
+        out: Mapping[int, Given] | None = None,
     ) -> dict[int, Any]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
         self._streams.clear()
         with self._device.current():
-            return super().backward(loss, gold, mask, dinputs, pop)
+            return super().backward(loss, gold, mask, dinputs, pop, out)
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+    def forward_sequence(
+        self, setting: frozenset[str], inputs: Sequence[Given], steps: int, out: Given | None = None
+    ) -> Any:
         """Several calls with `push` (see `Executable.forward_sequence`)."""
         self._streams.clear()
         with self._device.current():
-            value = super().forward_sequence(setting, inputs, steps)
-            return None if value is None else value.copy(order="F")
+            return super().forward_sequence(setting, inputs, steps, out)
 
-    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+    def backward_sequence(self, loss: str, gold: Given | None, mask: Given | None, steps: int) -> None:
         """Several calls with `pop` (see `Executable.backward_sequence`)."""
         self._streams.clear()
         with self._device.current():
@@ -321,10 +334,14 @@ class CudaExecutable(Library):
 
     def _give(self, slot: str, array: Given | None) -> int | None:
         if isinstance(array, DeviceArray):
-            for stream in array.streams:
-                self._wait_for(stream)
-            return array.pointer
+            return self._place(array)
         return None if array is None else self._staging.fill(slot, np.asfortranarray(array, self._dtype))
+
+    def _place(self, array: DeviceArray) -> int:
+        """Where a device array stands, once the model's stream waits for those that it is worked with on."""
+        for stream in array.streams:
+            self._wait_for(stream)
+        return array.pointer
 
     def _wait_for(self, stream: int) -> None:
         if stream not in self._streams:
@@ -337,11 +354,18 @@ class CudaExecutable(Library):
             self._call("make_wait", self._model, stream)
         self._streams.clear()
 
-    def _room(self, dims: tuple[int, ...]) -> Any:
-        if not self._on_device:
+    def _room(self, dims: tuple[int, ...], out: Given | None = None) -> Any:
+        if isinstance(out, DeviceArray):
+            self._place(out)
+            return out
+        if out is not None or not self._on_device:
             return self._staging.room(dims, self._dtype)
         self._wait_for(LEGACY_STREAM)  # on which results are read, also that whose memory this one takes
         return self._device.empty(dims, self._dtype)
+
+    def _out_of(self, value: Any, out: Given | None) -> Any:
+        pinned = isinstance(value, np.ndarray) and out is None
+        return value.copy(order="F") if pinned else into(value, out)
 
     def __del__(self) -> None:
         # Before the stream and the context go; at the end of the process they are gone, and all memory with them.

@@ -8,7 +8,7 @@ which hands their address to the emitted code: they are never copied to the host
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,45 @@ class DeviceArray:
         """The number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the elements take."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """What other libraries take the array by, without a copy."""
+        return {
+            "shape": self.shape,
+            "strides": tuple(step * self.dtype.itemsize for step in _steps(self.shape)),
+            "typestr": self.dtype.str,
+            "data": (self.pointer, False),
+            "stream": self.streams[0],
+            "version": 3,
+        }
+
+    def columns(self, start: int, stop: int) -> DeviceArray:
+        """The columns from `start` to before `stop` along the last dimension: the same memory."""
+        each = self.nbytes // self.shape[-1]
+        shape = (*self.shape[:-1], stop - start)
+        return DeviceArray(self.pointer + start * each, shape, self.dtype, self.streams, self.owner)
+
+    def entry(self, index: int) -> DeviceArray:
+        """The array of one dimension less at `index` of the last one: the same memory."""
+        found = self.columns(index, index + 1)
+        return DeviceArray(found.pointer, self.shape[:-1], self.dtype, self.streams, self.owner)
+
+
+def joined(arrays: Sequence[DeviceArray]) -> DeviceArray | None:
+    """Arrays of one shape as one, their columns side by side; None where they do not follow each other in memory."""
+    first = arrays[0]
+    for k, a in enumerate(arrays):
+        if (a.shape, a.dtype, a.pointer) != (first.shape, first.dtype, first.pointer + k * first.nbytes):
+            return None
+    shape = (*first.shape[:-1], first.shape[-1] * len(arrays))
+    streams = tuple(dict.fromkeys(s for a in arrays for s in a.streams))
+    return DeviceArray(first.pointer, shape, first.dtype, streams, tuple(a.owner for a in arrays))
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -74,6 +113,16 @@ def is_device(value: Any) -> bool:
         return hasattr(value, "__cuda_array_interface__")
     except Exception:  # a property that explains itself when it is read again
         return True
+
+
+def read_only(value: Any) -> bool:
+    """Whether a device array must not be written to, as far as it says so; JAX's never may be."""
+    if type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        return True
+    try:
+        return bool(value.__cuda_array_interface__["data"][1])
+    except Exception:  # it has no such interface, or explains itself when `find` reads it
+        return False
 
 
 def find(value: Any, what: str, stream: int | None = None) -> Found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knetc import driver
 from knetc.errors import KnetLimitation, KnetShapeError, KnetStateError, KnetTypeError
@@ -18,6 +18,7 @@ from knetc.ir.program import LOSSES, Program, Variant
 from knetc.ir.types import N, PartialDims, Type
 from knetc.options import Options
 from knetc.runtime import backends
+from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Executable
 from knetc.runtime.signature import result_type
@@ -142,6 +143,12 @@ class Engine:
         from knetc.runtime.cuda import fetch
 
         return fetch(array)
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """A new array on the device, pycuda's GPUArray in Fortran order."""
+        from knetc.runtime.cuda import empty
+
+        return empty(shape, DTYPES[self.dtype])
 
     def set_seed(self, seed: int) -> None:
         """Keys random draws by `seed`, also those of an executable that is made later."""

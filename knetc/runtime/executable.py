@@ -25,6 +25,14 @@ Given: TypeAlias = "Tensor | DeviceArray"
 """What a back end is given: an array of NumPy, on a GPU one in the device's memory too."""
 
 
+def into(value: Any, out: Any) -> Any:
+    """A result where it is wanted: copied into the host array `out`, or as it is for None or where it is there."""
+    if out is None or value is out:
+        return value
+    out[...] = value
+    return out
+
+
 class TrainingOptions(Record):
     """How `update` changes one parameter (docs/operators.md, the manual's table 5).
 
@@ -48,29 +56,41 @@ class Executable(Protocol):
 
     program: Program
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Any], push: bool) -> Any:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Any], push: bool, out: Any = None) -> Any:
         """One call of the model under `setting`; its value, or None where it returns nothing.
 
         Arrays are `Tensor`s, for a GPU `Given`s: where an input is on the device, the value is, and so are the input
-        gradients of its backward pass.
+        gradients of its backward pass. `out`: an array of the value's shape and dtype that the value goes to, and which
+        is returned then; on a GPU a `Given`, in host memory in any order.
 
         `push`: what the backward pass needs goes on the stack (`sforw`); otherwise it replaces the one record that
         `back` uses. Each call has the next call number, the first is 1; random draws are keyed by it.
         A push onto an empty stack begins a new sequence: the state's gradient at its last step is zero.
         """
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Any], steps: int) -> Any:
+    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Any], steps: int, out: Any = None) -> Any:
         """So many calls of `forward` with `push`; the same numbers but for the order of sums.
 
         An input has the columns of all steps side by side along its last dimension, the first step's first; so has the
-        value returned. Where an input has no batch, it is the same at every step.
+        value returned, and `out`. Where an input has no batch, it is the same at every step. Where an input is on the
+        device, there is an `out` for the value.
         """
 
     def backward_sequence(self, loss: str, gold: Any, mask: Any, steps: int) -> None:
         """So many calls of `backward` with `pop`, for the newest steps; gold and mask have the columns of all steps."""
 
-    def backward(self, loss: str, gold: Any, mask: Any, dinputs: Sequence[int], pop: bool) -> dict[int, Any]:
+    def backward(
+        self,
+        loss: str,
+        gold: Any,
+        mask: Any,
+        dinputs: Sequence[int],
+        pop: bool,
+        out: Mapping[int, Any] | None = None,
+    ) -> dict[int, Any]:
         """Gradients from `loss` (of `ir.program.LOSSES`); the gradients of the inputs in `dinputs`.
+
+        `out`: where those of some of them go, as in `forward`.
 
         `pop`: takes the newest record off the stack and adds to the parameters' gradients, the state's gradient coming
         from the `pop` before (`sback`); otherwise uses the last `forward` and overwrites the gradients (`back`).

@@ -18,7 +18,7 @@ from knetc.ir.types import N
 from knetc.ops import registry
 from knetc.ops.update import TEMPORARIES, Slots, apply_update, gradient_scale, make_slots
 from knetc.runtime.check import DTYPES
-from knetc.runtime.executable import Tensor, TrainingOptions
+from knetc.runtime.executable import Tensor, TrainingOptions, into
 from knetc.runtime.prepare import HELD, Clock, Code, Context, Environment, Prepared, stream
 from knetc.runtime.sequence import Block, backward_steps, forward_steps
 
@@ -72,7 +72,9 @@ class Interpreter:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+    def forward(
+        self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool, out: Tensor | None = None
+    ) -> Tensor | None:
         """One call of the model (see `Executable.forward`)."""
         self._last = None  # its memory can serve this call
         if not push:
@@ -81,12 +83,14 @@ class Interpreter:
             self._dstate.clear()  # a new sequence: no gradient comes from a later step
         self._clock.call += 1
         try:
-            return self._forward(setting, inputs, push)
+            return self._forward(setting, inputs, push, out)
         except MemoryError:
             self._clock.call -= 1
             raise
 
-    def _forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Tensor | None:
+    def _forward(
+        self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool, out: Tensor | None
+    ) -> Tensor | None:
         batch = 1 if self._batched is None else inputs[self._batched].shape[-1]
         prepared = self._prepared.get((setting, batch)) or self._prepare(setting, batch)
         code = prepared.forward
@@ -98,7 +102,7 @@ class Interpreter:
         self._load(code, self._state, env)
         code.run(env)
         result = prepared.variant.result
-        value = None if result is None else _array(env[result]).copy(order="F")
+        value = None if result is None else _result(env[result], out)
         # Nothing takes memory any more: a call that finds none has left the state as it was.
         for _, var, kept in code.effects:
             self._state[var] = _array(env[kept])
@@ -110,7 +114,13 @@ class Interpreter:
         return value
 
     def backward(
-        self, loss: str, gold: Tensor | None, mask: Tensor | None, dinputs: Sequence[int], pop: bool
+        self,
+        loss: str,
+        gold: Tensor | None,
+        mask: Tensor | None,
+        dinputs: Sequence[int],
+        pop: bool,
+        out: Mapping[int, Tensor] | None = None,
     ) -> dict[int, Tensor]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
         record = self._stack[-1] if pop else self._record
@@ -122,7 +132,8 @@ class Interpreter:
         if not pop:
             self._grads.clear()  # their memory can serve this pass
         code.run(env)
-        wanted = {about: _array(env[name]).copy(order="F") for op, about, name in code.effects if op == "dinput"}
+        room = out or {}
+        wanted = {i: _result(env[name], room.get(i)) for op, i, name in code.effects if op == "dinput"}
         grads, added = self._gradients(code.effects, env, add=pop)
         # Nothing takes memory any more: a call that finds none has left the stack and its gradients as they were.
         if pop:
@@ -164,13 +175,16 @@ class Interpreter:
 
     # --- whole sequences ----------------------------------------------------------------------------------------------
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+    def forward_sequence(
+        self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int, out: Tensor | None = None
+    ) -> Tensor | None:
         """Several calls with `push` (see `Executable.forward_sequence`), batched over time where that can be."""
         batch = 1 if self._batched is None else inputs[self._batched].shape[-1] // steps
         prepared = self._prepared.get((setting, batch)) or self._prepare(setting, batch)
         timed = prepared.timed(steps)
         if timed is None:
-            return forward_steps(self, setting, inputs, steps)
+            values: Tensor | None = forward_steps(self, setting, inputs, steps, out)
+            return values
         self._last = self._record = None
         if not self._stack:
             self._dstate.clear()
@@ -181,7 +195,7 @@ class Interpreter:
         try:
             timed.run(env, flowing, self._clock)
             result = prepared.variant.result
-            value = None if result is None else _array(env[result]).copy(order="F")
+            value = None if result is None else _result(env[result], out)
         except MemoryError:
             self._clock.call = call
             raise
@@ -333,6 +347,12 @@ class Interpreter:
         if self._last is None:
             raise KeyError(name)
         return _array(self._last.env[self._last.prepared.names.get(name, name)])
+
+
+def _result(value: Any, out: Tensor | None) -> Tensor:
+    """A value as the user gets it: in `out`, or in memory of its own."""
+    array: Tensor = _array(value).copy(order="F") if out is None else into(_array(value), out)
+    return array
 
 
 def _array(value: Any) -> Tensor:

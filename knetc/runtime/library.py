@@ -17,81 +17,28 @@ import numpy as np
 from knetc.codegen.names import interface_prefix
 from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
 from knetc.ir.program import LOSSES, Program, Variant
+from knetc.runtime.cfunctions import (
+    ADAM_STEPS,
+    ARGUMENT,
+    AVERAGES,
+    CALLS,
+    KINDS,
+    MEMORY,
+    ORDER,
+    SEED,
+    SEQUENCES,
+    SETTINGS,
+    SIGNATURES,
+    SUMS,
+    TRAINING,
+    Address,
+    Text,
+)
 from knetc.runtime.check import DTYPES
 from knetc.runtime.device import DeviceArray
-from knetc.runtime.executable import Given, Tensor, TrainingOptions
+from knetc.runtime.executable import Given, Tensor, TrainingOptions, into
 from knetc.runtime.nccl import Communicator
 from knetc.runtime.sequence import backward_steps, forward_steps
-
-KINDS = {"par": 0, "grad": 1, "value": 2, "dinput": 3, "state": 4}
-AVERAGES = {"adagrad": 5, "rmsprop": 6, "adam_m": 7, "adam_v": 8, "momentum": 9, "nesterov": 10}
-ADAM_STEPS = "adam_t"
-ARGUMENT, ORDER, MEMORY = 1, 2, 3
-_SEED = 2**64 - 1
-_CALLS = 2**32 - 1
-# What says how an emitted library runs, not what it computes: settings of `configure`, by environment variable.
-SETTINGS = {
-    "KNETC_GRAPHS": "graphs",
-    "KNETC_SEARCH": "search",
-    "KNETC_DETERMINISTIC": "deterministic",
-    "KNETC_GRAPH_SUMS": "graph_sums",
-}
-
-_Address = ctypes.c_void_p
-_Text = ctypes.c_char_p
-SIGNATURES: Mapping[str, tuple[Any, ...]] = {
-    "create": (ctypes.POINTER(_Address), ctypes.c_ulonglong, _Address),
-    "destroy": (_Address,),
-    "forward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
-    "backward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
-    "sforward": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, _Address),
-    "sbackward": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_ulonglong, _Address),
-    "update": (_Address, ctypes.c_double, ctypes.c_double),
-    "set_option": (_Address, _Text, _Text, ctypes.c_double),
-    "configure": (_Address, _Text, ctypes.c_int),
-    "graphs": (_Address, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
-    "wait_for": (_Address, _Address),
-    "make_wait": (_Address, _Address),
-    "reset": (_Address, ctypes.c_int),
-    "clean": (_Address,),
-    "set_seed": (_Address, ctypes.c_ulonglong),
-    "dims": (_Address, ctypes.c_int, _Text, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)),
-    "get": (_Address, ctypes.c_int, _Text, _Address),
-    "set": (_Address, _Text, _Address),
-    "set_state": (_Address, _Text, _Address, ctypes.c_int),
-    "set_average": (_Address, ctypes.c_int, _Text, _Address),
-    "adam_steps": (_Address, _Text, ctypes.POINTER(ctypes.c_int)),
-    "set_adam_steps": (_Address, _Text, ctypes.c_int),
-    "calls": (_Address, ctypes.POINTER(ctypes.c_uint)),
-    "set_calls": (_Address, ctypes.c_uint),
-    "set_columns": (_Address, ctypes.c_int),
-    "save": (_Address, _Text),
-    "load": (_Address, _Text),
-    "synchronize": (_Address,),
-}
-# That of a library that sums gradients over the processes of a communicator.
-SUMS: Mapping[str, tuple[Any, ...]] = {"set_communicator": (_Address, _Address)}
-# Those of a library that runs whole sequences.
-SEQUENCES: Mapping[str, tuple[Any, ...]] = {
-    "forwseq": (_Address, ctypes.c_uint, ctypes.POINTER(_Address), ctypes.c_int, ctypes.c_int, _Address),
-    "backseq": (_Address, ctypes.c_int, _Address, _Address, ctypes.c_int),
-}
-_Places, _Clip = ctypes.POINTER(_Address), ctypes.c_double
-# That of a library that trains on many minibatches in one call.
-TRAINING: Mapping[str, tuple[Any, ...]] = {
-    "train": (
-        _Address,
-        ctypes.c_uint,
-        ctypes.c_int,
-        _Places,
-        _Address,
-        ctypes.c_int,
-        ctypes.c_int,
-        _Clip,
-        _Clip,
-        _Address,
-    )
-}
 
 
 def place_of(array: Any) -> int:
@@ -101,9 +48,11 @@ def place_of(array: Any) -> int:
 
 
 def _address(array: Any) -> int | None:
-    """The address of an array of NumPy, or of one on the device (pycuda's GPUArray)."""
+    """The address of an array of NumPy, or of one on the device (pycuda's GPUArray, or a user's)."""
     if array is None:
         return None
+    if isinstance(array, DeviceArray):
+        return array.pointer
     return place_of(array) if isinstance(array, np.ndarray) else int(array.gpudata)
 
 
@@ -118,11 +67,11 @@ class Library:
         """Loads the library at `path` and makes a model on `stream` (a cudaStream_t, None for its own)."""
         self.program = program
         self._dtype: np.dtype[Any] = DTYPES[program.dtype]
-        self._model = _Address(None)
+        self._model = Address(None)
         self._library = ctypes.CDLL(path)
         self._prefix = interface_prefix(program.name)
         self._functions: dict[str, Any] = {}  # the C functions by the part of their names after the model's
-        self._function("last_error").restype = _Text
+        self._function("last_error").restype = Text
         self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
         self.sums = hasattr(self._library, f"{self._prefix}_set_communicator")
         self.trains = hasattr(self._library, f"{self._prefix}_train")
@@ -141,7 +90,7 @@ class Library:
         self._on_device = False  # whether the last forward call was given device arrays
         self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
         self._prepare()
-        self._call("create", ctypes.byref(self._model), seed & _SEED, stream)
+        self._call("create", ctypes.byref(self._model), seed & SEED, stream)
         self._configure()
 
     def _prepare(self) -> None:
@@ -180,24 +129,31 @@ class Library:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool) -> Any:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool, out: Given | None = None) -> Any:
         """One call of the model (see `Executable.forward`)."""
-        value = self._run("sforward" if push else "forward", setting, inputs)
+        value = self._run("sforward" if push else "forward", setting, inputs, out)
         self._depth += push
         return value
 
-    def _run(self, name: str, setting: frozenset[str], inputs: Sequence[Given], steps: int | None = None) -> Any:
+    def _run(
+        self,
+        name: str,
+        setting: frozenset[str],
+        inputs: Sequence[Given],
+        out: Given | None,
+        steps: int | None = None,
+    ) -> Any:
         """A forward function of the library on the columns of a call, or of so many steps; the value."""
         columns = self._batch(inputs)
         self._on_device = any(isinstance(a, DeviceArray) for a in inputs)
         given = [self._give(f"input {k}", a) for k, a in enumerate(inputs)]
         bits, dims = self._result(setting, columns)
-        value = None if dims is None else self._room(dims)
-        places = (_Address * max(1, len(given)))(*given)
+        value = None if dims is None else self._room(dims, out)
+        places = (Address * max(1, len(given)))(*given)
         sizes = (columns,) if steps is None else (columns // steps, steps)
         self._call(name, self._model, bits, places, *sizes, _address(value))
-        self._given(waited=value is not None)
-        return value
+        self._given(waited=isinstance(value, np.ndarray))
+        return self._out_of(value, out)
 
     # How arrays come to the library and from it. ---
 
@@ -214,9 +170,16 @@ class Library:
             self._call("synchronize", self._model)
         self._held.clear()
 
-    def _room(self, dims: tuple[int, ...]) -> Any:
-        """An array of these dims for a result, where `_on_device` wants it."""
-        return np.empty(dims, self._dtype, order="F")
+    def _room(self, dims: tuple[int, ...], out: Given | None = None) -> Any:
+        """An array of these dims for a result: `out` where the library can write there, or where `_on_device` says."""
+        if out is None:
+            return np.empty(dims, self._dtype, order="F")
+        direct = isinstance(out, DeviceArray) or (out.flags.f_contiguous and out.flags.aligned)
+        return out if direct else np.empty(dims, self._dtype, order="F")
+
+    def _out_of(self, value: Any, out: Given | None) -> Any:
+        """A result, out of the room that it was given and into `out`."""
+        return into(value, out)
 
     def _batch(self, inputs: Sequence[Given]) -> int:
         return 1 if self._batched is None else int(inputs[self._batched].shape[-1])
@@ -242,27 +205,45 @@ class Library:
         return tuple(d if isinstance(d, int) else None for d in dims)
 
     def backward(
-        self, loss: str, gold: Given | None, mask: Given | None, dinputs: Sequence[int], pop: bool
+        self,
+        loss: str,
+        gold: Given | None,
+        mask: Given | None,
+        dinputs: Sequence[int],
+        pop: bool,
+        out: Mapping[int, Given] | None = None,
     ) -> dict[int, Any]:
         """Gradients of the last call or of the newest on the stack (see `Executable.backward`)."""
         wanted = sum(1 << i for i in set(dinputs))
         arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), wanted, None)
         self._call("sbackward" if pop else "backward", self._model, *arguments)
         self._depth -= pop
-        room = self._room if self._on_device else None
-        found = {i: self._array(KINDS["dinput"], self.program.inputs[i].name, room) for i in dinputs}
+        found = {i: self._input_gradient(i, out.get(i) if out else None) for i in dinputs}
         self._given(waited=False)
         return found
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Tensor | None:
+    def _input_gradient(self, index: int, out: Given | None) -> Any:
+        """An input's gradient, after a backward pass that was asked for it."""
+
+        def room(dims: tuple[int, ...]) -> Any:
+            return self._room(dims, out)
+
+        kind, name = KINDS["dinput"], self.program.inputs[index].name
+        if out is None and not self._on_device:
+            return self._array(kind, name)
+        return self._out_of(self._array(kind, name, room), out)
+
+    def forward_sequence(
+        self, setting: frozenset[str], inputs: Sequence[Given], steps: int, out: Given | None = None
+    ) -> Any:
         """Several calls with `push` (see `Executable.forward_sequence`), at once where the library can."""
         if not self._sequences:
-            return forward_steps(self, setting, inputs, steps)
-        value: Tensor | None = self._run("forwseq", setting, inputs, steps)
+            return forward_steps(self, setting, inputs, steps, out)
+        value = self._run("forwseq", setting, inputs, out, steps)
         self._depth += steps
         return value
 
-    def backward_sequence(self, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+    def backward_sequence(self, loss: str, gold: Given | None, mask: Given | None, steps: int) -> None:
         """Several calls with `pop` (see `Executable.backward_sequence`), at once where the library can."""
         if not self._sequences:
             backward_steps(self, loss, gold, mask, steps)
@@ -303,7 +284,7 @@ class Library:
         self._on_device = False
         columns = int(gold.shape[-1])
         losses = np.empty(-(-columns // batch), self._dtype)
-        places = (_Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
+        places = (Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
         given = (places, self._give("gold", gold), columns, batch, gclip, 1.0, _address(losses))
         self._call("train", self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
         self._given(waited=True)
@@ -383,8 +364,8 @@ class Library:
 
     def set_seed(self, seed: int, calls: int = 0) -> None:
         """Random draws are keyed by `seed`, as after so many `calls`."""
-        self._call("set_seed", self._model, seed & _SEED)
-        self._call("set_calls", self._model, calls & _CALLS)
+        self._call("set_seed", self._model, seed & SEED)
+        self._call("set_calls", self._model, calls & CALLS)
 
     def calls(self) -> int:
         """The number of the last `forward`."""
@@ -423,7 +404,7 @@ class Library:
     def close(self) -> None:
         """Frees the model."""
         if self._model:
-            model, self._model = self._model, _Address(None)
+            model, self._model = self._model, Address(None)
             self._call("destroy", model)
 
     def __del__(self) -> None:

@@ -7,26 +7,23 @@ when the sizes are known. Every method checks before it acts, so an error leaves
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from knetc.errors import KnetShapeError, KnetStateError, KnetTypeError
 from knetc.ir.program import Program
-from knetc.runtime import check, timesteps
+from knetc.runtime import check, outputs, sequences
 from knetc.runtime import train as runs
 from knetc.runtime.engine import Engine
 from knetc.runtime.gradcheck import gradcheck
 from knetc.runtime.losses import loss_name
 from knetc.runtime.order import Call, count
-from knetc.runtime.signature import result_type
 from knetc.runtime.snapshot import Snapshot, restore, take
 from knetc.runtime.variables import Variables, norm, whole
 
 if TYPE_CHECKING:
-    from knetc.runtime.executable import Given, Tensor
+    from knetc.runtime.executable import Given
     from knetc.runtime.listing import View
     from knetc.runtime.losses import Loss
     from knetc.runtime.ranks import Ranks
@@ -42,65 +39,54 @@ class Model(Variables):
     # --- forward ------------------------------------------------------------------------------------------------------
 
     @whole
-    def forw(self, /, *inputs: Any, **conditions: bool) -> Any:
+    def forw(self, /, *inputs: Any, out: Any = None, **conditions: bool) -> Any:
         """The model's value for `inputs` (the batch is the last dimension), or None where it returns nothing.
 
         `conditions` hold for this call; those not given are false. A Fortran-ordered input of the model's dtype is
         taken without a copy and must not change before `back`. With the back end cuda an input may be a device array of
         pycuda, PyTorch, CuPy or JAX, of the model's dtype (C-ordered with the batch first, or Fortran-ordered with the
         batch last); then the value is a device array, pycuda's GPUArray in Fortran order, and the host does not wait.
-        Elements of device arrays are not checked for NaN. Raises KnetTypeError (kind of an input, NaN),
-        KnetShapeError, KnetNameError (an unknown condition), KnetStateError (another batch size in mid-sequence).
+        Elements of device arrays are not checked for NaN.
+
+        `out`: an array of the value's shape and the model's dtype, which the value is written to and which is returned:
+        one of NumPy, or with the back end cuda one on the device in either order, wherever the inputs are. It shares
+        no memory with an input.
+
+        Raises KnetTypeError (kind of an input or of `out`, a read-only `out`, NaN), KnetShapeError, KnetNameError (an
+        unknown condition), KnetStateError (another batch size in mid-sequence).
         """
+        if out is not None:
+            out, conditions = outputs.condition(out, conditions)
         setting = check.setting(conditions, self._engine.lowered.conditions)
-        return self._run("forw", setting, *self._inputs("forw", inputs))
+        arrays, batch, program = self._inputs("forw", inputs)
+        if out is None:
+            return self._run("forw", setting, arrays, batch, program)
+        place = self._room("forw", out, outputs.shape(program, setting, batch))
+        outputs.apart(place, arrays, self._labels)
+        self._run("forw", setting, arrays, batch, program, place)
+        return out
 
     @whole
-    def sforw(self, /, *inputs: Any, **conditions: bool) -> Any:
-        """As `forw`, and what the backward pass needs goes on the stack, for `sback`."""
+    def sforw(self, /, *inputs: Any, out: Any = None, **conditions: bool) -> Any:
+        """As `forw`, and what the backward pass needs goes on the stack, for `sback`. `out` may be an input."""
+        if out is not None:
+            out, conditions = outputs.condition(out, conditions)
         setting = check.setting(conditions, self._engine.lowered.conditions)
         self._order.before_push("sforw")
-        return self._run("sforw", setting, *self._inputs("sforw", inputs))
+        arrays, batch, program = self._inputs("sforw", inputs)
+        if out is None:
+            return self._run("sforw", setting, arrays, batch, program)
+        place = self._room("sforw", out, outputs.shape(program, setting, batch))
+        self._run("sforw", setting, arrays, batch, program, place)
+        return out
 
-    @whole
-    def forwseq(self, xs: Any, /, **conditions: bool) -> Any:
-        """T calls of `sforw`: `xs` is an array with time as an extra last dimension, or a list of the steps' inputs.
+    forwseq = whole(sequences.forwseq)
 
-        Returns the values in the same form (time last, or a list; a step of several inputs is a tuple), None where the
-        model returns nothing. Raises as `sforw`, before the first step runs.
-        """
-        setting = check.setting(conditions, self._engine.lowered.conditions)
-        self._order.before_push("forwseq")
-        given = timesteps.steps(xs, "forwseq")
-        prepared, program = [], None
-        for step in given:
-            prepared.append(self._inputs("forwseq", step if isinstance(step, tuple) else (step,), program))
-            program = prepared[0][2]
-        batches = [batch for _, batch, _ in prepared]
-        if len(set(batches)) > 1:
-            raise KnetShapeError(f"forwseq: the batch size differs between the steps: {batches}")
-        values = self._run_steps(setting, [arrays for arrays, _, _ in prepared], *prepared[0][1:])
-        if values is None:
-            return None
-        if not isinstance(xs, np.ndarray):
-            return values
-        return np.asfortranarray(np.stack(values, axis=-1))
-
-    def _run_steps(
-        self, setting: frozenset[str], given: list[list[Given]], batch: int, program: Program
-    ) -> list[Tensor] | None:
-        """The values of several steps, computed in one call where their inputs can be one array; None for none."""
-        self._engine.confirm(program)
-        type_ = self._engine.variants[setting][1]
-        dims = [i.dims for i in program.inputs if i.dims is not None]
-        whole = timesteps.joined_inputs(given, dims) if type_ is None or type_.batched else None
-        if whole is None or len(given) == 1:
-            values = [self._run("sforw", setting, arrays, batch, program) for arrays in given]
-            return None if type_ is None else values
-        value = self._engine.device().forward_sequence(setting, whole, len(given))
-        for arrays in given:
-            self._ran("sforw", setting, arrays, batch)
-        return None if value is None else timesteps.apart(value, len(given))
+    def _room(self, what: str, out: Any, shape: tuple[int, ...] | None) -> Given:
+        """The checked place for a value of this shape."""
+        place = outputs.room(out, shape, self._dtype)
+        self._engine.can_take((place,), what)
+        return place
 
     def _inputs(
         self, what: str, inputs: Sequence[Any], program: Program | None = None
@@ -149,9 +135,17 @@ class Model(Variables):
                 batch, first = size, first or i.name
         return batch or 1
 
-    def _run(self, what: str, setting: frozenset[str], arrays: list[Given], batch: int, program: Program) -> Any:
+    def _run(
+        self,
+        what: str,
+        setting: frozenset[str],
+        arrays: list[Given],
+        batch: int,
+        program: Program,
+        out: Given | None = None,
+    ) -> Any:
         self._engine.confirm(program)
-        value = self._engine.device().forward(setting, arrays, push=what == "sforw")
+        value = self._engine.device().forward(setting, arrays, what == "sforw", out)
         self._ran(what, setting, arrays, batch)
         return value
 
@@ -172,72 +166,47 @@ class Model(Variables):
 
     @whole
     def back(
-        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
-    ) -> Tensor | list[Tensor] | None:
+        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None, out: Any = None
+    ) -> Any:
         """Gradients of the loss of the last `forw` for every parameter, in place of those before.
 
         `ygold` has the output's shape; with no `loss` it is the gradient of the output itself, and without ygold that
         gradient is zero. `mask`: one number a column, 0 where a column adds nothing. `getdx`: True (of every input), an
         index or a list of indices: returns the gradients of those inputs, one array or a list; device arrays where
-        an input of that `forw` was one. `ygold` and `mask` may be device arrays as inputs may. Raises KnetStateError
-        (no forw before), KnetTypeError, KnetShapeError, KnetNameError.
+        an input of that `forw` was one. `out`: the array, or the list of arrays, that these gradients are written to,
+        as in `forw`. `ygold` and `mask` may be device arrays as inputs may. Raises KnetStateError (no forw before),
+        KnetTypeError, KnetShapeError, KnetNameError.
         """
-        call = self._order.before_back()
-        kind, gold, masked = self._target(call, ygold, loss, mask)
-        wanted = self._wanted(getdx)
-        found = self._engine.device().backward(kind, gold, masked, wanted, pop=False)
-        self._order.went_back(pop=False)
-        return self._dx(getdx, wanted, found, call)
+        return self._back(self._order.before_back(), (ygold, loss, mask), getdx, out, pop=False)
 
     @whole
     def sback(
-        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None
-    ) -> Tensor | list[Tensor] | None:
+        self, ygold: Any = None, loss: Loss | str | None = None, getdx: Any = False, mask: Any = None, out: Any = None
+    ) -> Any:
         """As `back` for the newest step on the stack, which it takes off; adds to the parameters' gradients.
 
         The state's gradient flows to the step before. Without ygold no gradient comes from the output at that step.
         Raises as `back`, KnetStateError where the stack is empty.
         """
         (call,) = self._order.before_pop("sback", 1)
-        kind, gold, masked = self._target(call, ygold, loss, mask)
-        return self._pop(call, kind, gold, masked, getdx, self._wanted(getdx))
+        return self._back(call, (ygold, loss, mask), getdx, out, pop=True)
 
-    @whole
-    def backseq(self, ys: Any, loss: Loss | str | None = None, mask: Any = None) -> None:
-        """T calls of `sback`, the last step first. `ys` and `mask`: an array with time as an extra last dimension, or a
-        list with an entry (or None) a step. Raises as `sback`, before the first step is taken off.
-        """
-        steps = timesteps.steps(ys, "backseq")
-        calls = self._order.before_pop("backseq", len(steps))
-        masks = [None] * len(steps) if mask is None else timesteps.steps(mask, "backseq: mask")
-        if len(masks) != len(steps):
-            raise KnetShapeError(f"backseq: {len(steps)} steps of ygold and {len(masks)} of mask")
-        targets = [
-            self._target(c, y, None if y is None else loss, None if y is None else m)
-            for c, y, m in zip(calls, steps, masks, strict=True)
-        ]
-        for run in timesteps.runs(calls):
-            self._pop_steps(calls[run], targets[run])
+    backseq = whole(sequences.backseq)
 
-    def _pop_steps(self, calls: list[Call], targets: list[timesteps.Target]) -> None:
-        """Goes back through steps of one variant, in one call where their targets can be one array."""
-        assert self._engine.program is not None
-        type_ = result_type(self._engine.program, calls[0].variant)
-        whole = timesteps.joined_targets(calls, targets) if type_ is None or type_.batched else None
-        if whole is None or len(calls) == 1:
-            for call, target in zip(reversed(calls), reversed(targets), strict=True):
-                self._pop(call, *target, False, [])
-            return
-        self._engine.device().backward_sequence(*whole, len(calls))
-        for _ in calls:
-            self._order.went_back(pop=True)
-
-    def _pop(
-        self, call: Call, kind: str, gold: Given | None, mask: Given | None, getdx: Any, wanted: list[int]
-    ) -> Tensor | list[Tensor] | None:
-        found = self._engine.device().backward(kind, gold, mask, wanted, pop=True)
-        self._order.went_back(pop=True)
-        return self._dx(getdx, wanted, found, call)
+    def _back(self, call: Call, given: tuple[Any, Any, Any], getdx: Any, out: Any, pop: bool) -> Any:
+        """Goes back through a call, from its ygold, loss and mask; the gradients of inputs that are asked for."""
+        kind, gold, mask = self._target(call, *given)
+        wanted = outputs.wanted(getdx, len(self._labels))
+        rooms = None
+        if out is not None:
+            rooms = outputs.gradient_rooms(out, getdx, wanted, call.shapes, self._dtype)
+            self._engine.can_take(rooms.values(), "sback" if pop else "back")
+        found = self._engine.device().backward(kind, gold, mask, wanted, pop, rooms)
+        self._order.went_back(pop)
+        if getdx is False:
+            return None
+        result = outputs.gradients(getdx, wanted, found, rooms or {}, call.shapes, self._dtype)
+        return result if out is None else out
 
     def _target(self, call: Call, ygold: Any, loss: Any, mask: Any) -> tuple[str, Given | None, Given | None]:
         """Where a backward pass starts: the loss's kind, the checked ygold and mask."""
@@ -256,28 +225,6 @@ class Model(Variables):
         masked = check.mask(mask, gold.shape[-1], self._dtype)
         self._engine.can_take((gold, masked), "back")
         return name, gold, masked
-
-    def _wanted(self, getdx: Any) -> list[int]:
-        count = len(self._labels)
-        if isinstance(getdx, bool | np.bool_):
-            return list(range(count)) if getdx else []
-        wanted = list(getdx) if isinstance(getdx, list | tuple) else [getdx]
-        for index in wanted:
-            if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < count:
-                raise KnetTypeError(
-                    f"getdx is True, an index of an input (0 to {count - 1}) or a list of them, got {getdx!r}"
-                )
-        return [int(index) for index in wanted]
-
-    def _dx(
-        self, getdx: Any, wanted: list[int], found: Mapping[int, Tensor], call: Call
-    ) -> Tensor | list[Tensor] | None:
-        """The gradients of inputs, zero where no gradient flows; one array for one index or one input."""
-        if not wanted and not isinstance(getdx, list | tuple):
-            return None
-        zero = self._dtype.type(0)
-        all_ = [found[i] if i in found else np.full(call.shapes[i], zero, order="F") for i in wanted]
-        return all_ if isinstance(getdx, list | tuple) or len(all_) > 1 else all_[0]
 
     # --- training -----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from knetc.ir.program import Phases
 from knetc.ir.types import N
-from knetc.runtime.executable import Executable, Tensor
+from knetc.runtime.device import DeviceArray
+from knetc.runtime.executable import Executable, Given, Tensor
 from knetc.runtime.prepare import Clock, Code, Environment, code
 
 
@@ -128,26 +129,35 @@ class Block:
 
 
 def forward_steps(
-    executable: Executable, setting: frozenset[str], inputs: Sequence[Tensor], steps: int
-) -> Tensor | None:
+    executable: Executable, setting: frozenset[str], inputs: Sequence[Given], steps: int, out: Given | None = None
+) -> Any:
     """`Executable.forward_sequence` as so many calls of `forward`."""
     moving = [i.dims is not None and i.dims[-1:] == (N,) for i in executable.program.inputs]
     values = []
     for t in range(steps):
         mine = [_own(a, t, steps) if moves else a for a, moves in zip(inputs, moving, strict=True)]
-        values.append(executable.forward(setting, mine, push=True))
+        values.append(executable.forward(setting, mine, True, None if out is None else _columns(out, t, steps)))
     found = [v for v in values if v is not None]
-    return np.asfortranarray(np.concatenate(found, axis=-1)) if found else None
+    if out is not None or not found:
+        return out
+    return np.asfortranarray(np.concatenate(found, axis=-1))
 
 
-def backward_steps(executable: Executable, loss: str, gold: Tensor | None, mask: Tensor | None, steps: int) -> None:
+def backward_steps(executable: Executable, loss: str, gold: Given | None, mask: Given | None, steps: int) -> None:
     """`Executable.backward_sequence` as so many calls of `backward`, the last step first."""
     for t in reversed(range(steps)):
         mine, masked = (None if a is None else _own(a, t, steps) for a in (gold, mask))
         executable.backward(loss, mine, masked, (), pop=True)
 
 
-def _own(array: Tensor, t: int, steps: int) -> Tensor:
-    """The columns of step t, as an array of their own."""
+def _own(array: Given, t: int, steps: int) -> Given:
+    """The columns of step t, of an array in host memory as an array of their own."""
+    found = _columns(array, t, steps)
+    return found if isinstance(found, DeviceArray) else np.asfortranarray(found)
+
+
+def _columns(array: Given, t: int, steps: int) -> Given:
+    """The columns of step t: the same memory."""
     batch = array.shape[-1] // steps
-    return np.asfortranarray(array[..., t * batch : (t + 1) * batch])
+    start, stop = t * batch, (t + 1) * batch
+    return array.columns(start, stop) if isinstance(array, DeviceArray) else array[..., start:stop]

@@ -18,7 +18,7 @@ import numpy as np
 from knetc.ir.program import Program
 from knetc.ir.types import N, Type
 from knetc.runtime.check import DTYPES
-from knetc.runtime.executable import Executable, Tensor, TrainingOptions
+from knetc.runtime.executable import Executable, Tensor, TrainingOptions, into
 from knetc.runtime.library import Library
 from knetc.runtime.losses import mean_loss
 from knetc.runtime.onehot import OneHot
@@ -66,13 +66,13 @@ class Split:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> Any:
+    def forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool, out: Tensor | None = None) -> Any:
         """One call of the model (see `Executable.forward`)."""
         value, share = self._forward(setting, inputs, push)
         if value is None or not share.split:
-            return value
+            return into(value, out)
         what = f"{'sforw' if push else 'forw'} under {_named(setting)} of {_shapes(inputs)}"
-        return self._gather(what, value, share)
+        return into(self._gather(what, value, share), out)
 
     def _forward(self, setting: frozenset[str], inputs: Sequence[Tensor], push: bool) -> tuple[Any, Share]:
         """The value of this process's columns."""
@@ -83,7 +83,9 @@ class Split:
         self._ran(setting, share, 1, push)
         return value, share
 
-    def forward_sequence(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int) -> Any:
+    def forward_sequence(
+        self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int, out: Tensor | None = None
+    ) -> Any:
         """So many calls of `forward` with `push` (see `Executable.forward_sequence`)."""
         share = self._share(setting, inputs, steps)
         mine = [share.own(a, steps) if moves else a for a, moves in zip(inputs, self._moves, strict=True)]
@@ -91,9 +93,9 @@ class Split:
         value = self._inner.forward_sequence(setting, mine, steps)
         self._ran(setting, share, steps, push=True)
         if value is None or not share.split:
-            return value
+            return into(value, out)
         what = f"forwseq of {steps} steps under {_named(setting)} of {_shapes(inputs)}"
-        return self._gather(what, value, share, steps)
+        return into(self._gather(what, value, share, steps), out)
 
     def _share(self, setting: frozenset[str], inputs: Sequence[Tensor], steps: int = 1) -> Share:
         columns = [a.shape[-1] // steps for a, moves in zip(inputs, self._moves, strict=True) if moves]
@@ -108,7 +110,15 @@ class Split:
         else:
             self._record = share
 
-    def backward(self, loss: str, gold: Any, mask: Any, dinputs: Sequence[int], pop: bool) -> dict[int, Any]:
+    def backward(
+        self,
+        loss: str,
+        gold: Any,
+        mask: Any,
+        dinputs: Sequence[int],
+        pop: bool,
+        out: Mapping[int, Tensor] | None = None,
+    ) -> dict[int, Any]:
         """Gradients of this process's columns (see `Executable.backward`); `update` adds them up."""
         share = self._stack[-1] if pop else self._record
         assert share is not None, "the model calls backward after forward only"
@@ -119,7 +129,8 @@ class Split:
         if pop:
             self._stack.pop()
         self._sums.end(complete=not pop or not self._stack)
-        return {i: self._input_gradient(i, dx, share) for i, dx in found.items()}
+        room = out or {}
+        return {i: into(self._input_gradient(i, dx, share), room.get(i)) for i, dx in found.items()}
 
     def backward_sequence(self, loss: str, gold: Any, mask: Any, steps: int) -> None:
         """So many calls of `backward` with `pop` (see `Executable.backward_sequence`)."""

@@ -104,9 +104,10 @@ def by_hand(make: Make) -> Numbers:
     seen = []
     for k, columns in enumerate((7, 37, 2, 1, 3)):
         x, y = _data(5, 3, columns, k)
-        value = net.forw(x, dropout=k % 2 == 0)
+        room = [np.empty((rows, columns), {"f32": np.float32, "f64": np.float64}[net.dtype]) for rows in (3, 5)]
+        value = net.forw(x, dropout=k % 2 == 0, out=room[0] if k % 2 else None)
         mask = (np.arange(columns) % 3 != 1).astype(float) if k < 3 else None
-        dx = net.back(y, knetc.softloss, getdx=True, mask=mask)
+        dx = net.back(y, knetc.softloss, getdx=True, mask=mask, out=room[1] if k % 2 else None)
         seen += [value.ravel(), dx.ravel(), [net.gnorm(), knetc.softloss(value, y)], net.get("h").ravel()]
         net.update(gclip=0.2, gscale=1.5)
         net.update()
@@ -153,11 +154,12 @@ def sequence(make: Make) -> Numbers:
     norms = [between, net.gnorm()]
     net.reset()
     few = [knetc.onehot([t, 5 - t], 6) for t in range(3)]  # fewer columns than processes
-    whole = net.forwseq(few, dropout=True)
+    whole = np.empty((6, 2, 3), values[0].dtype)
+    net.forwseq(few, dropout=True, out=whole)
     net.backseq([few[1], None, few[0]], "softloss")
     norms.append(net.gnorm())
     net.update()
-    return _numbers(net, losses=losses, norms=norms, **state, values=np.stack(values), whole=np.stack(whole))
+    return _numbers(net, losses=losses, norms=norms, **state, values=np.stack(values), whole=whole)
 
 
 def conditions(make: Make) -> Numbers:

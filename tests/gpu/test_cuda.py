@@ -10,7 +10,7 @@ import pytest
 
 import knetc
 from knetc.ir.program import LOSSES
-from knetc.runtime import cuda
+from knetc.runtime import check, cuda
 from knetc.runtime.interp import Interpreter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -240,6 +240,48 @@ def test_a_result_goes_to_torch_and_cupy_without_a_copy():
         assert torch.equal(y, torch.relu(x).T)
         x = x + 0.1
     assert y.data_ptr() != x.data_ptr()
+
+
+@pytest.mark.parametrize("make", [pycuda_array, torch_array, cupy_array], ids=lambda make: make.__name__)
+def test_results_go_to_device_arrays(make):
+    """`out` where no input is on the device, and where one is; gradients of inputs too."""
+    r = np.random.default_rng(0)
+    net, meaning = (knetc.compile(LENET, "lenet", backend="cuda", seed=3) for _ in range(2))
+    gold = np.asfortranarray(np.eye(10, dtype=np.float32)[:, r.integers(0, 10, 16)])
+    for _ in range(4):
+        x = np.asfortranarray(r.random((28, 28, 1, 16)), np.float32)
+        wanted = meaning.forw(x)
+        for given in (x, make(x)):
+            place = make(np.zeros_like(wanted))
+            assert net.forw(given, out=place) is place
+            np.testing.assert_array_equal(fetched(place, wanted.shape), wanted)
+        place = make(np.zeros_like(x))
+        assert net.back(gold, knetc.softloss, getdx=True, out=place) is place
+        np.testing.assert_array_equal(fetched(place, x.shape), meaning.back(gold, knetc.softloss, getdx=True))
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_whole_sequences_of_the_device(make):
+    """One array of all steps: the bits that arrays of the host give."""
+    r = np.random.default_rng(0)
+    source = "@knet function f(x)\n h = lstm(x; out=5)\n return wbf(h; out=3, f=:soft)\nend"
+    net, meaning = (knetc.compile(source, backend="cuda", seed=3) for _ in range(2))
+    for _ in range(3):
+        x = np.asfortranarray(r.random((4, 7, 5)), np.float32)
+        gold = np.asfortranarray(np.eye(3, dtype=np.float32)[:, r.integers(0, 3, (7, 5))])
+        value = net.forwseq(make(x))
+        with cuda._device().current():
+            np.testing.assert_array_equal(value.get(), meaning.forwseq(x))
+        net.backseq(make(gold), knetc.softloss)
+        meaning.backseq(gold, knetc.softloss)
+        for n in (net, meaning):
+            n.update()
+            n.reset()
+
+
+def fetched(place, shape):
+    """The elements of a device array in either order, in Knet's."""
+    return cuda.fetch(check.device_array(place, "place", np.dtype(np.float32), shape))
 
 
 def test_a_wrong_device_array():

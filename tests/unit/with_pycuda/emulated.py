@@ -160,9 +160,70 @@ def sequences() -> None:
             n.reset()
 
 
+def outputs() -> None:
+    """Results in the user's arrays: of pycuda and of another library where no input is on the device, and of NumPy."""
+    net, meaning = nets()
+    for t in range(4):
+        x, gold = batch(t)
+        want = meaning.forw(x)
+        device = [value_of(np.full_like(want, np.nan)), Interface(np.full(want.shape[::-1], np.nan, np.float32))]
+        for place in device:
+            assert net.forw(x, out=place) is place
+        assert net.forw(Interface(x), out=device[0]) is device[0]
+        read = GPUArray(want.shape, np.float32, gpudata=device[1].memory.value, order="F")
+        for place in (device[0], read):
+            np.testing.assert_allclose(to_host(place), want, **CLOSE)
+        for place in (np.empty_like(want), np.empty(want.shape, np.float32)):
+            for given in (x, Interface(x)):
+                assert net.forw(given, out=place) is place
+                np.testing.assert_allclose(place, want, **CLOSE)
+        dx = value_of(np.full_like(x, np.nan))
+        assert net.back(gold, knetc.softloss, getdx=True, out=dx) is dx
+        wanted = meaning.back(gold, knetc.softloss, getdx=True)
+        np.testing.assert_allclose(to_host(dx), wanted, **CLOSE)
+        host = np.empty(x.shape, np.float32)
+        net.back(gold, knetc.softloss, getdx=0, out=host)
+        np.testing.assert_allclose(host, wanted, **CLOSE)
+        for n in (net, meaning):
+            n.setp(lr=0.1)
+            n.update()
+
+
+def whole_sequences() -> None:
+    """Sequences as one array of the device, time last or first; values as one array, or a list of views of one."""
+    source = "@knet function f(x)\n h = lstm(x; out=4)\n return wbf(h; out=3, f=:soft)\nend"
+    net, meaning = (knetc.compile(source, backend=b, seed=3) for b in ("cuda", "numpy"))
+    r = np.random.default_rng(5)
+    for t in range(4):
+        x = np.asfortranarray(r.random((3, 6, 5)), np.float32)
+        gold = np.asfortranarray(np.eye(3, dtype=np.float32)[:, r.integers(0, 3, (6, 5))])
+        given = (Interface(x), Interface(np.ascontiguousarray(x.T)), value_of(x), x)[t]
+        place = value_of(np.full_like(gold, np.nan)) if t > 1 else None
+        value = net.forwseq(given, out=place)
+        want = meaning.forwseq(x)
+        np.testing.assert_allclose(to_host(value), want, **CLOSE)
+        net.backseq(Interface(gold), knetc.softloss)
+        meaning.backseq(gold, knetc.softloss)
+        for name in net.params():
+            np.testing.assert_allclose(net.grad(name), meaning.grad(name), **CLOSE)
+        net.reset()
+        whole = value_of(x)
+        values = net.forwseq([whole[..., k] for k in range(5)])
+        again = Interface(np.ascontiguousarray(np.zeros_like(gold).T))
+        net.reset()
+        net.forwseq(x, out=again)
+        for k in range(5):
+            np.testing.assert_allclose(to_host(values[k]), want[..., k], **CLOSE)
+        read = GPUArray(want.shape, np.float32, gpudata=again.memory.value, order="F")
+        np.testing.assert_allclose(to_host(read), want, **CLOSE)
+        for n in (net, meaning):
+            n.reset()
+
+
 def value_of(x: np.ndarray) -> GPUArray:
     """An array of pycuda in Fortran order."""
     device = cuda._device()
+    x = np.asfortranarray(x)
     with device.current():
         array = GPUArray(x.shape, x.dtype, order="F")
         array.set(x)
