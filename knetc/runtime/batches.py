@@ -1,4 +1,4 @@
-"""Minibatches and time steps of a data set, as list-like objects of views: nothing is copied.
+"""Minibatches and time steps of a data set, as list-like objects of views: nothing is copied, on the device neither.
 
 Before it: the user's arrays. After it: `train.py`, or the user's own loop over `forw` and `back`.
 """
@@ -7,13 +7,34 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
 
 from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
-from knetc.runtime.device import is_device
+from knetc.runtime import check
+from knetc.runtime.device import LEGACY_STREAM, DeviceArray, find, is_device, readings
 from knetc.runtime.onehot import OneHot, onehot
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceColumns:
+    """A data set in the device's memory; `shape` as Knet reads it, the columns along the last dimension.
+
+    Its library describes it anew for every minibatch, since work that has been given to the device by then counts.
+    """
+
+    value: Any
+    shape: tuple[int, ...]
+
+    def columns(self, start: int, stop: int) -> DeviceArray:
+        """The columns from `start` to before `stop`, in the same memory."""
+        found = find(self.value, "minibatch", LEGACY_STREAM)
+        if self.shape not in readings(found):
+            raise KnetShapeError(f"minibatch: the device array had the shape {self.shape} and has {found.shape} now")
+        whole = DeviceArray(found.pointer, self.shape, found.dtype, found.streams, found.owner)
+        return whole.columns(start, stop)
 
 
 class Minibatches(Sequence[tuple[Any, Any]]):
@@ -70,18 +91,28 @@ class TimeSteps(Sequence[OneHot]):
 def minibatch(x: Any, y: Any, batchsize: int) -> Minibatches:
     """`x` and `y` cut along the last dimension into pairs of `batchsize` columns; views, no copy.
 
-    The last pair holds what is left. A vector of integers or `onehot` stands for a one-hot matrix. Raises
-    KnetShapeError where x and y differ in columns, KnetTypeError for a batch size that is no positive integer.
+    The last pair holds what is left. A vector of integers or `onehot` stands for a one-hot matrix. A device array has
+    its columns last in Fortran order, or first in C order; its parts are views too, which other libraries take by
+    `__cuda_array_interface__`. Raises KnetShapeError where x and y differ in columns, KnetTypeError for a batch size
+    that is no positive integer and a device array whose elements do not lie one after the other.
     """
     _check_size(batchsize)
-    if is_device(x) or is_device(y):
-        raise KnetTypeError("minibatch: x and y are arrays of the host; cut device arrays yourself")
-    x, y = (a if isinstance(a, OneHot) else np.asarray(a) for a in (x, y))
-    if not x.shape or not y.shape:
+    given = [a if isinstance(a, OneHot) or is_device(a) else np.asarray(a) for a in (x, y)]
+    xs, ys = _shapes(given[0], "minibatch: x"), _shapes(given[1], "minibatch: y")
+    if not all(shape for shape in (*xs, *ys)):
         raise KnetShapeError("minibatch: x and y are arrays with the columns along the last dimension")
-    if _columns(x) != _columns(y):
-        raise KnetShapeError(f"minibatch: x has {_columns(x)} columns and y has {_columns(y)}")
+    # An array of one row or of one column can be read both ways: as the other has it, and rather as many columns.
+    fitting = [(s, t) for s in xs for t in ys if s[-1] == t[-1]]
+    if not fitting:
+        raise KnetShapeError(f"minibatch: x has {xs[0][-1]} columns and y has {ys[0][-1]}")
+    shapes = max(fitting, key=lambda pair: pair[0][-1])
+    x, y = (DeviceColumns(a, s) if is_device(a) else a for a, s in zip(given, shapes, strict=True))
     return Minibatches(x, y, int(batchsize))
+
+
+def _shapes(a: Any, what: str) -> list[tuple[int, ...]]:
+    """The shapes that an array can be read as, on the host one."""
+    return check.readings(find(a, what, LEGACY_STREAM), what) if is_device(a) else [tuple(a.shape)]
 
 
 def seqbatch(seq: Iterable[Any], dict: Mapping[Any, int], batchsize: int) -> TimeSteps:
@@ -115,4 +146,4 @@ def _columns(a: Any) -> int:
 
 
 def _view(a: Any, start: int, stop: int) -> Any:
-    return a.columns(start, stop) if isinstance(a, OneHot) else a[..., start:stop]
+    return a[..., start:stop] if isinstance(a, np.ndarray) else a.columns(start, stop)

@@ -62,7 +62,7 @@ class DeviceArray:
 
     def columns(self, start: int, stop: int) -> DeviceArray:
         """The columns from `start` to before `stop` along the last dimension: the same memory."""
-        each = self.nbytes // self.shape[-1]
+        each = self.nbytes // max(1, self.shape[-1])
         shape = (*self.shape[:-1], stop - start)
         return DeviceArray(self.pointer + start * each, shape, self.dtype, self.streams, self.owner)
 

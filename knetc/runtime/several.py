@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from knetc.runtime import check
+from knetc.runtime.batches import DeviceColumns
+from knetc.runtime.device import DeviceArray
 from knetc.runtime.onehot import OneHot
 from knetc.runtime.order import Call
 
 if TYPE_CHECKING:
-    from knetc.runtime.executable import Tensor
+    from knetc.runtime.executable import Given
     from knetc.runtime.model import Model
 
 Several: TypeAlias = Callable[[int, int, int], "list[float]"]
@@ -32,22 +34,26 @@ def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: 
     setting = check.setting(conditions, net._engine.lowered.conditions)
     if net._engine.recurrent or len(net._labels) != 1 or (net._engine.backend == "numpy" and net.ranks == 1):
         return None
+    x, y = (a.columns(0, a.shape[-1]) if isinstance(a, DeviceColumns) else a for a in (x, y))
     # A one-hot input is checked by its first column, so that its dense matrix is never made.
     rows = x.indices.astype(np.int32) if isinstance(x, OneHot) else None
     (array,), columns, program = net._inputs("train", (x if rows is None else x.columns(0, 1),))
     net._engine.confirm(program)
     type_ = net._engine.variants[setting][1]
-    if type_ is None or not isinstance(array, np.ndarray):
+    if type_ is None:
         return None
     whole: Any = array if rows is None else rows
     columns = columns if rows is None else len(rows)
     gold = check.rows_or_gold(y, type_.concrete(columns), net._dtype)
+    net._engine.can_take((gold,), "train")
     device: Any = net._engine.device()
     if not device.trains:
         return None
 
     def part(all_columns: Any, height: Any, start: int, stop: int, dense: bool) -> Any:
         """Some columns, where wanted as an array also of what is given by rows."""
+        if isinstance(all_columns, DeviceArray):
+            return all_columns.columns(start, stop)
         found = all_columns[..., start:stop]
         return found if found.dtype == net._dtype or not dense else OneHot(found, height).dense(net._dtype)
 
@@ -62,7 +68,7 @@ def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: 
     return train
 
 
-def _went_through(net: Model, setting: frozenset[str], last: Tensor) -> None:
+def _went_through(net: Model, setting: frozenset[str], last: Given) -> None:
     """Takes note of minibatches that were trained in one call, of which `last` is the last one's input."""
     variant, type_ = net._engine.variants[setting]
     batch = int(last.shape[-1])

@@ -261,8 +261,8 @@ def test_results_go_to_device_arrays(make):
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_whole_sequences_of_the_device(make):
-    """One array of all steps: the bits that arrays of the host give."""
+def test_whole_sequences_and_minibatches_of_the_device(make):
+    """One array of all steps, and a data set: the bits that arrays of the host give."""
     r = np.random.default_rng(0)
     source = "@knet function f(x)\n h = lstm(x; out=5)\n return wbf(h; out=3, f=:soft)\nend"
     net, meaning = (knetc.compile(source, backend="cuda", seed=3) for _ in range(2))
@@ -277,6 +277,13 @@ def test_whole_sequences_of_the_device(make):
         for n in (net, meaning):
             n.update()
             n.reset()
+    net, meaning = (knetc.compile(LENET, "lenet", backend="cuda", seed=3) for _ in range(2))
+    x = np.asfortranarray(r.random((28, 28, 1, 40)), np.float32)
+    gold = np.asfortranarray(np.eye(10, dtype=np.float32)[:, r.integers(0, 10, 40)])
+    device, host = knetc.minibatch(make(x), make(gold), 16), knetc.minibatch(x, gold, 16)
+    for _ in range(2):
+        losses = net.train(device, knetc.softloss, epochs=2, progress=False)
+        assert losses == meaning.train(host, knetc.softloss, epochs=2, progress=False)
 
 
 def fetched(place, shape):

@@ -133,11 +133,3 @@ def test_errors(call: Any, kind: type[knetc.KnetError], text: str) -> None:
     with pytest.raises(kind) as caught:
         call()
     assert str(caught.value) == f"error: {text}"
-
-
-def test_device_arrays_are_not_cut() -> None:
-    class OnDevice:
-        __cuda_array_interface__ = {"shape": (3, 8), "typestr": "<f4", "data": (256, False), "version": 3}
-
-    with pytest.raises(knetc.KnetTypeError, match="arrays of the host; cut device arrays yourself"):
-        knetc.minibatch(OnDevice(), np.zeros((3, 8)), 4)

@@ -220,6 +220,29 @@ def whole_sequences() -> None:
             n.reset()
 
 
+def minibatches() -> None:
+    """Training on data sets of the device, in one call for many minibatches and call by call."""
+    net, meaning = nets()
+    x, gold = batch(0, 26)
+    forms = (
+        (Interface(x), Interface(gold)),
+        (Interface(np.ascontiguousarray(x.T)), Interface(np.ascontiguousarray(gold.T))),
+        (value_of(x), gold),
+        (x, value_of(gold)),
+    )
+    for xd, gd in forms:
+        device, host = knetc.minibatch(xd, gd, 8), knetc.minibatch(x, gold, 8)
+        found, want = (
+            n.train(d, knetc.softloss, epochs=2, gclip=1.0, progress=False) for n, d in ((net, device), (meaning, host))
+        )
+        np.testing.assert_allclose(found, want, rtol=1e-4)
+        assert abs(net.test(device, knetc.zeroone) - meaning.test(host, knetc.zeroone)) < 1e-6
+        for (part, _), (wanted, g) in zip(device, host, strict=True):
+            np.testing.assert_allclose(net.forw(part, out=np.empty_like(g)), meaning.forw(wanted), **CLOSE)
+    for name in net.params():
+        np.testing.assert_allclose(net.get(name), meaning.get(name), **CLOSE)
+
+
 def value_of(x: np.ndarray) -> GPUArray:
     """An array of pycuda in Fortran order."""
     device = cuda._device()

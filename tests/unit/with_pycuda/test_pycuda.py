@@ -17,7 +17,7 @@ from knetc.errors import KnetEnvironmentError
 from knetc.runtime import build, emulation
 
 HERE = Path(__file__).parent
-CASES = ["host_arrays", "sequences", "device_arrays", "outputs", "whole_sequences", "wrong_arrays"]
+CASES = ["host_arrays", "sequences", "device_arrays", "outputs", "whole_sequences", "minibatches", "wrong_arrays"]
 CASES += ["several"]
 
 
