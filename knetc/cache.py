@@ -1,6 +1,7 @@
 """The user's cache: files by content, made once, safe with several processes at work.
 
-Used for compiled templates (`codegen.emit`) and for what compilers make (`runtime.build`). An entry is one file that
+Used for compiled templates (`codegen.emit`) and for what compilers make (`runtime.build`, also by the command's
+`--build`). An entry is one file that
 ends in the digest of what stands before: readers see it whole or not at all, and a damaged one is made again. What was
 made and what was there already is told to the logger `knetc`.
 """
@@ -18,6 +19,8 @@ from functools import cache
 from pathlib import Path
 
 from knetc import log
+from knetc.errors import KnetEnvironmentError
+from knetc.files import replacing
 
 _DIGEST = 32
 
@@ -78,6 +81,26 @@ def put(path: Path, make: Callable[[Path], None]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def copy_out(path: Path, output: str) -> None:
+    """Writes what `make` wrote to a file of the cache to the user's file `output`, in one step.
+
+    A copy: the cache may be deleted at any time, and the user's file changed. KnetEnvironmentError where it cannot be
+    written.
+    """
+    made = content(path)
+    if made is None:
+        raise KnetEnvironmentError(f"{path} has gone from the cache while it was copied; try again")
+    try:
+        with replacing(output) as beside:
+            file = Path(beside)
+            file.write_bytes(made)
+            mode = file.stat().st_mode
+            file.chmod(mode | (mode & 0o444) >> 2)  # who may read a library may load it
+    except OSError as error:
+        raise KnetEnvironmentError(f"cannot write {output}: {error.strerror or error}") from None
+    log.info(f"{output}: copied from there")
 
 
 def _tell(what: str, text: str) -> None:

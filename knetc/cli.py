@@ -171,7 +171,9 @@ def _parser() -> _Parser:
     p.add_argument("--time-passes", action="store_true", help="time per pass")
     p.add_argument("--report", action="store_true", help="a table of kernels, buffers and peak memory")
     p.add_argument("--build", action="store_true", help="also build the shared library, with nvcc or the C++ compiler")
-    p.add_argument("-v", "--verbose", action="store_true", help="show the commands that are run")
+    p.add_argument(
+        "-v", "--verbose", action="store_true", help="show the commands that are run, and what was built before"
+    )
     p.add_argument("-q", "--quiet", action="store_true", help="no warnings")
     p.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="colours in messages")
     p.add_argument("--version", action="version", version=f"knetc {__version__}")

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from knetc import log
-from knetc.cache import cache_folder, cached, content, put
+from knetc.cache import cache_folder, cached, content, copy_out, put
 from knetc.errors import KnetEnvironmentError, KnetInternalError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "cache_folder",
     "cached",
     "content",
+    "copy_out",
     "cuda_home",
     "cxx",
     "library",
@@ -42,6 +43,8 @@ LIBRARIES = (("cublas", "<cublas_v2.h>"), ("cublasLt", "<cublasLt.h>"), ("cudnn"
 WITH_NCCL = "-DKNET_NCCL"
 """What lets an emitted file sum gradients over a communicator."""
 CUDA_HOMES = ("/usr/local/cuda", "/opt/cuda")
+NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN")
+"""What nvcc takes options from, besides its command."""
 
 
 # --- compilers --------------------------------------------------------------------------------------------------------
@@ -104,9 +107,12 @@ def library(name: str) -> Path:
     raise KnetEnvironmentError(f"lib{name}.so was not found: pip install {wheel}, or set CUDA_HOME")
 
 
-def nvcc_command(source: str, output: str, arch: str) -> list[str]:
-    """The command that builds an emitted file as a shared library, linked with the libraries that it uses."""
-    text = Path(source).read_text(encoding="utf-8")
+def nvcc_command(source: str, output: str, arch: str, text: str = "") -> list[str]:
+    """The command that builds an emitted file as a shared library, linked with the libraries that it uses.
+
+    `text`: what is in the file, read from there if it is not given.
+    """
+    text = text or Path(source).read_text(encoding="utf-8")
     command = [nvcc(), "-std=c++17", "-O2", "-shared", "-Xcompiler", "-fPIC", f"-arch={arch}"]
     command += [f"-I{folder}" for folder in nvidia_folders("include")]
     command += [source, "-o", output]
@@ -118,8 +124,25 @@ def nvcc_command(source: str, output: str, arch: str) -> list[str]:
 
 
 def build_with_nvcc(source: str, output: str, arch: str) -> None:
-    """Builds the shared library. Raises KnetEnvironmentError, KnetInternalError."""
-    run(nvcc_command(source, output, arch))
+    """Builds the shared library of an emitted file, or copies it from the cache.
+
+    Raises KnetEnvironmentError, KnetInternalError.
+    """
+    text = Path(source).read_text(encoding="utf-8")
+    host = shutil.which("g++")  # which nvcc calls
+    flags = (f"{name}={os.environ.get(name, '')}" for name in NVCC_VARIABLES)
+    command = shlex.join(nvcc_command("source", "output", arch, text))
+    key = (text, version(nvcc()), version(host) if host else "", *flags, command)
+
+    def make(fresh: Path) -> None:
+        file = fresh.with_suffix(".cu")
+        file.write_text(text, encoding="utf-8")
+        try:
+            run(nvcc_command(str(file), str(fresh), arch, text))
+        finally:
+            file.unlink()
+
+    copy_out(cached(key, ".so", make, f"library for {arch}"), output)
 
 
 def run(command: Sequence[str]) -> None:

@@ -105,8 +105,11 @@ def command(source: str, output: str, text: str, sanitize: str | None = None) ->
 
 
 def build_file(source: str, output: str) -> None:
-    """Builds the shared library of an emitted file. Raises KnetEnvironmentError, KnetInternalError."""
-    build.run(command(source, output, Path(source).read_text(encoding="utf-8")))
+    """Builds the shared library of an emitted file, or copies it from the cache.
+
+    Raises KnetEnvironmentError, KnetInternalError.
+    """
+    build.copy_out(build_cpu(Path(source).read_text(encoding="utf-8")), output)
 
 
 def build_cpu(source: str, sanitize: str | None = None) -> Path:

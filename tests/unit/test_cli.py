@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -160,7 +162,7 @@ def test_report_shows_kernels_buffers_and_memory(model: Path, capsys: pytest.Cap
 
 
 @pytest.mark.nvcc
-def test_verbose_shows_the_commands(model: Path) -> None:
+def test_verbose_shows_the_commands(model: Path, tmp_path: Path) -> None:
     from knetc.errors import KnetEnvironmentError
     from knetc.runtime import build
 
@@ -169,10 +171,54 @@ def test_verbose_shows_the_commands(model: Path) -> None:
         build.library("cublas")
     except KnetEnvironmentError as error:
         pytest.skip(error.diagnostics[0].message)
-    command = [sys.executable, "-m", "knetc.cli", str(model), "--input", "3,N", "--build"]
-    done = [subprocess.run([*command, *more], capture_output=True, text=True, check=False) for more in ([], ["-v"])]
-    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
-    assert done[0].stderr == "" and re.match(r"knetc: \S*nvcc -std=c\+\+17 .* -o \S*m\.so", done[1].stderr)
+    first, second = (built(model, tmp_path) for _ in range(2))
+    library = re.escape(str(model.with_suffix(".so")))
+    assert re.search(r"^knetc: \S*nvcc -std=c\+\+17 .* -arch=sm_90 ", first, re.MULTILINE)
+    assert re.search(
+        rf"^knetc: library for sm_90: made in [\d.]+ s, \S*\nknetc: {library}: copied from there$", first, re.M
+    )
+    assert "nvcc" not in second and "knetc: library for sm_90: from the cache, " in second
+
+
+def built(model: Path, cache: Path, *more: str) -> str:
+    """What the command says of building a library, with a cache of its own."""
+    command = [sys.executable, "-m", "knetc.cli", str(model), "--input", "3,N", "--build", "-v", *more]
+    environment = {**os.environ, "KNETC_CACHE": str(cache / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_what_was_built_before_comes_from_the_cache(model: Path, tmp_path: Path) -> None:
+    from knetc.runtime import cpu
+
+    if cpu.available() is not None:
+        pytest.skip(str(cpu.available()))
+    library = model.with_suffix(".so")
+    first = built(model, tmp_path, "--emit", "cpp")
+    made = library.read_bytes()
+    found = re.search(r"^knetc: library for the processor: made in [\d.]+ s, (\S*)$", first, re.MULTILINE)
+    assert found and f"knetc: {library}: copied from there" in first and " -shared " in first
+    assert made == Path(found[1]).read_bytes()[:-32], "the digest at the end is the cache's"
+    assert library.stat().st_mode & 0o500 == 0o500 and ctypes.CDLL(str(library)).f_create
+    library.write_bytes(b"mine")
+    second = built(model, tmp_path, "--emit", "cpp")
+    assert f"library for the processor: from the cache, {found[1]}" in second and " -shared " not in second
+    assert library.read_bytes() == made
+    Path(found[1]).write_bytes(b"damaged")
+    third = built(model, tmp_path, "--emit", "cpp")
+    assert "again, since the file in the cache was damaged" in third and library.read_bytes()[:4] == b"\x7fELF"
+    assert "made in" in built(model, tmp_path, "--emit", "cpp", "--dtype", "f64"), "another source"
+
+
+def test_a_library_that_cannot_be_written(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from knetc.runtime import cpu
+
+    if cpu.available() is not None:
+        pytest.skip(str(cpu.available()))
+    model.with_suffix(".so").mkdir()
+    assert main([str(model), "--input", "3,N", "--emit", "cpp", "--build"]) == 3
+    assert f"cannot write {model.with_suffix('.so')}: it is there and not a regular file" in capsys.readouterr().err
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
