@@ -17,26 +17,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from knetc import __version__
+from knetc import __version__, installing
 from knetc.errors import KnetEnvironmentError
 from knetc.record import Record
 from knetc.runtime import build
 
-_TOOLKIT = (
-    "sudo apt install cuda-toolkit-13-0    (from NVIDIA's repository: https://developer.nvidia.com/cuda-downloads)"
-)
-_DRIVERS = {
-    "debian": "sudo apt install nvidia-driver",
-    "ubuntu": "sudo ubuntu-drivers install",
-    "fedora": "sudo dnf install akmod-nvidia",
-    "arch": "sudo pacman -S nvidia",
-}
-_COMPILERS = {
-    "debian": "sudo apt install g++",
-    "ubuntu": "sudo apt install g++",
-    "fedora": "sudo dnf install gcc-c++",
-    "arch": "sudo pacman -S gcc",
-}
+LEAST_DRIVER = 13000
+"""What the driver must say of itself, as CUDA counts versions: the libraries are those of CUDA 13."""
 
 
 class Finding(Record):
@@ -58,35 +45,25 @@ def run() -> int:
     for f in findings:
         print(f"{f.name:<{width}}  {'ok     ' if f.found else 'missing'}  {f.text}")
         if f.command:
-            print(f"{'':<{width}}           get it with: {f.command}")
+            print(f"{'':<{width}}           what to do: {f.command}")
     return 0 if all(f.found for f in findings) else 3
 
 
 # --- what to look for -------------------------------------------------------------------------------------------------
 
 
-def _system() -> str:
-    """The distribution as /etc/os-release names it, or the one that it is like."""
-    try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    names = re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)', text, re.MULTILINE)
-    return next((n for n in " ".join(names).split() if n in _DRIVERS), "")
-
-
 def _cxx() -> Iterator[Finding]:
     try:
         path = build.cxx()
     except KnetEnvironmentError:
-        command = _COMPILERS.get(_system(), "install g++ or clang++, or set CXX")
+        command = installing.compiler(installing.system())
         yield Finding("C++ compiler", False, "neither $CXX, g++ nor clang++ is on the path", command)
         return
     yield Finding("C++ compiler", True, f"{build.version(path).splitlines()[0]}, {path}")
 
 
 def _driver() -> Iterator[Finding]:
-    command = _DRIVERS.get(_system(), "install NVIDIA's driver: https://www.nvidia.com/drivers")
+    command = installing.driver(installing.system())
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
         version, count = ctypes.c_int(), ctypes.c_int()
@@ -96,10 +73,14 @@ def _driver() -> Iterator[Finding]:
         yield Finding("NVIDIA driver", False, f"{error}", command)
         yield Finding("device", False, "none without a driver")
         return
-    yield Finding("NVIDIA driver", True, f"for CUDA up to {_dotted(version.value)}")
+    if version.value < LEAST_DRIVER:
+        yield Finding("NVIDIA driver", False, f"for CUDA up to {_dotted(version.value)}, 13.0 is needed", command)
+    else:
+        yield Finding("NVIDIA driver", True, f"for CUDA up to {_dotted(version.value)}")
     if code or not count.value:
         reason = f"the driver answers with error {code}" if code else "the driver sees none"
-        yield Finding("device", False, f"{reason}; is CUDA_VISIBLE_DEVICES ({_visible()}) right, is there a GPU?")
+        hidden = "unset CUDA_VISIBLE_DEVICES" if "CUDA_VISIBLE_DEVICES" in os.environ else ""
+        yield Finding("device", False, f"{reason}; CUDA_VISIBLE_DEVICES is {_visible()}", hidden)
         return
     for number in range(count.value):
         yield Finding(f"device {number}", True, _device(cuda, number))
@@ -129,7 +110,8 @@ def _nvcc() -> Iterator[Finding]:
         path = build.nvcc()
         yield Finding("nvcc", True, f"{_release(build.version(path))}, {path}")
     except (KnetEnvironmentError, OSError):
-        yield Finding("nvcc", False, "neither on the path nor under $CUDA_HOME or a usual place", _TOOLKIT)
+        command = installing.toolkit(installing.system())
+        yield Finding("nvcc", False, "neither on the path nor under $CUDA_HOME or a usual place", command)
 
 
 def _release(text: str) -> str:
@@ -138,8 +120,9 @@ def _release(text: str) -> str:
 
 
 def _libraries() -> Iterator[Finding]:
+    toolkit = installing.toolkit(installing.system())
     for label, name, header, command, version in (
-        ("CUDA runtime", "cudart", "cuda_runtime.h", _TOOLKIT, _cudart_version),
+        ("CUDA runtime", "cudart", "cuda_runtime.h", toolkit, _cudart_version),
         ("cuBLAS", "cublas", "cublas_v2.h", "pip install 'nvidia-cublas>=13,<14'", _cublas_version),
         ("cuBLASLt", "cublasLt", "cublasLt.h", "pip install 'nvidia-cublas>=13,<14'", _cublaslt_version),
         ("cuDNN", "cudnn", "cudnn.h", "pip install 'nvidia-cudnn-cu13>=9.10'", _cudnn_version),
@@ -199,8 +182,12 @@ def _version(path: Path, ask: Callable[[ctypes.CDLL], int], text: Callable[[], o
 
 
 def _pycuda() -> Iterator[Finding]:
+    try:
+        nvcc: str | None = build.nvcc()
+    except KnetEnvironmentError:
+        nvcc = None
     if importlib.util.find_spec("pycuda") is None:
-        yield Finding("pycuda", False, "not installed", "pip install 'knetc[cuda]'")
+        yield Finding("pycuda", False, "not installed", installing.pycuda(nvcc))
         return
     version = importlib.metadata.version("pycuda")
     from knetc.runtime.cuda import driver
@@ -208,9 +195,20 @@ def _pycuda() -> Iterator[Finding]:
     try:
         driver()
     except Exception as error:  # whatever its extension module says: mostly a driver that is not there
-        yield Finding("pycuda", False, f"{version} is installed and cannot be used: {error}")
+        text = f"{version} is installed and cannot be used: {error}"
+        yield Finding("pycuda", False, text, _mend_pycuda(error, nvcc))
         return
     yield Finding("pycuda", True, f"{version}, {Path(sys.modules['pycuda'].__file__ or '').parent}")
+
+
+def _mend_pycuda(error: Exception, nvcc: str | None) -> str:
+    """What mends a pycuda that cannot be used: the driver where that is lacking or does not answer; nothing where there
+    is no device; else a build of its own, since it was built for another toolkit or Python.
+    """
+    system = installing.system()
+    if isinstance(error, ImportError) and "libcuda.so" not in str(error):
+        return installing.pycuda_again(system, nvcc)
+    return "" if "no CUDA-capable device" in str(error) else installing.driver(system)
 
 
 def _back_ends() -> Iterator[Finding]:
