@@ -38,11 +38,11 @@ class DeviceColumns:
 
 
 class Minibatches(Sequence[tuple[Any, Any]]):
-    """The pairs (x, y) of `size` consecutive columns each; the last may be smaller."""
+    """The pairs (x, y) of `size` consecutive columns each; the last may be smaller. x is a tuple of several inputs."""
 
     def __init__(self, x: Any, y: Any, batchsize: int) -> None:
         self.x, self.y, self.size = x, y, batchsize
-        self.columns = _columns(x)
+        self.columns = _columns(y)
 
     def __len__(self) -> int:
         return -(-self.columns // self.size)
@@ -91,23 +91,42 @@ class TimeSteps(Sequence[OneHot]):
 def minibatch(x: Any, y: Any, batchsize: int) -> Minibatches:
     """`x` and `y` cut along the last dimension into pairs of `batchsize` columns; views, no copy.
 
-    The last pair holds what is left. A vector of integers or `onehot` stands for a one-hot matrix. A device array has
-    its columns last in Fortran order, or first in C order; its parts are views too, which other libraries take by
-    `__cuda_array_interface__`. Raises KnetShapeError where x and y differ in columns, KnetTypeError for a batch size
-    that is no positive integer and a device array whose elements do not lie one after the other.
+    The last pair holds what is left. `x` is a tuple of arrays where the model has several inputs, and so it is in each
+    pair. A vector of integers or `onehot` stands for a one-hot matrix. A device array has its columns last in Fortran
+    order, or first in C order; its parts are views too, which other libraries take by `__cuda_array_interface__`.
+    Raises KnetShapeError where x and y differ in columns, KnetTypeError for a batch size that is no positive integer
+    and a device array whose elements do not lie one after the other.
     """
     _check_size(batchsize)
-    given = [a if isinstance(a, OneHot) or is_device(a) else np.asarray(a) for a in (x, y)]
-    xs, ys = _shapes(given[0], "minibatch: x"), _shapes(given[1], "minibatch: y")
-    if not all(shape for shape in (*xs, *ys)):
+    inputs = {f"x[{k}]": _array(a) for k, a in enumerate(x)} if isinstance(x, tuple) else {"x": _array(x)}
+    if not inputs:
+        raise KnetShapeError("minibatch: x is a tuple without an input")
+    y = _array(y)
+    xs, ys = {name: _shapes(a, f"minibatch: {name}") for name, a in inputs.items()}, _shapes(y, "minibatch: y")
+    if not all(shape for shapes in (*xs.values(), ys) for shape in shapes):
         raise KnetShapeError("minibatch: x and y are arrays with the columns along the last dimension")
-    # An array of one row or of one column can be read both ways: as the other has it, and rather as many columns.
-    fitting = [(s, t) for s in xs for t in ys if s[-1] == t[-1]]
-    if not fitting:
-        raise KnetShapeError(f"minibatch: x has {xs[0][-1]} columns and y has {ys[0][-1]}")
-    shapes = max(fitting, key=lambda pair: pair[0][-1])
-    x, y = (DeviceColumns(a, s) if is_device(a) else a for a, s in zip(given, shapes, strict=True))
-    return Minibatches(x, y, int(batchsize))
+    for name, shapes in xs.items():
+        if {s[-1] for s in shapes}.isdisjoint(s[-1] for s in ys):
+            raise KnetShapeError(f"minibatch: {name} has {shapes[0][-1]} columns and y has {ys[0][-1]}")
+    # An array of one row or of one column can be read both ways: as the others have it, and rather as many columns.
+    common = set.intersection(*({s[-1] for s in shapes} for shapes in (*xs.values(), ys)))
+    if not common:
+        raise KnetShapeError(
+            "minibatch: the inputs and y can be read with as many columns two by two, not all together"
+        )
+    columns = max(common)
+    found = tuple(_cut(a, xs[name], columns) for name, a in inputs.items())
+    return Minibatches(found if isinstance(x, tuple) else found[0], _cut(y, ys, columns), int(batchsize))
+
+
+def _array(a: Any) -> Any:
+    """What is cut as an array of NumPy, or as it is: one on the device, and what stands for a one-hot matrix."""
+    return a if isinstance(a, OneHot) or is_device(a) else np.asarray(a)
+
+
+def _cut(a: Any, shapes: Sequence[tuple[int, ...]], columns: int) -> Any:
+    """What is cut, of the one of its shapes that has so many columns."""
+    return DeviceColumns(a, next(s for s in shapes if s[-1] == columns)) if is_device(a) else a
 
 
 def _shapes(a: Any, what: str) -> list[tuple[int, ...]]:
@@ -146,4 +165,6 @@ def _columns(a: Any) -> int:
 
 
 def _view(a: Any, start: int, stop: int) -> Any:
+    if isinstance(a, tuple):
+        return tuple(_view(one, start, stop) for one in a)
     return a[..., start:stop] if isinstance(a, np.ndarray) else a.columns(start, stop)

@@ -7,11 +7,14 @@ the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from knetc.ir.passes.shapes import batch_inputs
+from knetc.ir.program import Program
 from knetc.runtime import check
 from knetc.runtime.batches import DeviceColumns
 from knetc.runtime.device import DeviceArray
@@ -26,53 +29,84 @@ Several: TypeAlias = Callable[[int, int, int], "list[float]"]
 """Trains on the columns from the first to before the second, in minibatches of the third; gives their losses."""
 
 
-def several(net: Model, /, x: Any, y: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Several | None:
-    """What trains on many minibatches of (x, y) in one call; None where the back end or the model has no such call.
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """All columns of an input or of what is desired: an array, or the rows of the 1s of a one-hot matrix so high."""
+
+    array: Any
+    height: int
+    dtype: np.dtype[Any]
+
+    def part(self, start: int, stop: int, dense: bool) -> Any:
+        """Some columns, where wanted as an array also of what is given by rows."""
+        if isinstance(self.array, DeviceArray):
+            return self.array.columns(start, stop)
+        found = self.array[..., start:stop]
+        return OneHot(found, self.height).dense(self.dtype) if dense and found.dtype != self.dtype else found
+
+
+def several(
+    net: Model, /, xs: Sequence[Any], y: Any, loss: str, gclip: float, conditions: Mapping[str, Any]
+) -> Several | None:
+    """What trains on many minibatches of the inputs `xs` and of y in one call; None where the back end or the model has
+    no such call.
 
     The numbers are those of forw, back and update. Raises as these, before anything is trained.
     """
-    setting = check.setting(conditions, net._engine.lowered.conditions)
-    if net._engine.recurrent or len(net._labels) != 1 or (net._engine.backend == "numpy" and net.ranks == 1):
+    engine = net._engine
+    setting = check.setting(conditions, engine.lowered.conditions)
+    if engine.recurrent or (engine.backend == "numpy" and net.ranks == 1) or not all(batch_inputs(engine.unsized)):
         return None
-    x, y = (a.columns(0, a.shape[-1]) if isinstance(a, DeviceColumns) else a for a in (x, y))
-    # A one-hot input is checked by its first column, so that its dense matrix is never made.
-    rows = x.indices.astype(np.int32) if isinstance(x, OneHot) else None
-    (array,), columns, program = net._inputs("train", (x if rows is None else x.columns(0, 1),))
-    net._engine.confirm(program)
-    type_ = net._engine.variants[setting][1]
+    *xs, y = (a.columns(0, a.shape[-1]) if isinstance(a, DeviceColumns) else a for a in (*xs, y))
+    inputs, program = _inputs(net, xs)
+    engine.confirm(program)
+    type_ = engine.variants[setting][1]
     if type_ is None:
         return None
-    whole: Any = array if rows is None else rows
-    columns = columns if rows is None else len(rows)
-    gold = check.rows_or_gold(y, type_.concrete(columns), net._dtype)
-    net._engine.can_take((gold,), "train")
-    device: Any = net._engine.device()
+    rows = check.rows_or_gold(y, type_.concrete(y.shape[-1]), net._dtype)
+    engine.can_take((rows,), "train")
+    gold = _Columns(rows, type_.concrete(1)[0], net._dtype)
+    device: Any = engine.device()
     if not device.trains:
         return None
 
-    def part(all_columns: Any, height: Any, start: int, stop: int, dense: bool) -> Any:
-        """Some columns, where wanted as an array also of what is given by rows."""
-        if isinstance(all_columns, DeviceArray):
-            return all_columns.columns(start, stop)
-        found = all_columns[..., start:stop]
-        return found if found.dtype == net._dtype or not dense else OneHot(found, height).dense(net._dtype)
-
     def train(start: int, stop: int, size: int) -> list[float]:
         dense = not device.takes_rows
-        given, wanted = part(whole, array.shape[0], start, stop, dense), part(gold, type_.dims[0], start, stop, dense)
-        losses: list[float] = device.train(setting, [given], wanted, size, loss, net._options, gclip)
+        given = [x.part(start, stop, dense) for x in inputs]
+        wanted = gold.part(start, stop, dense)
+        losses: list[float] = device.train(setting, given, wanted, size, loss, net._options, gclip)
         last = start + (stop - start - 1) // size * size
-        _went_through(net, setting, part(whole, array.shape[0], last, stop, dense=True))
+        _went_through(net, setting, [x.part(last, stop, dense=True) for x in inputs])
         return losses
 
     return train
 
 
-def _went_through(net: Model, setting: frozenset[str], last: Given) -> None:
-    """Takes note of minibatches that were trained in one call, of which `last` is the last one's input."""
+def _inputs(net: Model, xs: Sequence[Any]) -> tuple[list[_Columns], Program]:
+    """The checked inputs, and the program that they fit. Raises as `forw`.
+
+    One-hot inputs are checked by their first columns, so that their dense matrices are never made.
+    """
+    few = any(isinstance(x, OneHot) for x in xs)
+    shown = [(x[..., :1] if isinstance(x, np.ndarray) else x.columns(0, 1)) if few else x for x in xs]
+    arrays, _, program = net._inputs("train", shown)
+    found = []
+    for x, first, label, declared in zip(xs, arrays, net._labels, program.inputs, strict=True):
+        whole: Any = first
+        if isinstance(x, OneHot):
+            whole = x.indices.astype(np.int32)
+        elif few:
+            whole = check.columns(x, label, net._dtype, declared.dims)
+        found.append(_Columns(whole, int(first.shape[0]), net._dtype))
+    return found, program
+
+
+def _went_through(net: Model, setting: frozenset[str], last: list[Given]) -> None:
+    """Takes note of minibatches that were trained in one call, of which `last` has the last one's inputs."""
     variant, type_ = net._engine.variants[setting]
-    batch = int(last.shape[-1])
-    net._given = [last]
-    net._order.ran(Call(variant, type_.concrete(batch) if type_ else None, batch, (last.shape,)), push=False)
+    batch = int(last[0].shape[-1])
+    net._given = [*last]
+    shapes = tuple(x.shape for x in last)
+    net._order.ran(Call(variant, type_.concrete(batch) if type_ else None, batch, shapes), push=False)
     net._order.went_back(pop=False)
     net._order.parameters_changed()

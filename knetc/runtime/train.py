@@ -117,7 +117,7 @@ def _minibatch_epoch(
     net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]
 ) -> Iterator[list[float]]:
     """The losses of some minibatches after the other: of one, or of as many as the back end trains in one call."""
-    at_once = several(net, data.x, data.y, loss, gclip, conditions) if isinstance(data, Minibatches) else None
+    at_once = several(net, _inputs(data.x), data.y, loss, gclip, conditions) if isinstance(data, Minibatches) else None
     if at_once is not None:
         yield from _in_calls(at_once, data, net.ranks)
         return
@@ -200,7 +200,8 @@ def _inputs(x: Any) -> tuple[Any, ...]:
 def _described(data: Any) -> str:
     """What kind of data there are, and how many, for several processes to compare."""
     if isinstance(data, Minibatches):
-        return f"{tuple(data.x.shape)} and {tuple(data.y.shape)} in minibatches of {data.size}"
+        shapes = ", ".join(str(tuple(x.shape)) for x in _inputs(data.x))
+        return f"{shapes} and {tuple(data.y.shape)} in minibatches of {data.size}"
     return f"{len(data)} items" if hasattr(data, "__len__") else "items without a number"
 
 

@@ -133,6 +133,7 @@ def two_inputs(make: Make) -> Numbers:
     (x, y), gold = (_data(4, 2, 9, k)[0] for k in (1, 2)), np.tanh(_data(3, 2, 9, 3)[0])
     pairs = [((x[:, at : at + 5], y[:, at : at + 5]), gold[:, at : at + 5]) for at in (0, 5)]
     losses = net.train(pairs, knetc.quadloss, epochs=3, progress=False)
+    losses += net.train(knetc.minibatch((x, y), gold, 4), knetc.quadloss, epochs=2, progress=False)
     return _numbers(net, losses=losses)
 
 

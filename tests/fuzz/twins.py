@@ -145,10 +145,9 @@ class Twins:
             self.batch = self.pick.randint(1, 12 * size)
         given, gold = [self.maybe_onehot(a) for a in self.inputs()], self.gold((*value.shape[:-1], self.batch))
         self.batch = size
-        first, *others = [knetc.minibatch(a, self.maybe_onehot(gold), size) for a in given]
-        data: Any = first
-        if others:
-            data = [((x, *(b[k][0] for b in others)), y) for k, (x, y) in enumerate(first)]
+        data: Any = knetc.minibatch(tuple(given) if len(given) > 1 else given[0], self.maybe_onehot(gold), size)
+        if self.pick.random() < 0.2:
+            data = list(data)
         # Softloss divides by what the model returns: near 0 a rounding error is a thousand of them after each step.
         loss = "softloss" if value.min() > 0.05 and self.pick.random() < 0.7 else "quadloss"
         self.plainly({"momentum": 0.5} if self.pick.random() < 0.3 else {})

@@ -216,6 +216,65 @@ def test_train_in_one_call_is_the_loop_written_out(backend: str, sparse: bool, o
     np.testing.assert_array_equal(nets[0].get("x"), nets[1].get("x"))
 
 
+TWO = """
+@knet function two(x, z; out=3)
+    h = drop(wbf2(x, z; out=6, f=:tanh); pdrop=0.4)
+    return wbf(h; out=out, f=:soft)
+end
+"""
+
+
+@pytest.mark.parametrize("sparse", ["neither", "one", "both"])
+@pytest.mark.parametrize("loss", ["softloss", "quadloss"])
+def test_train_of_several_inputs_in_one_call_is_the_loop_written_out(backend: str, loss: str, sparse: str) -> None:
+    rng = np.random.default_rng(5)
+    x = knetc.onehot(rng.integers(0, 4, 43), 4) if sparse != "neither" else rng.standard_normal((4, 43))
+    z = knetc.onehot(rng.integers(0, 5, 43), 5) if sparse == "both" else rng.standard_normal((5, 43))
+    data = knetc.minibatch((x, z), rng.integers(0, 3, 43), 9)
+    nets = [knetc.compile(TWO, backend=backend, seed=5, dtype="f64") for _ in range(2)]
+    for net in nets:
+        net.setp(lr=0.1, momentum=0.5)
+    losses = nets[0].train(data, loss, epochs=2, gclip=0.3, progress=False, dropout=True)
+    expected = []
+    for _ in range(2):
+        for inputs, gold in data:
+            expected.append(getattr(knetc, loss)(nets[1].forw(*inputs, dropout=True), gold))
+            nets[1].back(gold, loss)
+            nets[1].update(gclip=0.3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    for name in nets[0].params():
+        np.testing.assert_allclose(nets[0].get(name), nets[1].get(name), rtol=1e-9)
+        np.testing.assert_allclose(nets[0].grad(name), nets[1].grad(name), rtol=1e-9, atol=1e-12)
+    for name in ("return", "x", "z"):
+        np.testing.assert_allclose(nets[0].get(name), nets[1].get(name), rtol=1e-9)
+
+
+def test_train_of_several_inputs_is_one_call(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No forward call of its own, but where the interpreter runs."""
+    x, z, y = np.ones((4, 40)), np.ones((5, 40)), np.zeros(40, int)
+    net, calls = knetc.compile(TWO, backend=backend), []
+    net.forw(x, z)
+    device = net._engine.device()
+    forward = device.forward
+    monkeypatch.setattr(device, "forward", lambda *given, **more: calls.append(1) or forward(*given, **more))
+    net.train(knetc.minibatch((x, z), y, 10), "softloss", progress=False)
+    assert len(calls) == (4 if backend == "numpy" else 0)
+
+
+@pytest.mark.parametrize("wrong", ["nan", "rows", "count"])
+def test_wrong_inputs_of_several_are_refused_before_anything_is_trained(backend: str, wrong: str) -> None:
+    x, z, y = np.ones((4, 40)), np.ones((5 + (wrong == "rows"), 40)), np.zeros(40, int)
+    net = knetc.compile(TWO, backend=backend)
+    net.forw(x[:, :10], np.ones((5, 10)))
+    before = {name: net.get(name) for name in net.params()}
+    z[2, 7] = np.nan if wrong == "nan" else 1
+    inputs = (knetc.onehot(np.zeros(40, int), 4), z) if wrong != "count" else (x, z, z)
+    with pytest.raises(knetc.KnetError, match={"nan": "input z", "rows": "input z", "count": "2 inputs"}[wrong]):
+        net.train(knetc.minibatch(inputs, y, 40), "softloss", progress=False)
+    for name, value in before.items():
+        np.testing.assert_array_equal(net.get(name), value)
+
+
 def test_training_lowers_the_loss(backend: str) -> None:
     x, y = _blobs()
     net = knetc.compile(DROPOUT, backend=backend, seed=1)

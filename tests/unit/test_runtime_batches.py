@@ -40,6 +40,17 @@ def test_minibatches_of_one_hot_indices() -> None:
     np.testing.assert_array_equal(knetc.minibatch(np.ones((2, 5)), labels, 2)[2][1], [0])
 
 
+def test_minibatches_of_several_inputs_have_a_tuple() -> None:
+    x, z, y = np.arange(14.0).reshape(2, 7), knetc.onehot([0, 2, 1, 2, 0, 1, 1], 3), np.arange(7.0).reshape(1, 7)
+    data = knetc.minibatch((x, z), y, 3)
+    assert len(data) == 3 and [yb.shape for _, yb in data] == [(1, 3), (1, 3), (1, 1)]
+    for i, (given, _) in enumerate(data):
+        assert isinstance(given, tuple)
+        np.testing.assert_array_equal(given[0], x[:, 3 * i : 3 * i + 3])
+        np.testing.assert_array_equal(np.asarray(given[1]), np.asarray(z)[:, 3 * i : 3 * i + 3])
+    assert np.shares_memory(data[0][0][0], x)
+
+
 def test_seqbatch_is_the_manuals_table() -> None:
     """Column b of step t is symbol t + b·T of the text (lesson 10)."""
     text, size = "abcacbabca", 3
@@ -84,6 +95,16 @@ ERRORS: list[tuple[Any, type[knetc.KnetError], str]] = [
         lambda: knetc.minibatch(np.ones((2, 3)), np.ones((1, 4)), 2),
         knetc.KnetShapeError,
         "minibatch: x has 3 columns and y has 4",
+    ),
+    (
+        lambda: knetc.minibatch((np.ones((2, 4)), np.ones((2, 3))), np.ones((1, 4)), 2),
+        knetc.KnetShapeError,
+        "minibatch: x[1] has 3 columns and y has 4",
+    ),
+    (
+        lambda: knetc.minibatch((), np.ones((1, 4)), 2),
+        knetc.KnetShapeError,
+        "minibatch: x is a tuple without an input",
     ),
     (
         lambda: knetc.minibatch(np.ones((2, 3)), np.ones((1, 3)), 0),
