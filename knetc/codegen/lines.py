@@ -95,7 +95,7 @@ def statement_lines(module: Module, statement: Statement, indent: str = "") -> I
 
 def laid_out(text: str, value: str, indent: str = "") -> Iterator[str]:
     """A statement in lines, with the value that it computes as a comment at the end or above."""
-    if value and len(indent) + len(text) + len(value) + 4 > WIDTH - 4:
+    if value and len(indent) + len(text) + len("  // ") + len(value) > WIDTH - 4:
         yield f"{indent}// {value}"
         value = ""
     width = WIDTH - 8 - len(indent)

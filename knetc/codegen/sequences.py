@@ -18,7 +18,7 @@ from knetc.codegen import buckets
 from knetc.codegen.lines import bucket_lines, declared, unit_lines, unreached
 from knetc.codegen.spec import Module, Part
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, Kernel, PhasePlan, Unit, flat
+from knetc.ir.plan import BackwardPlan, PhasePlan
 
 _BEFORE = "// Before the loop over time: the columns of all steps at once."
 _AFTER = "// After the loop: again all steps at once."
@@ -32,7 +32,7 @@ def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan 
     if phases is None:
         return []
     whole, step = module.about(Part("all")), module.about(Part("step", frozenset(phases.whole)))
-    early, late = _without_loss(phases.before), _without_loss(phases.after)
+    early, late = phases.before, phases.after
     looped = len(early) + len(phases.loop)
     final = buckets.final(module.plan, (*early, *phases.loop, *late)) if back is not None else {}
     last = final.pop(looped + len(late), ())
@@ -46,12 +46,6 @@ def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan 
     after += [*(unreached(module, back) if back is not None else ()), *bucket_lines(last)]
     head = _FORWARD if back is None else _BACK
     return [*_block("{", before, _BEFORE), *_block(head, loop), *_block("{", after, _AFTER)]
-
-
-def _without_loss(units: Sequence[Unit]) -> tuple[Unit, ...]:
-    """The units but for what computes the loss's value, which nobody asks of a sequence."""
-    left = ([s for s in flat([u]) if s.out.kind != "loss"] for u in units)
-    return tuple(steps[0] if len(steps) == 1 else Kernel(tuple(steps), steps[0].wanted) for steps in left if steps)
 
 
 def _block(head: str, lines: Sequence[str], comment: str = "") -> Iterator[str]:

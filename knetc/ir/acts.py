@@ -196,7 +196,7 @@ class _Maker:
         values = meanings(body, {**known, **{a.name: parts for a, parts in filled.items()}}, BACKWARD)
         given = [self.due(a.name, a, parts) for a, parts in filled.items()]
         due = list(self._gradients(body, values, b))
-        if phases is None and any(i.out == uses.LOSS for i in body):
+        if any(i.out == uses.LOSS for i in body):
             due.append(self.due("the loss", b.loss_value, values[uses.LOSS]))
         return self.act(body, lists, values, BACKWARD, given, due, layout, phases)
 

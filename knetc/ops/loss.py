@@ -53,9 +53,9 @@ def _loss_back_shape(
 
 
 def _average(ctx: EvalContext, per_column: Tensor, mask: Tensor | None) -> Tensor:
-    """The masked sum of the columns' losses over the number of all columns; of several steps the sum of those."""
+    """The masked sum of the columns' losses over the number of all columns, those of several steps too."""
     weighted = per_column if mask is None else _masked(per_column, mask.reshape(-1))
-    return np.asarray(weighted.sum(dtype=np.float64) / (per_column.size // ctx.steps), ctx.dtype)
+    return np.asarray(weighted.sum(dtype=np.float64) / per_column.size, ctx.dtype)
 
 
 def _masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -111,9 +111,7 @@ def minibatch(x: Any, y: Any, batchsize: int) -> Minibatches:
     # An array of one row or of one column can be read both ways: as the others have it, and rather as many columns.
     common = set.intersection(*({s[-1] for s in shapes} for shapes in (*xs.values(), ys)))
     if not common:
-        raise KnetShapeError(
-            "minibatch: the inputs and y can be read with as many columns two by two, not all together"
-        )
+        raise KnetShapeError("minibatch: the inputs and y have no number of columns in common")
     columns = max(common)
     found = tuple(_cut(a, xs[name], columns) for name, a in inputs.items())
     return Minibatches(found if isinstance(x, tuple) else found[0], _cut(y, ys, columns), int(batchsize))

@@ -60,7 +60,7 @@ SUMS: Mapping[str, tuple[Any, ...]] = {"set_communicator": (Address, Address)}
 # Those of a library that runs whole sequences.
 SEQUENCES: Mapping[str, tuple[Any, ...]] = {
     "forwseq": (Address, ctypes.c_uint, ctypes.POINTER(Address), ctypes.c_int, ctypes.c_int, Address),
-    "backseq": (Address, ctypes.c_int, Address, Address, ctypes.c_int),
+    "backseq": (Address, ctypes.c_int, Address, Address, ctypes.c_int, Address),
 }
 Places, Clip = ctypes.POINTER(Address), ctypes.c_double
 # That of a library that trains on many minibatches in one call.

@@ -248,10 +248,20 @@ class Library:
         if not self._sequences:
             backward_steps(self, loss, gold, mask, steps)
             return
+        self._back(loss, gold, mask, steps, None)
+
+    def _back(self, loss: str, gold: Given | None, mask: Given | None, steps: int, value: Tensor | None) -> None:
+        """Back through several steps; `value`: where the mean of their losses goes."""
         given = (self._give("gold", gold), self._give("mask", mask))
-        self._call("backseq", self._model, LOSSES.index(loss), *given, steps)
+        self._call("backseq", self._model, LOSSES.index(loss), *given, steps, _address(value))
         self._depth -= steps
-        self._given(waited=False)
+        self._given(waited=value is not None)
+
+    def sequence_loss(self, loss: str, gold: Given | None, mask: Given | None, steps: int) -> float:
+        """The mean of the losses of the newest steps, by `backward_sequence`; 0 where it starts from no loss."""
+        value = np.zeros((), self._dtype)
+        self._back(loss, gold, mask, steps, value)
+        return float(value)
 
     def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
         """The loss's value for the last `forward`, by a backward pass."""

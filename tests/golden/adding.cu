@@ -215,17 +215,6 @@ __global__ void __launch_bounds__(256) adding_add_relu_back_kernel(float* d_tmp4
   }
 }
 
-// y = quadloss_back(p, gold, mask)
-//   adding.knet:8: return wb(h; out=1, winit=Glorot())
-__global__ void __launch_bounds__(256) adding_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
-}
-
 // y = uniform in [low, high)
 //   adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
 //   adding.knet:8: return wb(h; out=1, winit=Glorot())
@@ -467,11 +456,11 @@ int adding_sbackward(adding_model* model, int loss, const adding_real* gold,
 int adding_forwseq(adding_model* model, unsigned conditions, const adding_real* const* inputs,
     int batch, int steps, adding_real* output);
 /* As adding_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. Steps that ran in one adding_forwseq are gone back through at once, if all of
-   them are. After a failure of CUDA or its libraries the steps behind it are off the stack, their gradients added:
-   adding_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
+   that ran in one adding_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
+   its libraries the steps behind it are off the stack, their gradients added: adding_reset, then. */
 int adding_backseq(adding_model* model, int loss, const adding_real* gold,
-    const adding_real* mask, int steps);
+    const adding_real* mask, int steps, adding_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -704,8 +693,6 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(sumto_sumN, adding_sumto_sumN_kernel, (float* y, const float* dy, int summed)) \
   K(add_relu_back, adding_add_relu_back_kernel, (float* d_tmp4, const float* d_h_next, const float* d_h, \
     const float* h, int n)) \
-  K(quadloss_back, adding_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
   K(fill_uniform, adding_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, \
     unsigned column, double low, double high, int height, int pitch, int n)) \
   K(fill_identity, adding_fill_identity_kernel, (float* y, double scale, int height, int pitch, int n)) \
@@ -1387,7 +1374,8 @@ int backward_quadloss_predict(knet_model* m, const float* mask, unsigned long lo
   // d:return f32[1,N]
   TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
       m->return_, m->gold, mask, N, N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));
   // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
   // d:h/h f32[100,N], from the step after
   TRY(take_state_gradient(m, m->unwinding && m->later, m->d_h_h_next, m->d_h_h_state, 100 * N * sizeof(float)));
@@ -1428,7 +1416,10 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     const int N = m->batch * m->steps;
     // adding.knet:8: return wb(h; out=1, winit=Glorot())
     // d:return f32[1,N]
-    TRY(knet_launch_each(kernels.quadloss_back, N, m->stream, m->d_return, m->return_, m->gold, mask, m->batch));
+    TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
+        m->return_, m->gold, mask, m->batch, N));
+    // @loss f32[]
+    TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));
     TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
     // d:wb/w f32[1,100]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 100, N, m->d_return, 1, m->h_h, 100, m->d_wb_w, 1));
@@ -2387,7 +2378,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -2404,6 +2397,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
   if (m->gradients || runs > 1) TRY(make_sums(m));
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     TRY(find_way_back(f->variant, loss, &b));
@@ -2414,8 +2408,12 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, place, true, now));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 // ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
@@ -2572,8 +2570,9 @@ int adding_forwseq(knet_model* m, unsigned conditions, const knet_real* const* a
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int adding_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int adding_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int adding_update(knet_model* m, double gclip, double gscale) {

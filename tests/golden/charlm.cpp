@@ -169,8 +169,10 @@ int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold, con
 int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, int steps,
     charlm_real* output);
 /* As charlm_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
-   the oldest step's first. Steps that ran in one charlm_forwseq are gone back through at once, if all of them are. */
-int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask, int steps);
+   the oldest step's first. loss_value: where the mean of the steps' losses goes, or NULL. Steps that ran in one
+   charlm_forwseq are gone back through at once, if all of them are. */
+int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask, int steps,
+    charlm_real* loss_value);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int charlm_reset(charlm_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -1399,7 +1401,8 @@ void loop_forward(knet_model* m, const knet_team& t,
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
+  // b/h, as the call before left it
+  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);
   // b/cell, as the call before left it
   knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
   t.wait_narrow();
@@ -1966,7 +1969,8 @@ void loop_forward_dropout(knet_model* m, const knet_team& t,
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
   // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
+  // b/h, as the call before left it
+  knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);
   // b/cell, as the call before left it
   knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
   t.wait_narrow();
@@ -3123,9 +3127,10 @@ int threads_for(const knet_model* m, const knet_sequence& run) {
   const bool waits = run.waits || m->batch < threads;
   return waits && 2 * run.step.column > run.work.column ? threads_for(m, run.step, m->batch) : threads;
 }
-// Runs the parts of a sequence, forward from the first step or back from the last one.
-void run_sequence(knet_model* m, const knet_sequence& run, const float* gold, const float* mask, bool back) {
-  knet_parallel(threads_for(m, run), m->batch * m->steps, [=](const knet_team& all) {
+// Runs the parts of a sequence on so many threads, forward from the first step or back from the last one.
+void run_sequence(knet_model* m, const knet_sequence& run, int threads, const float* gold, const float* mask,
+                  bool back) {
+  knet_parallel(threads, m->batch * m->steps, [=](const knet_team& all) {
     const knet_team team = {all.index, all.size, m->batch >= all.size};
     run.before(m, all, gold, mask, 0);
     all.wait();
@@ -3141,7 +3146,8 @@ int steps_forward(knet_model* m, int variant, const float* const* arrays, int ba
   m->steps = steps;
   find_ones(f);
   for (int i = 0; i < INPUTS; i++) m->rows[i] = f->ones[i];
-  run_sequence(m, variants[variant].forward_steps, nullptr, nullptr, false);
+  const knet_sequence& run = variants[variant].forward_steps;
+  run_sequence(m, run, threads_for(m, run), nullptr, nullptr, false);
   for (const int*& rows : m->rows) rows = nullptr;
   m->call += steps - 1;
   if (const knet_array* value = output ? find(values[variant], "return") : nullptr)
@@ -3150,16 +3156,21 @@ int steps_forward(knet_model* m, int variant, const float* const* arrays, int ba
   push_frame(m, f);
   return 0;
 }
-// Back at once through all steps of a frame, the newest one; there is room.
-void steps_backward(knet_model* m, knet_frame* f, int loss, const float* gold, const float* mask) {
+// Back at once through all steps of a frame, the newest one; there is room. *value: the mean of their losses, or NULL.
+void steps_backward(knet_model* m, knet_frame* f, int loss, const float* gold, const float* mask,
+                    float* value) {
   use_frame(m, f);
   forget_input_gradients(m);
   keep_gradients(m, m->gradients);
   m->steps = f->steps;
   m->unwinding = true;
-  m->wants_loss = false;
+  m->wants_loss = value;
   for (int i = 0; i < INPUTS; i++) m->rows[i] = f->ones[i];
-  run_sequence(m, variants[f->variant].backward_steps[loss], gold, mask, true);
+  const knet_sequence& run = variants[f->variant].backward_steps[loss];
+  const int threads = threads_for(m, run);
+  for (int t = 0; t < threads; t++) m->workers[t].loss = 0;
+  run_sequence(m, run, threads, gold, mask, true);
+  if (value) *value = (float)loss_of(m, threads, (double)m->batch * m->steps);
   for (const int*& rows : m->rows) rows = nullptr;
   m->gradients = true;
   pop_steps(m, f, f->steps);
@@ -3184,7 +3195,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, where the backward function has the parts.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -3198,6 +3211,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     left -= of_frame;
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     const bool whole = f->steps > 1 && f->left == f->steps && f->steps <= left &&
@@ -3208,12 +3222,15 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    if (whole) {
-      steps_backward(m, f, loss, wanted, weights);
-      continue;
-    }
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    if (whole)
+      steps_backward(m, f, loss, wanted, weights, place);
+    else
+      TRY(step_backward(m, loss, wanted, weights, 0, place, true));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 
@@ -3464,8 +3481,9 @@ int charlm_forwseq(knet_model* m, unsigned conditions, const knet_real* const* a
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int charlm_update(knet_model* m, double gclip, double gscale) {

@@ -394,17 +394,6 @@ __global__ void __launch_bounds__(256) charlm_fused_d_input_tmp4_2_kernel(float*
   }
 }
 
-// y = softmax_softloss_back(p, gold, mask)
-//   charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-__global__ void __launch_bounds__(256) charlm_softmax_softloss_back_kernel(float* y, const float* p,
-    const float* gold, const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 65] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
-}
-
 // d_cell_prev, d_newmem_tmp4, d_output_tmp4, d_forget_tmp4, d_input_tmp4 in one pass: 7 mul, 2 add, 2 tanh_back, 3
 // sigm_back
 //   charlm.knet:7: c = drop(b; pdrop=pdrop)
@@ -671,11 +660,11 @@ int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold,
 int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* const* inputs,
     int batch, int steps, charlm_real* output);
 /* As charlm_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. Steps that ran in one charlm_forwseq are gone back through at once, if all of
-   them are. After a failure of CUDA or its libraries the steps behind it are off the stack, their gradients added:
-   charlm_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
+   that ran in one charlm_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
+   its libraries the steps behind it are off the stack, their gradients added: charlm_reset, then. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold,
-    const charlm_real* mask, int steps);
+    const charlm_real* mask, int steps, charlm_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -926,8 +915,6 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_h_next, const float* d_h, \
     const float* output, const float* tmp3, const float* d_cell_next, const float* forget, const float* cell_prev, \
     const float* newmem, const float* input, int n)) \
-  K(softmax_softloss_back, charlm_softmax_softloss_back_kernel, (float* y, const float* p, const float* gold, \
-    const float* mask, int columns, int n)) \
   K(fused_d_input_tmp4_3, charlm_fused_d_input_tmp4_3_kernel, (float* d_cell_prev, float* d_newmem_tmp4, \
     float* d_output_tmp4, float* d_forget_tmp4, float* d_input_tmp4, const float* d_return, const float* tmp1, \
     const float* d_h_next, const float* output, const float* tmp3, const float* d_cell_next, const float* forget, \
@@ -1796,7 +1783,8 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
   // d:a/w f32[32,65]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
+    // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1908,7 +1896,8 @@ int backward_softloss(knet_model* m, const float* mask, unsigned long long want)
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   TRY(finish_bucket(m, 0));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
+    // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -1926,8 +1915,10 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     const int N = m->batch * m->steps;
     // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
     // d:wbf/tmp2 f32[65,N]
-    TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-        m->batch));
+    TRY(knet_launch(kernels.softloss_and_back, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+        m->return_, m->gold, mask, m->batch, 65 * N));
+    // @loss f32[]
+    TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
     // d:wbf/w f32[65,64], d:wbf/b f32[65]
     TRY(multiply(m, &m->product[1], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
         m->d_wbf_tmp2, 65, m->b_h, 64, m->d_wbf_w, 65));
@@ -2032,7 +2023,8 @@ int backward_softloss_dropout(knet_model* m, const float* mask, unsigned long lo
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 32, 65, N, m->d_a, 32, m->x, 65, m->d_a_w, 32));
   TRY(finish_bucket(m, 0));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));  // d:x f32[65,N]
+    // d:x f32[65,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 65, N, 32, m->a_w, 32, m->d_a, 32, m->d_x, 65));
   }
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h f32[64,N], for the step before
@@ -2050,8 +2042,10 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     const int N = m->batch * m->steps;
     // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
     // d:wbf/tmp2 f32[65,N]
-    TRY(knet_launch_each(kernels.softmax_softloss_back, 65 * N, m->stream, m->d_wbf_tmp2, m->return_, m->gold, mask,
-        m->batch));
+    TRY(knet_launch(kernels.softloss_and_back, knet_blocks(65 * N), 256, 0, m->stream, m->partials, m->d_wbf_tmp2,
+        m->return_, m->gold, mask, m->batch, 65 * N));
+    // @loss f32[]
+    TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(65 * N), 1.0 / N));
     // d:wbf/w f32[65,64], d:wbf/b f32[65]
     TRY(multiply(m, &m->product[2], CUBLASLT_EPILOGUE_BGRADA, m->d_wbf_b, CUBLAS_OP_N, CUBLAS_OP_T, 65, 64, N,
         m->d_wbf_tmp2, 65, m->c_return, 64, m->d_wbf_w, 65));
@@ -3063,7 +3057,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -3080,6 +3076,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
   if (m->gradients || runs > 1) TRY(make_sums(m));
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     TRY(find_way_back(f->variant, loss, &b));
@@ -3090,8 +3087,12 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, place, true, now));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 // ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
@@ -3248,8 +3249,9 @@ int charlm_forwseq(knet_model* m, unsigned conditions, const knet_real* const* a
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int charlm_update(knet_model* m, double gclip, double gscale) {

@@ -317,17 +317,6 @@ __global__ void __launch_bounds__(256) gru2_total_kernel(float* __restrict__ y, 
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// y = quadloss_back(p, gold, mask)
-//   gru2.knet:10: return wb(h; out=out)
-__global__ void __launch_bounds__(256) gru2_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
-  const float part = (float)(1.0 / columns);
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 5] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
-  }
-}
-
 // y = uniform in [low, high)
 //   gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
 //   gru2.knet:10: return wb(h; out=out)
@@ -558,11 +547,11 @@ int gru2_sbackward(gru2_model* model, int loss, const gru2_real* gold,
 int gru2_forwseq(gru2_model* model, unsigned conditions, const gru2_real* const* inputs,
     int batch, int steps, gru2_real* output);
 /* As gru2_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. Steps that ran in one gru2_forwseq are gone back through at once, if all of
-   them are. After a failure of CUDA or its libraries the steps behind it are off the stack, their gradients added:
-   gru2_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
+   that ran in one gru2_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
+   its libraries the steps behind it are off the stack, their gradients added: gru2_reset, then. */
 int gru2_backseq(gru2_model* model, int loss, const gru2_real* gold,
-    const gru2_real* mask, int steps);
+    const gru2_real* mask, int steps, gru2_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -809,8 +798,6 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
   K(quadloss_and_back, gru2_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
     const float* gold, const float* mask, int columns, int n)) \
   K(total, gru2_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, gru2_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
   K(fill_uniform, gru2_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
     double low, double high, int height, int pitch, int n)) \
   K(fill_constant, gru2_fill_constant_kernel, (float* y, double value, int height, int pitch, int n)) \
@@ -2097,8 +2084,10 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     const int N = m->batch * m->steps;
     // gru2.knet:10: return wb(h; out=out)
     // d:return f32[5,N]
-    TRY(knet_launch_each(kernels.quadloss_back, 5 * N, m->stream, m->d_return, m->return_, m->gold, mask,
-        m->batch));
+    TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(5 * N), 256, 0, m->stream, m->partials, m->d_return,
+        m->return_, m->gold, mask, m->batch, 5 * N));
+    // @loss f32[]
+    TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(5 * N), 1.0 / N));
     // d:wb/w f32[5,20], d:wb/b f32[5]
     TRY(multiply(m, &m->product[3], CUBLASLT_EPILOGUE_BGRADA, m->d_wb_b, CUBLAS_OP_N, CUBLAS_OP_T, 5, 20, N,
         m->d_return, 5, m->h_2_gru_h, 20, m->d_wb_w, 5));
@@ -3154,7 +3143,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -3171,6 +3162,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
   if (m->gradients || runs > 1) TRY(make_sums(m));
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     TRY(find_way_back(f->variant, loss, &b));
@@ -3181,8 +3173,12 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, place, true, now));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 // ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
@@ -3339,8 +3335,9 @@ int gru2_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arr
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int gru2_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int gru2_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int gru2_update(knet_model* m, double gclip, double gscale) {

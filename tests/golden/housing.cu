@@ -903,12 +903,14 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:return f32[1,N]
   TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
       m->return_, m->gold, mask, N, N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_b, m->d_return, N));  // d:b f32[1,1]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 13, N, m->d_return, 1, m->x, 13, m->d_w, 1));  // d:w f32[1,13]
   TRY(finish_bucket(m, 0));
   if (want & 1) {
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1, m->d_x, 13));  // d:x f32[13,N]
+    // d:x f32[13,N]
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 13, N, 1, m->w, 1, m->d_return, 1, m->d_x, 13));
     m->input_gradients[0] = m->d_x;
   }
   return 0;

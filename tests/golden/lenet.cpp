@@ -150,8 +150,10 @@ int lenet_sbackward(lenet_model* model, int loss, const lenet_real* gold, const 
 int lenet_forwseq(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, int steps,
     lenet_real* output);
 /* As lenet_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
-   the oldest step's first. Steps that ran in one lenet_forwseq are gone back through at once, if all of them are. */
-int lenet_backseq(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask, int steps);
+   the oldest step's first. loss_value: where the mean of the steps' losses goes, or NULL. Steps that ran in one
+   lenet_forwseq are gone back through at once, if all of them are. */
+int lenet_backseq(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask, int steps,
+    lenet_real* loss_value);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int lenet_reset(lenet_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -2208,7 +2210,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, where the backward function has the parts.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -2222,6 +2226,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     left -= of_frame;
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     const int now = 1;
@@ -2230,8 +2235,12 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, place, true));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 
@@ -2478,8 +2487,9 @@ int lenet_forwseq(knet_model* m, unsigned conditions, const knet_real* const* ar
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int lenet_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int lenet_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int lenet_update(knet_model* m, double gclip, double gscale) {

@@ -1586,11 +1586,13 @@ int initialize(knet_model* m) {
   // a/w f32[5,5,1,20], GlorotUniform()
   TRY(knet_launch_each(kernels.fill_uniform, 500, m->stream, m->a_w, m->clock, 0u, 0u, (-0.10690449676496976),
       0.10690449676496976, 500, 0));
-  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0, 20, 0));  // a/b f32[1,1,20,1], Constant(0.0)
+  // a/b f32[1,1,20,1], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_constant, 20, m->stream, m->a_b, 0.0, 20, 0));
   // b/w f32[5,5,20,50], GlorotUniform()
   TRY(knet_launch_each(kernels.fill_uniform, 25000, m->stream, m->b_w, m->clock, 2u, 0u, (-0.05855400437691199),
       0.05855400437691199, 25000, 0));
-  TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0, 50, 0));  // b/b f32[1,1,50,1], Constant(0.0)
+  // b/b f32[1,1,50,1], Constant(0.0)
+  TRY(knet_launch_each(kernels.fill_constant, 50, m->stream, m->b_b, 0.0, 50, 0));
   // c/w f32[500,800], GlorotUniform()
   TRY(knet_launch_each(kernels.fill_uniform, 400000, m->stream, m->c_w, m->clock, 4u, 0u, (-0.06793662204867575),
       0.06793662204867575, 400000, 0));

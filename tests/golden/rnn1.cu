@@ -184,15 +184,21 @@ __global__ void __launch_bounds__(256) rnn1_total_kernel(float* __restrict__ y, 
   if (threadIdx.x == 0) *y = (float)(sum * factor);
 }
 
-// y = quadloss_back(p, gold, mask)
+// y = quadloss_back(p, gold, mask); partial sums of mask * (p - gold)^2 / 2
 //   rnn1.knet:9: h = relu(d)
-__global__ void __launch_bounds__(256) rnn1_quadloss_back_kernel(float* y, const float* p, const float* gold,
-    const float* mask, int columns, int n) {
+__global__ void __launch_bounds__(256) rnn1_quadloss_and_back_kernel(double* partials, float* y, const float* p,
+    const float* gold, const float* mask, int columns, int n) {
   const float part = (float)(1.0 / columns);
+  double sum = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-    const float share = mask ? mask[i / 100] * part : part;
-    y[i] = share != 0.0f ? (p[i] - gold[i]) * share : 0.0f;
+    const float weight = mask ? mask[i / 100] : 1, share = weight * part;
+    const float p_i = p[i];
+    const float gold_i = gold[i];
+    if (weight != 0) sum += 0.5 * ((p_i - gold_i) * (p_i - gold_i)) * weight;
+    y[i] = share != 0.0f ? (p_i - gold_i) * share : 0.0f;
   }
+  sum = knet_block_sum(sum);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
 // d_y_2 = relu_back(add(d_x, d_next), x)
@@ -431,11 +437,11 @@ int rnn1_sbackward(rnn1_model* model, int loss, const rnn1_real* gold,
 int rnn1_forwseq(rnn1_model* model, unsigned conditions, const rnn1_real* const* inputs,
     int batch, int steps, rnn1_real* output);
 /* As rnn1_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. Steps that ran in one rnn1_forwseq are gone back through at once, if all of
-   them are. After a failure of CUDA or its libraries the steps behind it are off the stack, their gradients added:
-   rnn1_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
+   that ran in one rnn1_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
+   its libraries the steps behind it are off the stack, their gradients added: rnn1_reset, then. */
 int rnn1_backseq(rnn1_model* model, int loss, const rnn1_real* gold,
-    const rnn1_real* mask, int steps);
+    const rnn1_real* mask, int steps, rnn1_real* loss_value);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -661,8 +667,8 @@ static inline int knet_product_choose(cublasLtHandle_t lt, knet_product_plan* p,
     (double* partials, float* d_y_3, const float* x, const float* gold, const float* d_next, const float* mask, \
     int columns, int n)) \
   K(total, rnn1_total_kernel, (float* y, const double* partials, int blocks, double factor)) \
-  K(quadloss_back, rnn1_quadloss_back_kernel, (float* y, const float* p, const float* gold, const float* mask, \
-    int columns, int n)) \
+  K(quadloss_and_back, rnn1_quadloss_and_back_kernel, (double* partials, float* y, const float* p, \
+    const float* gold, const float* mask, int columns, int n)) \
   K(add_relu_back, rnn1_add_relu_back_kernel, (float* d_y_2, const float* d_x, const float* d_next, \
     const float* x, int n)) \
   K(fill_uniform, rnn1_fill_uniform_kernel, (float* y, const knet_clock* clock, unsigned stream, unsigned column, \
@@ -1247,7 +1253,10 @@ int backseq_quadloss(knet_model* m, const float* mask, unsigned long long) {
     const int N = m->batch * m->steps;
     // rnn1.knet:9: h = relu(d)
     // d:h f32[100,N]
-    TRY(knet_launch_each(kernels.quadloss_back, 100 * N, m->stream, m->d_h, m->h, m->gold, mask, m->batch));
+    TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(100 * N), 256, 0, m->stream, m->partials, m->d_h, m->h,
+        m->gold, mask, m->batch, 100 * N));
+    // @loss f32[]
+    TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
   }
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
@@ -2194,7 +2203,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   return 0;
 }
 // Back through the newest steps: those at once that were computed at once, if the backward function has one for that.
-int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps) {
+// Where a loss is asked for, it is the mean of the steps'.
+int sequence_backward(knet_model* m, int loss, const float* gold, const float* mask, int steps,
+                      float* loss_value) {
   TRY(check_model(m));
   TRY(check_loss(loss, gold));
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
@@ -2211,6 +2222,7 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   }
   if (left > 0) return knet_fail(KNET_ORDER, "the stack has %d steps, not %d", steps - left, steps);
   if (m->gradients || runs > 1) TRY(make_sums(m));
+  double sum = 0;  // of the steps' losses
   for (left = steps; left > 0;) {
     knet_frame* const f = m->stack;
     TRY(find_way_back(f->variant, loss, &b));
@@ -2221,8 +2233,12 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
     const knet_array* const value = find(values[f->variant], "return");
     const float* const wanted = gold && value ? gold + from_column(*value, columns) : gold;
     const float* const weights = mask ? mask + columns : nullptr;
-    TRY(step_backward(m, loss, wanted, weights, 0, nullptr, true, now));
+    float mean = 0;
+    float* const place = loss_value ? &mean : nullptr;
+    TRY(step_backward(m, loss, wanted, weights, 0, place, true, now));
+    sum += (double)mean * now;
   }
+  if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
 // ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
@@ -2379,8 +2395,9 @@ int rnn1_forwseq(knet_model* m, unsigned conditions, const knet_real* const* arr
     knet_real* output) {
   return sequence_forward(m, conditions, arrays, batch, steps, output);
 }
-int rnn1_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps) {
-  return sequence_backward(m, loss, gold, mask, steps);
+int rnn1_backseq(knet_model* m, int loss, const knet_real* gold, const knet_real* mask, int steps,
+    knet_real* loss_value) {
+  return sequence_backward(m, loss, gold, mask, steps, loss_value);
 }
 
 int rnn1_update(knet_model* m, double gclip, double gscale) {

@@ -1213,7 +1213,8 @@ int backward_quadloss(knet_model* m, const float* mask, unsigned long long want)
   // d:return f32[1,N]
   TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
       m->return_, m->gold, mask, N, N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->a, 8, m->d_wb_w, 1));
@@ -1247,7 +1248,8 @@ int backward_quadloss_second(knet_model* m, const float* mask, unsigned long lon
   // d:return f32[1,N]
   TRY(knet_launch(kernels.quadloss_and_back, knet_blocks(N), 256, 0, m->stream, m->partials, m->d_return,
       m->return_, m->gold, mask, N, N));
-  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));  // @loss f32[]
+  // @loss f32[]
+  TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(N), 1.0 / N));
   TRY(knet_launch(kernels.sumto_sumN, 1, 128, 0, m->stream, m->d_wb_b, m->d_return, N));  // d:wb/b f32[1]
   // d:wb/w f32[1,8]
   TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_T, 1, 8, N, m->d_return, 1, m->b, 8, m->d_wb_w, 1));

@@ -52,16 +52,19 @@ def forwseq(seed: int, batch: int, steps: int, *, all_: bool = False) -> Step:
 
 
 def backseq(seed: int, batch: int, steps: int, loss: str = "softloss") -> Step:
-    """Back through so many steps, some of whose columns are masked."""
+    """Back through so many steps, some of whose columns are masked; their loss."""
 
     def step(net: Net) -> int:
         gold = np.abs(array(net.result, batch * steps, seed))
         mask = (np.arange(batch * steps) % 3 != 0).astype(np.float32)
-        code = net.call("backseq", LOSSES.index(loss), gold.ctypes.data, mask.ctypes.data, steps)
+        value = np.zeros((), np.float32)
+        where = None if loss == "zero" else value.ctypes.data
+        code = net.call("backseq", LOSSES.index(loss), gold.ctypes.data, mask.ctypes.data, steps, where)
         for a in (gold, mask):
             net.held.append(a)
             if code:
                 a.fill(np.nan)
+        net.out += [] if code or loss == "zero" else [value]
         return code
 
     return step

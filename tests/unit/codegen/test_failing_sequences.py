@@ -87,14 +87,14 @@ def wrong_calls(at: int, inputs: ctypes.Array, nothing: ctypes.Array) -> list[tu
         ("forwseq", (0, inputs, 3, -1, at), ARGUMENT, "a sequence of -1 steps"),
         ("forwseq", (0, inputs, 4, 2, at), ORDER, "the state has 3 columns and the batch 4"),
         ("forwseq", (0, inputs, huge, 2, at), ORDER, "the state has 3 columns"),
-        ("backseq", (-1, at, None, 2), ARGUMENT, "there is no loss -1"),
-        ("backseq", (4, at, None, 2), ARGUMENT, "there is no loss 4"),
-        ("backseq", (3, None, None, 2), ARGUMENT, "gold is NULL"),
-        ("backseq", (2, at, None, 2), ARGUMENT, "there is no backward pass from that loss"),
-        ("backseq", (3, at, None, 0), ARGUMENT, "a sequence of 0 steps"),
-        ("backseq", (3, at, None, -7), ARGUMENT, "a sequence of -7 steps"),
-        ("backseq", (3, at, None, 5), ORDER, "the stack has 4 steps, not 5"),
-        ("backseq", (3, at, None, most), ORDER, f"the stack has 4 steps, not {most}"),
+        ("backseq", (-1, at, None, 2, None), ARGUMENT, "there is no loss -1"),
+        ("backseq", (4, at, None, 2, None), ARGUMENT, "there is no loss 4"),
+        ("backseq", (3, None, None, 2, None), ARGUMENT, "gold is NULL"),
+        ("backseq", (2, at, None, 2, None), ARGUMENT, "there is no backward pass from that loss"),
+        ("backseq", (3, at, None, 0, None), ARGUMENT, "a sequence of 0 steps"),
+        ("backseq", (3, at, None, -7, None), ARGUMENT, "a sequence of -7 steps"),
+        ("backseq", (3, at, None, 5, None), ORDER, "the stack has 4 steps, not 5"),
+        ("backseq", (3, at, None, most, None), ORDER, f"the stack has 4 steps, not {most}"),
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_sequence_needs_a_model_and_a_way_back_a_sequence(few_losses):
     for name, types in SEQUENCES.items():
         assert net.call(name, *(t() for t in types[1:])) == ARGUMENT and net.reason() == "the model is NULL"
     run(net, ["create"])
-    back = (3, a.ctypes.data, None, 2)
+    back = (3, a.ctypes.data, None, 2, None)
     assert net.call("backseq", *back) == ORDER and net.reason() == "the stack has 0 steps, not 2"
     run(net, ["write", "forwseq", "backseq"])
     assert net.call("backseq", *back) == ORDER and net.reason() == "the stack has 0 steps, not 2"
