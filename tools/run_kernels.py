@@ -80,7 +80,7 @@ def example(backend: str, path: Path) -> None:
 
 
 def sequences(e: Any, shapes: tuple[tuple[Any, ...], ...]) -> None:
-    """Whole sequences under every condition, back from every loss; and minibatches in one call."""
+    """Whole sequences under every condition, back from every loss; minibatches and segments in one call."""
     xs = data(shapes, 6, "f32", 1)
     every = dict.fromkeys(e.program.params(), OPTIONS[0])
     for setting in (s for v in e.program.variants for s in v.settings):
@@ -94,6 +94,9 @@ def sequences(e: Any, shapes: tuple[tuple[Any, ...], ...]) -> None:
             for loss in ("quadloss", "softloss"):
                 e.train(setting, xs, np.abs(value), 3, loss, every, 1.0)
                 e.reset(False)
+                if e.trains_over_time:
+                    e.train_over_time(setting, xs, np.abs(value), 2, 2, loss, every, 1.0)
+                    e.reset(False)
 
 
 def main() -> None:

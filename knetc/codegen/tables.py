@@ -120,9 +120,8 @@ def places(module: Module, used: Collection[str]) -> Iterator[dict[str, Any]]:
 
 
 def _without_forward(layout: Layout, b: BackwardPlan, plan: Plan) -> Layout:
-    """The layout without what only the forward list touches; a step of training gives the inputs by it too."""
-    touched = {x.root for s in flat(b.steps) for x in (*s.args, s.out)}
-    touched.update((*plan.inputs, *(at.root for _, at in b.inputs)))
+    """The layout without what only the forward list touches."""
+    touched = {x.root for s in flat(b.steps) for x in (*s.args, s.out)} | {at.root for _, at in b.inputs}
     return Layout(tuple(place for place in layout.places if place[0] in touched))
 
 

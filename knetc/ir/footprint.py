@@ -58,8 +58,9 @@ def whole_bound_bytes(plan: Plan, batch: int) -> int:
     """The same at the least: the frame, and the largest set of other arrays of all steps that are live at once."""
     least = 0
     for v in plan.variants:
-        lists = (v.phases, *(b.phases for b in v.backward))
-        least = max([least, *(_least_of_sequence(plan, x, batch) for x in lists if x is not None)])
+        desired = {x for b in v.backward if b.phases is not None for x in _gold(b)}
+        lists = ((v.phases, desired), *((b.phases, set[Buffer]()) for b in v.backward))
+        least = max([least, *(_least_of_sequence(plan, x, after, batch) for x, after in lists if x is not None)])
     return step_bytes(plan, batch) + least if whole_bytes(plan, batch) else 0
 
 
@@ -77,15 +78,15 @@ def _least(plan: Plan, variant: VariantPlan, batch: int) -> int:
     return most
 
 
-def _least_of_sequence(plan: Plan, phases: PhasePlan, batch: int) -> int:
+def _least_of_sequence(plan: Plan, phases: PhasePlan, after: AbstractSet[Buffer], batch: int) -> int:
     """For each step, the bytes of the largest set that is live at once of what has the columns of all steps, outside of
-    frames; nothing of that is left to a user.
+    frames; nothing of that is left to a user, and `after` to the list that comes next.
 
     Arrays count as a whole: what the loop touches is live from its beginning to its end, but for what it writes not
     before it.
     """
-    whole = phases.of_all_steps - plan.framed
-    late, live = _most(phases.after, set(), batch, whole)
+    whole = (phases.of_all_steps | after) - plan.framed
+    late, live = _most(phases.after, after - plan.framed, batch, whole)
     looped = live | (whole & {b.root for s in flat(phases.loop) for b in (*s.args, s.out)})
     written = {s.out.root for s in flat(phases.loop)}
     early, _ = _most(phases.before, looped - written, batch, whole)

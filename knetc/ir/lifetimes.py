@@ -56,16 +56,37 @@ def timelines(plan: Plan, variant: VariantPlan, apart: AbstractSet[Buffer] = fro
     return found
 
 
-def sequence_timeline(plan: Plan, phases: PhasePlan, back: BackwardPlan | None, apart: AbstractSet[Buffer]) -> Timeline:
-    """The timeline of a list over a whole sequence, the forward one or one back. It leaves nothing but its frame.
+def sequence_timelines(
+    plan: Plan, variant: VariantPlan, apart: AbstractSet[Buffer] = frozenset()
+) -> list[tuple[PhasePlan, Timeline] | None]:
+    """The timelines of the lists over a whole sequence, the forward one first, each with its list; None for a list that
+    goes step by step. They leave nothing but their frame.
+    """
+    if variant.phases is None:
+        return [None] * (1 + len(variant.backward))
+    # What is desired is there before the forward list runs, and stays: a step of training is given both.
+    desired = dict.fromkeys(x for b in variant.backward if b.phases for x in _given(b) if x.kind == "gold")
+    given = dict.fromkeys(plan.inputs, (0, 0)) | dict.fromkeys(desired, (0, _FOREVER))
+    forward = _sequence(variant.phases, given, apart, back=False)
+    forward.slots = {b: slot for b, slot in forward.slots.items() if b not in desired}
+    found: list[tuple[PhasePlan, Timeline] | None] = [(variant.phases, forward)]
+    for b in variant.backward:
+        given = dict.fromkeys(_given(b), (0, 0))
+        found.append((b.phases, _sequence(b.phases, given, apart, back=True)) if b.phases else None)
+    return found
+
+
+def _sequence(
+    phases: PhasePlan, given: Mapping[Buffer, tuple[int, int]], apart: AbstractSet[Buffer], back: bool
+) -> Timeline:
+    """The timeline of a list over a whole sequence; `given`: the spans of what is copied in before.
 
     All that its loop touches of what has the columns of all steps, or has no columns, is needed from the loop's
     beginning to its end. Only within one step may a result take the place of an argument.
     """
     units = [u for units in phases.lists for u in units]
     start, end = len(phases.before), len(phases.before) + len(phases.loop)
-    given = {b: (0, 0) for b in (plan.inputs if back is None else _given(back)) if b not in apart}
-    found = _timeline(units, len(units), given, (), apart)
+    found = _timeline(units, 0 if back else len(units), {b: s for b, s in given.items() if b not in apart}, (), apart)
     whole = phases.having_all_steps(found.spans)
     lasting = {b for b in _touched(phases.loop) if b in found.spans and (b in whole or not b.type.batched)}
     for b in lasting:

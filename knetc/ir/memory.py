@@ -10,11 +10,11 @@ further steps. What lives as long as the model (parameters, state) stands elsewh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from knetc.ir.lifetimes import Timeline, sequence_timeline, timelines
+from knetc.ir.lifetimes import Timeline, sequence_timelines, timelines
 from knetc.ir.placing import Place, place, size
-from knetc.ir.plan import Buffer, Plan
+from knetc.ir.plan import Buffer, PhasePlan, Plan
 from knetc.record import Record
 
 
@@ -64,18 +64,25 @@ def make_arena(plan: Plan, apart: frozenset[Buffer] = frozenset()) -> Arena:
         for places in found:
             ends.update(at + size(s) for s, at in places.items())
         forward, *backward = (_layout(*pair) for pair in zip(times, found, strict=True))
-        sequences: list[Layout | None] = []
-        for phases, back in ((variant.phases, None), *((b.phases, b) for b in variant.backward)):
-            if phases is None:
-                sequences.append(None)
-                continue
-            time = sequence_timeline(plan, phases, back, apart)
-            whole = phases.having_all_steps(time.spans)
-            (places,) = place([time], whole)
-            sequence_ends.update(at + size(s, s in whole) for s, at in places.items())
-            sequences.append(_layout(time, places))
+        sequences = _sequence_layouts(sequence_timelines(plan, variant, apart), sequence_ends)
         variants.append(Layouts(forward, tuple(backward), sequences[0], tuple(sequences[1:])))
     return Arena(tuple(variants), outermost(ends), outermost(sequence_ends), apart)
+
+
+def _sequence_layouts(times: Sequence[tuple[PhasePlan, Timeline] | None], ends: set[Place]) -> list[Layout | None]:
+    """The layouts of a variant's lists over whole sequences, None for what goes step by step; adds to `ends`.
+
+    An array that has the columns of all steps in one of the lists has room for them in all.
+    """
+    there = [t for t in times if t is not None]
+    whole = frozenset(b for phases, time in there for b in phases.having_all_steps(time.spans))
+    found = iter(place([time for _, time in there], whole) if there else ())
+    layouts: list[Layout | None] = []
+    for t in times:
+        places = {} if t is None else next(found)
+        layouts.append(None if t is None else _layout(t[1], places))
+        ends.update(places[s] + size(s, s in whole) for s in (t[1].spans if t else ()))
+    return layouts
 
 
 def outermost(ends: Iterable[Place]) -> tuple[Place, ...]:

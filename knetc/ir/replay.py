@@ -91,15 +91,22 @@ class _Player:
         self.give(self.acts.fixed)
 
     def training(self) -> None:
-        """A step of training from each loss: what is desired is there before the forward list runs."""
+        """A step of training from each loss, and one over a whole sequence."""
         for back in self.acts.back:
-            self.clocks[BACKWARD] = self.now + 2 * _CALL
-            self.enter(back.single, _Frame(self.frames + 1 if self.apart else 0, 1, self.now + _CALL))
-            desired = [due for due in back.single.given if due.access.buffer.kind == "gold"]
-            self.give(desired)
-            frame = self.forward()
-            self.backward(back.single, frame, given=desired)
-            self.check(self.acts.fixed)
+            self.train(back.single)
+            if back.whole is not None:
+                self.train(back.whole, STEPS)
+
+    def train(self, back: Act, steps: int = 1) -> None:
+        """A step of training: what is desired is there before the forward list runs."""
+        self.clocks[BACKWARD] = self.now + 2 * _CALL
+        self.enter(back, _Frame(self.frames + 1 if self.apart else 0, steps, self.now + _CALL))
+        desired = [due for due in back.given if due.access.buffer.kind == "gold"]
+        self.give(desired)
+        self.popped = False
+        frame = self.forward(steps=steps)
+        self.backward(back, frame, pop=steps > 1, given=desired)
+        self.check(self.acts.fixed)
 
     def steps(self) -> None:
         """Steps of a sequence that are pushed, and popped with one loss after the other."""

@@ -78,3 +78,17 @@ TRAINING: Mapping[str, tuple[Any, ...]] = {
         Address,
     )
 }
+# That of a library that trains over whole sequences in one call.
+OVER_TIME: Mapping[str, tuple[Any, ...]] = {
+    "trainseq": (
+        Address,
+        ctypes.c_uint,
+        ctypes.c_int,
+        Places,
+        Address,
+        *(ctypes.c_int,) * 3,
+        Clip,
+        Clip,
+        Address,
+    )
+}

@@ -332,6 +332,12 @@ class CudaExecutable(Library):
         with self._device.current():
             return super().train(*given)
 
+    def train_over_time(self, *given: Any) -> list[float]:
+        """Several segments of a sequence in one call (see `Library.train_over_time`)."""
+        self._streams.clear()
+        with self._device.current():
+            return super().train_over_time(*given)
+
     def _give(self, slot: str, array: Given | None) -> int | None:
         if isinstance(array, DeviceArray):
             return self._place(array)

@@ -25,6 +25,7 @@ from knetc.runtime.cfunctions import (
     KINDS,
     MEMORY,
     ORDER,
+    OVER_TIME,
     SEED,
     SEQUENCES,
     SETTINGS,
@@ -75,7 +76,14 @@ class Library:
         self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
         self.sums = hasattr(self._library, f"{self._prefix}_set_communicator")
         self.trains = hasattr(self._library, f"{self._prefix}_train")
-        groups = ((self.functions, True), (SEQUENCES, self._sequences), (SUMS, self.sums), (self.training, self.trains))
+        self.trains_over_time = hasattr(self._library, f"{self._prefix}_trainseq")
+        groups = (
+            (self.functions, True),
+            (SEQUENCES, self._sequences),
+            (SUMS, self.sums),
+            (self.training, self.trains),
+            (OVER_TIME, self.trains_over_time),
+        )
         for group, there in groups:
             for name, arguments in group.items() if there else ():
                 self._function(name).argtypes = arguments
@@ -290,13 +298,49 @@ class Library:
 
         Every array has all columns; where the library `takes_rows`, one may be the rows of the 1s of a one-hot matrix.
         """
+        columns = int(gold.shape[-1])
+        return self._train("train", setting, inputs, gold, (columns, batch), loss, options, gclip, -(-columns // batch))
+
+    def train_over_time(
+        self,
+        setting: frozenset[str],
+        inputs: Sequence[Any],
+        gold: Any,
+        batch: int,
+        length: int,
+        loss: str,
+        options: Mapping[str, TrainingOptions],
+        gclip: float,
+    ) -> list[float]:
+        """Forward, back from `loss` and update for segments of `length` steps of `batch` columns, from the state that
+        there is; the loss of each, which is the mean of its steps', before its update.
+
+        Every array has the columns of all steps side by side. The stack is empty, before and after. Only where the
+        library `trains_over_time`.
+        """
+        steps = int(gold.shape[-1]) // batch
+        sizes = (batch, steps, length)
+        return self._train("trainseq", setting, inputs, gold, sizes, loss, options, gclip, -(-steps // length))
+
+    def _train(
+        self,
+        name: str,
+        setting: frozenset[str],
+        inputs: Sequence[Any],
+        gold: Any,
+        sizes: tuple[int, ...],
+        loss: str,
+        options: Mapping[str, TrainingOptions],
+        gclip: float,
+        updates: int,
+    ) -> list[float]:
+        """A function of the library that trains; the loss before each of so many updates."""
         self._set_options(options)
         self._on_device = False
-        columns = int(gold.shape[-1])
-        losses = np.empty(-(-columns // batch), self._dtype)
+        losses = np.empty(updates, self._dtype)
         places = (Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
-        given = (places, self._give("gold", gold), columns, batch, gclip, 1.0, _address(losses))
-        self._call("train", self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
+        given = (places, self._give("gold", gold), *sizes, gclip, 1.0, _address(losses))
+        self._call(name, self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
         self._given(waited=True)
         return [float(value) for value in losses]
 

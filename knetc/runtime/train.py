@@ -19,12 +19,13 @@ from knetc.runtime import check, process
 from knetc.runtime.batches import Minibatches
 from knetc.runtime.losses import Loss, loss_function, loss_name
 from knetc.runtime.onehot import OneHot
+from knetc.runtime.segments import segments
 from knetc.runtime.several import Several, several
 
 if TYPE_CHECKING:
     from knetc.runtime.model import Model
 
-# Minibatches that are trained in one call: so many at least, and about so long.
+# Minibatches that are trained in one call: so many at least; and about how long a call that trains takes.
 _FEWEST = 8
 _SECONDS = 0.03
 
@@ -138,22 +139,41 @@ def _in_calls(at_once: Several, data: Minibatches, ranks: int) -> Iterator[list[
         at += many
         if ranks > 1:
             continue  # all processes stop after the same one
-        many = max(_FEWEST, min(2 * many, int(many * _SECONDS / (time.perf_counter() - start + 1e-9))))
+        many = _for_some_time(many, time.perf_counter() - start, _FEWEST)
+
+
+def _for_some_time(many: int, seconds: float, fewest: int) -> int:
+    """How many are trained in the next call, where so many took so long."""
+    return max(fewest, min(2 * many, int(many * _SECONDS / (seconds + 1e-9))))
 
 
 def _sequence_epoch(
     net: Model, data: Any, loss: str, gclip: float, seqlength: int, conditions: Mapping[str, Any], keepstate: bool
 ) -> Iterator[list[float]]:
-    function = loss_function(loss)
+    """The losses of some segments after the other: of one, or of as many as the back end trains in one call."""
     net.reset(keepstate=keepstate)
-    for start in range(0, len(data) - 1, seqlength):
-        wanted = data[start + 1 : start + 1 + seqlength]
-        values = net.forwseq([_inputs(x) for x in data[start : start + len(wanted)]], **conditions) or [None]
-        total = sum(_value(function, value, y) for value, y in zip(values, wanted, strict=False))
-        net.backseq(wanted, loss)
-        net.update(gclip=gclip)
-        net.reset(keepstate=True)
-        yield [total / len(wanted)]
+    at, many = 0, 1
+    while at < len(data) - 1:
+        start = time.perf_counter()
+        losses = segments(net, data[at : at + many * seqlength + 1], loss, gclip, seqlength, conditions)
+        if losses is None:
+            yield [_segment(net, data[at : at + seqlength + 1], loss, gclip, conditions)]
+            at += seqlength
+            continue
+        yield losses
+        at += many * seqlength
+        many = _for_some_time(many, time.perf_counter() - start, 1)
+
+
+def _segment(net: Model, steps: Sequence[Any], loss: str, gclip: float, conditions: Mapping[str, Any]) -> float:
+    """Trains on a segment, each of whose steps is what is desired of the one before; the loss before the update."""
+    function, wanted = loss_function(loss), steps[1:]
+    values = net.forwseq([_inputs(x) for x in steps[:-1]], **conditions) or [None]
+    total = sum(_value(function, value, y) for value, y in zip(values, wanted, strict=False))
+    net.backseq(wanted, loss)
+    net.update(gclip=gclip)
+    net.reset(keepstate=True)
+    return total / len(wanted)
 
 
 def _value(function: Loss, ypred: Any, y: Any) -> float:

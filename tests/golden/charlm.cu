@@ -58,7 +58,7 @@
 // d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
 // hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 320.8 kB more.
-// A sequence that runs at once takes 448.8 kB for each of its steps; lower bound 448.8 kB.
+// A sequence that runs at once takes 450.4 kB for each of its steps; lower bound 449.2 kB.
 
 // Three builds of this file. nvcc: all of it. KNET_DEVICE_ONLY: the kernels alone, for a cubin. KNET_HOST_ONLY: the
 // host half alone, by a C++ compiler, its kernels taken from a cubin (..._use_cubin). Without nvcc and without either,
@@ -554,7 +554,6 @@ __global__ void __launch_bounds__(256) charlm_set_clock_kernel(knet_clock* __res
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <algorithm>
 #include <new>
 #include <utility>
 #ifdef KNET_NCCL
@@ -665,6 +664,14 @@ int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* 
    its libraries the steps behind it are off the stack, their gradients added: charlm_reset, then. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, int steps, charlm_real* loss_value);
+/* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what
+   charlm_forwseq, charlm_backseq, charlm_update and charlm_reset, keeping the state, do, as one
+   graph where the steps run at once. It begins as after such a reset; the stack must be empty. inputs and gold, in host
+   or device memory, have the columns of all steps side by side. losses: where the loss of each segment before its
+   update goes, as for charlm_train, which says too what holds of waiting and of failures. */
+int charlm_trainseq(charlm_model* model, unsigned conditions, int loss,
+    const charlm_real* const* inputs, const charlm_real* gold, int batch, int steps, int length,
+    double gclip, double gscale, charlm_real* losses);
 /* How a model runs, not what it computes. graphs: 1 (the default) captures each kind of call as a CUDA graph when it
    comes the second time, 2 the first time, 0 never. search: 1 times all algorithms of a convolution once for each batch
    size, 0 (the default) goes by cuDNN's heuristics. deterministic: 1 (the default) takes algorithms that give the same
@@ -714,7 +721,8 @@ int charlm_set_columns(charlm_model* model, int first);
    same calls. A loss is the mean over a model's own columns, so give a mask: for each column their share of the whole
    minibatch; without a column of its own a model is given some column, at 0. Built with -DKNET_NCCL, linked with
    -lnccl.
-   charlm_train takes the mean over the models instead, which then have as many columns each. */
+   charlm_train takes the mean over the models instead, which then have as many columns each.
+   So does charlm_trainseq. */
 int charlm_set_communicator(charlm_model* model, void* communicator);
 #endif
 /* Writes all parameters to a file, whole or not at all; and reads them from one, which must be of the same model. */
@@ -1168,11 +1176,7 @@ const knet_buffer frame_1[] = {  // under dropout
 size_t arena_elements(int batch, int steps) {
   if (steps > 1) {
     const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps
-    return std::max<size_t>({
-        641 * (size_t)batch,
-        576 * (size_t)batch + 256 * later,
-        448 * (size_t)batch + 320 * later,
-    });
+    return 644 * (size_t)batch + 324 * later;
   }
   return 641 * (size_t)batch;
 }
@@ -1185,8 +1189,8 @@ const knet_buffer places_0[] = {
 };
 const knet_buffer sequence_places_0[] = {
     {&knet_model::b_input_tmp1_block, 0, 0},
-    {&knet_model::b_input_tmp2_block, 0, 256, 256},
-    {&knet_model::b_cell, 0, 512, 256},
+    {&knet_model::b_input_tmp2_block, 0, 324, 324},
+    {&knet_model::b_cell, 0, 580, 324},
     {&knet_model::wbf_tmp1, 0, 0},
     {nullptr, 0, 0},
 };
@@ -1201,12 +1205,12 @@ const knet_buffer places_0_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0_zero[] = {
-    {&knet_model::d_b_h_next, 0, 256, 256},
-    {&knet_model::d_b_cell_next, 0, 320, 256},
-    {&knet_model::d_b_cell_prev, 0, 256, 256},
-    {&knet_model::d_b_input_tmp4_block, 0, 0},
-    {&knet_model::d_b_h_prev, 0, 320, 256},
-    {&knet_model::d_a, 0, 256, 256},
+    {&knet_model::d_b_h_next, 0, 64, 64},
+    {&knet_model::d_b_cell_next, 0, 128, 64},
+    {&knet_model::d_b_cell_prev, 0, 64, 64},
+    {&knet_model::d_b_input_tmp4_block, 0, 192, 64},
+    {&knet_model::d_b_h_prev, 0, 128, 64},
+    {&knet_model::d_a, 0, 0},
     {nullptr, 0, 0},
 };
 const knet_buffer places_0_softloss[] = {
@@ -1224,16 +1228,16 @@ const knet_buffer places_0_softloss[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0_softloss[] = {
-    {&knet_model::gold, 0, 0},
-    {&knet_model::mask, 0, 65, 65},
-    {&knet_model::d_wbf_tmp2, 0, 0},
-    {&knet_model::d_b_h, 0, 256, 256},
-    {&knet_model::d_b_h_next, 0, 320, 320},
-    {&knet_model::d_b_cell_next, 0, 384, 320},
-    {&knet_model::d_b_cell_prev, 0, 320, 320},
-    {&knet_model::d_b_input_tmp4_block, 0, 0},
-    {&knet_model::d_b_h_prev, 0, 384, 320},
-    {&knet_model::d_a, 0, 256, 256},
+    {&knet_model::gold, 0, 256, 256},
+    {&knet_model::mask, 0, 0},
+    {&knet_model::d_wbf_tmp2, 0, 256, 256},
+    {&knet_model::d_b_h, 0, 0},
+    {&knet_model::d_b_h_next, 0, 64, 64},
+    {&knet_model::d_b_cell_next, 0, 128, 64},
+    {&knet_model::d_b_cell_prev, 0, 64, 64},
+    {&knet_model::d_b_input_tmp4_block, 0, 192, 64},
+    {&knet_model::d_b_h_prev, 0, 128, 64},
+    {&knet_model::d_a, 0, 0},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1[] = {
@@ -1244,9 +1248,9 @@ const knet_buffer places_1[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_1[] = {
-    {&knet_model::b_input_tmp1_block, 0, 0},
-    {&knet_model::b_input_tmp2_block, 0, 256, 256},
-    {&knet_model::b_cell, 0, 512, 256},
+    {&knet_model::b_input_tmp1_block, 0, 320},
+    {&knet_model::b_input_tmp2_block, 0, 0},
+    {&knet_model::b_cell, 0, 256},
     {&knet_model::wbf_tmp1, 0, 0},
     {nullptr, 0, 0},
 };
@@ -1261,11 +1265,11 @@ const knet_buffer places_1_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_1_zero[] = {
-    {&knet_model::d_b_h_next, 0, 256, 256},
-    {&knet_model::d_b_cell_next, 0, 320, 256},
-    {&knet_model::d_b_cell_prev, 0, 256, 256},
+    {&knet_model::d_b_h_next, 0, 320, 320},
+    {&knet_model::d_b_cell_next, 0, 384, 320},
+    {&knet_model::d_b_cell_prev, 0, 320, 320},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
-    {&knet_model::d_b_h_prev, 0, 320, 256},
+    {&knet_model::d_b_h_prev, 0, 384, 320},
     {&knet_model::d_a, 0, 256, 256},
     {nullptr, 0, 0},
 };
@@ -1284,10 +1288,10 @@ const knet_buffer places_1_softloss[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_1_softloss[] = {
-    {&knet_model::gold, 0, 0},
-    {&knet_model::mask, 0, 65, 65},
-    {&knet_model::d_wbf_tmp2, 0, 0},
-    {&knet_model::d_c_return, 0, 65, 65},
+    {&knet_model::gold, 0, 576, 256},
+    {&knet_model::mask, 0, 0},
+    {&knet_model::d_wbf_tmp2, 0, 576, 256},
+    {&knet_model::d_c_return, 0, 0},
     {&knet_model::d_b_h, 0, 256, 256},
     {&knet_model::d_b_h_next, 0, 320, 320},
     {&knet_model::d_b_cell_next, 0, 384, 320},
@@ -2253,7 +2257,7 @@ int take_frame(knet_model* m, int variant, int batch, int steps, knet_frame** fr
     f = new (std::nothrow) knet_frame();
     if (!f) return knet_fail(KNET_MEMORY, "no memory for a step");
     f->variant = variant;
-    f->room = steps > 1 ? batch * steps : m->capacity;
+    f->room = batch * steps > m->capacity ? batch * steps : m->capacity;
     code = make_frame(f, f->room);
     if (code) {
       free_frame(m, f, &code);
@@ -2835,7 +2839,7 @@ int in_host_memory(const void* pointer, bool* yes) {
   return 0;
 }
 // Copies what a forward function is given, from a column on, to the frame in use, and keys its draws.
-int give_inputs(knet_model* m, const knet_real* const* arrays, int first) {
+int give_inputs(knet_model* m, const knet_real* const* arrays, size_t first) {
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch * m->steps) * sizeof(float);
     const float* const from = arrays[i] + from_column(inputs[i], first);
@@ -3095,86 +3099,6 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
 }
-// ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
-// copies the next columns and launches it.
-
-// The work of a step in a frame.
-int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
-  use_frame(m, f, forwards[f->variant].places);
-  TRY(forwards[f->variant].run(m));
-  use_frame(m, f, b->places);
-  TRY(b->run(m, nullptr, 0));
-  if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
-  return run_update(m, flags);
-}
-// Copies the columns of a minibatch, from `first` on, to where its frame has places for them.
-int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
-                   const knet_real* const* arrays, const knet_real* gold, int first) {
-  use_frame(m, f, b->places);
-  if (b->gold.place) {
-    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
-    const float* const from = gold + b->gold.column * first;
-    TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
-  }
-  return give_inputs(m, arrays, first);
-}
-// A step for so many columns from `first` on; `loss`: where on the device its loss goes, or NULL.
-int step_training(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
-                  int first, int batch, double gclip, double gscale, float* loss) {
-  knet_frame* f = nullptr;
-  int code = begin_step(m, b->variant, batch, 1, &f);
-  knet_call call = {};
-  call.batch = batch;
-  call.loss = b->loss;
-  call.steps = 1;
-  call.flags = KNET_TRAINING | (m->communicator ? KNET_SUMMING | KNET_LOSSES : 0);
-  m->by_bucket = m->communicator;
-  m->training_step = true;
-  m->unwinding = false;
-  call.flags |= m->later ? KNET_LATER : 0;
-  m->call++;
-  if (!code) code = give_minibatch(m, f, b, arrays, gold, first);
-  if (!code) code = begin_update(m, gclip, gscale, &call.flags);
-  if (!code)
-    code = end_update(m, run_call(m, &f->graphs, call, [=] { return run_training(m, f, b, call.flags); }));
-  m->training_step = false;
-  if (!code && loss) NOTE(&code, cudaMemcpyAsync(loss, m->loss, sizeof *loss, cudaMemcpyDefault, m->stream));
-  if (code) {
-    m->call--;
-    return give_up_step(m, f, code);
-  }
-  m->last = m->record = f;
-  m->gradients = true;
-  m->summed = m->communicator;
-  m->input_batch = batch;
-  return 0;
-}
-// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
-int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
-          int columns, int batch, double gclip, double gscale, knet_real* losses) {
-  const int steps = (columns - 1) / batch + 1;
-  if (steps > 1 && columns % batch)
-    return knet_fail(KNET_ORDER, "the state has %d columns and the last minibatch %d", batch, columns % batch);
-  if (losses && steps > m->losses_room) {
-    int code = 0;
-    m->losses_room = 0;
-    release(&m->losses, &code);
-    if (!code) code = allocate(&m->losses, steps);
-    if (code) return code;
-    m->losses_room = steps;
-  }
-  for (int k = 0; k < steps; k++) {
-    const int first = k * batch, left = columns - first;
-    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
-                      losses ? m->losses + k : nullptr));
-  }
-  if (!losses) return 0;
-  int code = 0;
-  NOTE(&code, cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
-  NOTE(&code, cudaStreamSynchronize(m->stream));
-  if (code) settle(m, &code);
-  return code;
-}
 // Empties the stack and forgets the gradients.
 void forget_sequence(knet_model* m, int* code) {
   while (knet_frame* f = m->stack) {
@@ -3186,10 +3110,188 @@ void forget_sequence(knet_model* m, int* code) {
   forget_input_gradients(m);
 }
 
+// ---- training. A step, that is forward, back and update for a minibatch or a segment of a sequence, is one graph:
+// between two of them the host copies the next columns and launches it.
+
+// The work of a step in a frame.
+int run_training(knet_model* m, const knet_frame* f, const knet_backward_function* b, unsigned flags) {
+  const knet_forward_function& forward = forwards[f->variant];
+  const bool whole = f->steps > 1;
+  use_frame(m, f, whole ? forward.sequence_places : forward.places);
+  TRY(whole ? forward.sequence(m) : forward.run(m));
+  use_frame(m, f, whole ? b->sequence_places : b->places);
+  TRY((whole ? b->sequence : b->run)(m, nullptr, 0));
+  if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
+  return run_update(m, flags);
+}
+// Copies the columns of a step, from `first` on, to where its frame has places for them.
+int give_columns(knet_model* m, const knet_frame* f, const knet_backward_function* b, const knet_real* const* arrays,
+                 const knet_real* gold, size_t first) {
+  const bool whole = f->steps > 1;
+  use_frame(m, f, whole ? b->sequence_places : b->places);
+  if (b->gold.place) {
+    const size_t columns = (size_t)m->batch * m->steps;
+    const size_t bytes = (b->gold.fixed + b->gold.column * columns) * sizeof(float);
+    const float* const from = gold + b->gold.column * first;
+    TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
+  }
+  use_frame(m, f, whole ? forwards[f->variant].sequence_places : forwards[f->variant].places);
+  return give_inputs(m, arrays, first);
+}
+// A step for so many columns from `first` on, in a segment for so many of each of its steps; `loss`: where on the
+// device its loss goes, or NULL.
+int step_training(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+                  size_t first, int batch, double gclip, double gscale, float* loss, int steps = 1) {
+  knet_frame* f = nullptr;
+  int code = begin_step(m, b->variant, batch, steps, &f);
+  knet_call call = {};
+  call.batch = batch;
+  call.loss = b->loss;
+  call.steps = steps;
+  call.flags = KNET_TRAINING | (m->communicator ? KNET_SUMMING | KNET_LOSSES : 0);
+  m->by_bucket = m->communicator;
+  m->training_step = true;
+  m->unwinding = steps > 1;
+  call.flags |= m->later ? KNET_LATER : 0;
+  m->call++;
+  if (!code) code = give_columns(m, f, b, arrays, gold, first);
+  if (!code) code = begin_update(m, gclip, gscale, &call.flags);
+  if (!code)
+    code = end_update(m, run_call(m, &f->graphs, call, [=] { return run_training(m, f, b, call.flags); }));
+  m->training_step = false;
+  if (!code && loss) NOTE(&code, cudaMemcpyAsync(loss, m->loss, sizeof *loss, cudaMemcpyDefault, m->stream));
+  if (code) {
+    m->call--;
+    return give_up_step(m, f, code);
+  }
+  m->call += steps - 1;
+  m->last = m->record = f;
+  m->gradients = true;
+  m->summed = m->communicator;
+  m->input_batch = batch;
+  return 0;
+}
+// Makes room for the losses of so many steps.
+int make_losses(knet_model* m, int steps) {
+  if (steps <= m->losses_room) return 0;
+  int code = 0;
+  m->losses_room = 0;
+  release(&m->losses, &code);
+  if (!code) code = allocate(&m->losses, steps);
+  if (!code) m->losses_room = steps;
+  return code;
+}
+// Copies them to host memory, and waits.
+int copy_losses(knet_model* m, int steps, knet_real* losses) {
+  int code = 0;
+  NOTE(&code, cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
+  NOTE(&code, cudaStreamSynchronize(m->stream));
+  if (code) settle(m, &code);
+  return code;
+}
+// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
+int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+          int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  const int steps = (columns - 1) / batch + 1;
+  if (steps > 1 && columns % batch)
+    return knet_fail(KNET_ORDER, "the state has %d columns and the last minibatch %d", batch, columns % batch);
+  if (losses) TRY(make_losses(m, steps));
+  for (int k = 0; k < steps; k++) {
+    const int first = k * batch, left = columns - first;
+    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
+                      losses ? m->losses + k : nullptr));
+  }
+  return losses ? copy_losses(m, steps, losses) : 0;
+}
+// A sequence that is trained on: the columns of a step, all its steps, and the steps of a segment, after each of which
+// the parameters change. The last segment may be shorter.
+struct knet_time {
+  int batch, steps, length;
+};
+int segments_of(const knet_time& time) { return (time.steps - 1) / time.length + 1; }
+int steps_of(const knet_time& time, int segment) {
+  const int left = time.steps - segment * time.length;
+  return left < time.length ? left : time.length;
+}
+// Whether each segment can be one step of training.
+bool trains_at_once(const knet_backward_function* b, const knet_time& time) {
+  const int steps = steps_of(time, 0);
+  return steps == 1 || (forwards[b->variant].sequence && b->sequence && !is_too_large((double)time.batch * steps));
+}
+// Takes the memory of all segments, so that none lacks it when those before have changed the model.
+int reserve_segments(knet_model* m, const knet_backward_function* b, const knet_time& time, bool at_once, bool losses,
+                     double gclip, double gscale) {
+  const int last = steps_of(time, segments_of(time) - 1);
+  TRY(reserve(m, time.batch, at_once ? steps_of(time, 0) : 1));
+  if (at_once) TRY(reserve(m, time.batch, last));
+  if (last == 1) TRY(make_frames(m, b->variant, time.batch, 1));
+  if (!at_once) TRY(make_sums(m));
+  if (losses) TRY(make_losses(m, segments_of(time)));
+  unsigned flags = 0;
+  return begin_update(m, gclip, gscale, &flags);
+}
+// Trains on segments, each of them one step of training; waits for them where the losses are wanted.
+int train_at_once(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays,
+                  const knet_real* gold, const knet_time& time, double gclip, double gscale, knet_real* losses) {
+  const int segments = segments_of(time);
+  for (int k = 0; k < segments; k++) {
+    const size_t first = (size_t)time.batch * time.length * k;
+    TRY(step_training(m, b, arrays, gold, first, time.batch, gclip, gscale, losses ? m->losses + k : nullptr,
+                      steps_of(time, k)));
+  }
+  return losses ? copy_losses(m, segments, losses) : 0;
+}
+// Trains on segments by the calls that a user would make.
+int train_by_calls(knet_model* m, const knet_backward_function* b, unsigned conditions, const knet_real* const* arrays,
+                   const knet_real* gold, const knet_time& time, double gclip, double gscale, knet_real* losses) {
+  const int segments = segments_of(time);
+  for (int k = 0; k < segments; k++) {
+    const size_t first = (size_t)time.batch * time.length * k;
+    const int steps = steps_of(time, k);
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + from_column(inputs[i], first);
+    TRY(sequence_forward(m, conditions, given, time.batch, steps, nullptr));
+    m->gradients = false;  // those of another segment
+    const float* const wanted = gold + b->gold.column * first;
+    TRY(sequence_backward(m, b->loss, wanted, nullptr, steps, losses ? losses + k : nullptr));
+    TRY(update(m, gclip, gscale));
+  }
+  return 0;
+}
+// Trains over a sequence. Afterwards the stack is empty and there are no gradients; but what failed for lack of memory
+// has changed nothing.
+int train_sequence(knet_model* m, const knet_backward_function* b, unsigned conditions, const knet_real* const* arrays,
+                   const knet_real* gold, const knet_time& time, double gclip, double gscale, knet_real* losses) {
+  const bool at_once = trains_at_once(b, time);
+  if (!at_once && m->communicator)
+    return knet_fail(KNET_ARGUMENT, "segments of %d steps do not run at once, and a step of training is over all ranks",
+                     steps_of(time, 0));
+  TRY(reserve_segments(m, b, time, at_once, losses && at_once, gclip, gscale));
+  m->later = false;
+  int code = at_once ? train_at_once(m, b, arrays, gold, time, gclip, gscale, losses)
+                     : train_by_calls(m, b, conditions, arrays, gold, time, gclip, gscale, losses);
+  if (code == KNET_MEMORY && !m->stack) return code;
+  forget_record(m, &code);
+  forget_sequence(m, &code);
+  return code;
+}
+
 int check_update(double gclip, double gscale) {
   if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
   if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
   return 0;
+}
+// Whether steps of training can run; *found: their backward function.
+int check_training(const knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+                   const knet_real* gold, int batch, double gclip, double gscale,
+                   const knet_backward_function** found) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  TRY(check_loss(loss, gold));
+  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
+    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
+  TRY(check_update(gclip, gscale));
+  return find_way_back(variant, loss, found);
 }
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
@@ -3266,15 +3368,18 @@ int charlm_train(knet_model* m, unsigned conditions, int loss, const knet_real* 
     const knet_real* gold, int columns, int batch, double gclip, double gscale, knet_real* losses) {
   TRY(check_model(m));
   if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
-  int variant = 0;
-  TRY(check_step(m, conditions, arrays, batch < columns ? batch : columns, &variant));
-  TRY(check_loss(loss, gold));
-  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
-    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
-  TRY(check_update(gclip, gscale));
   const knet_backward_function* b = nullptr;
-  TRY(find_way_back(variant, loss, &b));
+  TRY(check_training(m, conditions, loss, arrays, gold, batch < columns ? batch : columns, gclip, gscale, &b));
   return train(m, b, arrays, gold, columns, batch, gclip, gscale, losses);
+}
+int charlm_trainseq(knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+    const knet_real* gold, int batch, int steps, int length, double gclip, double gscale, knet_real* losses) {
+  const knet_backward_function* b = nullptr;
+  TRY(check_training(m, conditions, loss, arrays, gold, batch, gclip, gscale, &b));
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  if (length < 1) return knet_fail(KNET_ARGUMENT, "segments of %d steps", length);
+  if (m->stack) return knet_fail(KNET_ORDER, "there are steps on the stack: reset comes before training over time");
+  return train_sequence(m, b, conditions, arrays, gold, {batch, steps, length}, gclip, gscale, losses);
 }
 
 int charlm_set_option(knet_model* m, const char* parameter, const char* option, double value) {

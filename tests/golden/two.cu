@@ -1886,7 +1886,7 @@ int in_host_memory(const void* pointer, bool* yes) {
   return 0;
 }
 // Copies what a forward function is given, from a column on, to the frame in use, and keys its draws.
-int give_inputs(knet_model* m, const knet_real* const* arrays, int first) {
+int give_inputs(knet_model* m, const knet_real* const* arrays, size_t first) {
   for (int i = 0; i < INPUTS; i++) {
     const size_t bytes = elements(inputs[i], m->batch) * sizeof(float);
     const float* const from = arrays[i] + from_column(inputs[i], first);
@@ -2068,6 +2068,16 @@ int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_rea
   return code;
 }
 
+// Empties the stack and forgets the gradients.
+void forget_sequence(knet_model* m, int* code) {
+  while (knet_frame* f = m->stack) {
+    m->stack = f->below;
+    give_frame(m, f, code);
+  }
+  m->gradients = false;
+  forget_input_gradients(m);
+}
+
 // ---- training. A step, that is forward, back and update for a minibatch, is one graph: between two of them the host
 // copies the next columns and launches it.
 
@@ -2080,20 +2090,22 @@ int run_training(knet_model* m, const knet_frame* f, const knet_backward_functio
   if (flags & KNET_SUMMING) TRY(end_sums(m, false, true));
   return run_update(m, flags);
 }
-// Copies the columns of a minibatch, from `first` on, to where its frame has places for them.
-int give_minibatch(knet_model* m, const knet_frame* f, const knet_backward_function* b,
-                   const knet_real* const* arrays, const knet_real* gold, int first) {
+// Copies the columns of a step, from `first` on, to where its frame has places for them.
+int give_columns(knet_model* m, const knet_frame* f, const knet_backward_function* b, const knet_real* const* arrays,
+                 const knet_real* gold, size_t first) {
   use_frame(m, f, b->places);
   if (b->gold.place) {
-    const size_t bytes = (b->gold.fixed + b->gold.column * m->batch) * sizeof(float);
+    const size_t columns = m->batch;
+    const size_t bytes = (b->gold.fixed + b->gold.column * columns) * sizeof(float);
     const float* const from = gold + b->gold.column * first;
     TRY(cudaMemcpyAsync(m->*b->gold.place, from, bytes, cudaMemcpyDefault, m->stream));
   }
+  use_frame(m, f, forwards[f->variant].places);
   return give_inputs(m, arrays, first);
 }
 // A step for so many columns from `first` on; `loss`: where on the device its loss goes, or NULL.
 int step_training(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
-                  int first, int batch, double gclip, double gscale, float* loss) {
+                  size_t first, int batch, double gclip, double gscale, float* loss) {
   knet_frame* f = nullptr;
   int code = begin_step(m, b->variant, batch, m->stack, &f);
   knet_call call = {};
@@ -2103,7 +2115,7 @@ int step_training(knet_model* m, const knet_backward_function* b, const knet_rea
   m->by_bucket = m->communicator;
   m->training_step = true;
   m->call++;
-  if (!code) code = give_minibatch(m, f, b, arrays, gold, first);
+  if (!code) code = give_columns(m, f, b, arrays, gold, first);
   if (!code) code = begin_update(m, gclip, gscale, &call.flags);
   if (!code)
     code = end_update(m, run_call(m, &f->graphs, call, [=] { return run_training(m, f, b, call.flags); }));
@@ -2121,44 +2133,53 @@ int step_training(knet_model* m, const knet_backward_function* b, const knet_rea
   m->input_batch = batch;
   return 0;
 }
-// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
-int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
-          int columns, int batch, double gclip, double gscale, knet_real* losses) {
-  const int steps = (columns - 1) / batch + 1;
-  if (losses && steps > m->losses_room) {
-    int code = 0;
-    m->losses_room = 0;
-    release(&m->losses, &code);
-    if (!code) code = allocate(&m->losses, steps);
-    if (code) return code;
-    m->losses_room = steps;
-  }
-  for (int k = 0; k < steps; k++) {
-    const int first = k * batch, left = columns - first;
-    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
-                      losses ? m->losses + k : nullptr));
-  }
-  if (!losses) return 0;
+// Makes room for the losses of so many steps.
+int make_losses(knet_model* m, int steps) {
+  if (steps <= m->losses_room) return 0;
+  int code = 0;
+  m->losses_room = 0;
+  release(&m->losses, &code);
+  if (!code) code = allocate(&m->losses, steps);
+  if (!code) m->losses_room = steps;
+  return code;
+}
+// Copies them to host memory, and waits.
+int copy_losses(knet_model* m, int steps, knet_real* losses) {
   int code = 0;
   NOTE(&code, cudaMemcpyAsync(losses, m->losses, steps * sizeof *losses, cudaMemcpyDefault, m->stream));
   NOTE(&code, cudaStreamSynchronize(m->stream));
   if (code) settle(m, &code);
   return code;
 }
-// Empties the stack and forgets the gradients.
-void forget_sequence(knet_model* m, int* code) {
-  while (knet_frame* f = m->stack) {
-    m->stack = f->below;
-    give_frame(m, f, code);
+// Steps for all columns, in minibatches of `batch`; waits for them where the losses are wanted.
+int train(knet_model* m, const knet_backward_function* b, const knet_real* const* arrays, const knet_real* gold,
+          int columns, int batch, double gclip, double gscale, knet_real* losses) {
+  const int steps = (columns - 1) / batch + 1;
+  if (losses) TRY(make_losses(m, steps));
+  for (int k = 0; k < steps; k++) {
+    const int first = k * batch, left = columns - first;
+    TRY(step_training(m, b, arrays, gold, first, left < batch ? left : batch, gclip, gscale,
+                      losses ? m->losses + k : nullptr));
   }
-  m->gradients = false;
-  forget_input_gradients(m);
+  return losses ? copy_losses(m, steps, losses) : 0;
 }
 
 int check_update(double gclip, double gscale) {
   if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
   if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
   return 0;
+}
+// Whether steps of training can run; *found: their backward function.
+int check_training(const knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+                   const knet_real* gold, int batch, double gclip, double gscale,
+                   const knet_backward_function** found) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, batch, &variant));
+  TRY(check_loss(loss, gold));
+  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
+    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
+  TRY(check_update(gclip, gscale));
+  return find_way_back(variant, loss, found);
 }
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
@@ -2227,14 +2248,8 @@ int two_train(knet_model* m, unsigned conditions, int loss, const knet_real* con
     const knet_real* gold, int columns, int batch, double gclip, double gscale, knet_real* losses) {
   TRY(check_model(m));
   if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
-  int variant = 0;
-  TRY(check_step(m, conditions, arrays, batch < columns ? batch : columns, &variant));
-  TRY(check_loss(loss, gold));
-  if (loss != KNET_QUADLOSS && loss != KNET_SOFTLOSS)
-    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
-  TRY(check_update(gclip, gscale));
   const knet_backward_function* b = nullptr;
-  TRY(find_way_back(variant, loss, &b));
+  TRY(check_training(m, conditions, loss, arrays, gold, batch < columns ? batch : columns, gclip, gscale, &b));
   return train(m, b, arrays, gold, columns, batch, gclip, gscale, losses);
 }
 

@@ -89,17 +89,27 @@ def test_the_page_of_python_has_every_name() -> None:
     assert set(knetc.__all__) <= listed | elsewhere
 
 
-def test_the_c_of_the_manual_fits_the_header(tmp_path: Path) -> None:
+# The C of the manual, block after block: the model of each, and what it is given.
+BLOCKS = [
+    ("lenet", "const lenet_real* images, const lenet_real* answers"),
+    ("charlm", "charlm_model* net, const charlm_real* const* inputs, const charlm_real* next, charlm_real* losses"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_c_of_the_manual_fits_the_header(number: int, tmp_path: Path) -> None:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    (block,) = re.findall(r"```c\n(.*?)```", (DOCS / "c.md").read_text(encoding="utf-8"), re.DOTALL)
-    run = [sys.executable, "-m", "knetc.cli", str(ROOT / "examples" / "lenet.knet"), "--emit", "header"]
-    subprocess.run([*run, "-o", str(tmp_path / "lenet.h")], check=True)
+    blocks = re.findall(r"```c\n(.*?)```", (DOCS / "c.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == len(BLOCKS)
+    model, given = BLOCKS[number]
+    run = [sys.executable, "-m", "knetc.cli", str(ROOT / "examples" / f"{model}.knet"), "--emit", "header"]
+    subprocess.run([*run, "-o", str(tmp_path / f"{model}.h")], check=True)
     program = tmp_path / "program.c"
     program.write_text(
-        '#include <stddef.h>\n#include "lenet.h"\nint fail(const char* why);\n'
-        f"int step(const lenet_real* images, const lenet_real* answers) {{\n{block}return 0;\n}}\n"
+        f'#include <stddef.h>\n#include "{model}.h"\nint fail(const char* why);\n'
+        f"int step({given}) {{\n{blocks[number]}return 0;\n}}\n"
     )
     built = subprocess.run(
         [*shlex.split(compiler), "-x", "c", "-fsyntax-only", "-Wall", "-Werror", str(program)],

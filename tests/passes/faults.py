@@ -152,6 +152,18 @@ def desired_where_the_forward_list_writes(plan: Plan) -> Iterator[Plan]:
                 yield with_places(plan, k, {}, {gold: places[b]})
 
 
+def desired_where_a_forward_sequence_writes(plan: Plan) -> Iterator[Plan]:
+    """As for a single step."""
+    for v, layouts in zip(plan.variants, plan.arena.variants if plan.arena else (), strict=False):
+        forward = dict(layouts.sequence.places) if layouts.sequence else {}
+        written = (
+            dict.fromkeys(s.out.root for s in flat(u for units in v.phases.lists for u in units)) if v.phases else {}
+        )
+        for phases, places, moved in in_arena_back(plan):
+            for gold in [b for b in places if b.kind == "gold" and any(phases is b.phases for b in v.backward)]:
+                yield from (moved({gold: forward[b]}) for b in written if b in forward)
+
+
 def beyond_the_end(plan: Plan) -> Iterator[Plan]:
     for k, _, places in in_arena(plan):
         for b in places:
@@ -349,6 +361,7 @@ FAULTS: tuple[Fault, ...] = (
     one_element_further,
     moved_on_the_way_back,
     desired_where_the_forward_list_writes,
+    desired_where_a_forward_sequence_writes,
     beyond_the_end,
     a_product_over_its_operand,
     two_results_in_one_place,

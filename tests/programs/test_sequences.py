@@ -270,6 +270,119 @@ def test_training_over_time(backend: str, rng: np.random.Generator) -> None:
     _same(losses[0], losses[1], "f64")
 
 
+def _given(kind: str, symbols: np.ndarray) -> list[Any]:
+    """Steps, each a matrix, the rows of its 1s, or one-hot; or now this and now that."""
+    forms = {
+        "dense": lambda s: np.eye(INPUTS)[:, s],
+        "rows": lambda s: s,
+        "one-hot": lambda s: knetc.onehot(s, INPUTS),
+        "weights": lambda s: 0.8 * np.eye(INPUTS)[:, s] + 0.05,
+    }
+    chosen = [forms[kind]] if kind != "mixed" else [*forms.values()][:3]
+    return [chosen[t % len(chosen)](s) for t, s in enumerate(symbols)]
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize("given", ["dense", "rows", "one-hot", "weights", "mixed"])
+def test_training_over_time_is_the_loop_written_out(
+    given: str, dtype: str, backend: str, rng: np.random.Generator
+) -> None:
+    """With dropout, clipping, a shorter last segment, a second pass, and a pass that goes on with the state."""
+    source = CELLS["two layers"].replace("out=3", "out=4")
+    net, plain = (
+        knetc.compile(source, backend=b, dtype=dtype, optimise=o, seed=4) for b, o in ((backend, 2), ("numpy", 0))
+    )
+    for n in (net, plain):
+        n.setp(lr=0.1, momentum=0.5)
+        n.forw(np.ones((INPUTS, BATCH)))  # rows of 1s do not say how many there are
+    data = _given(given, rng.integers(0, INPUTS, (12, BATCH)))
+    options: dict[str, Any] = {"seqlength": 4, "progress": False, "gclip": 0.5, "dropout": True}
+    losses = net.train(data, "quadloss", epochs=2, **options) + net.train(data, "quadloss", keepstate=True, **options)
+    expected = []
+    for keep in (False, False, True):
+        plain.reset(keepstate=keep)
+        for first in range(0, 11, 4):
+            steps = data[first : first + 5]
+            values = [plain.sforw(x, dropout=True) for x in steps[:-1]]
+            wanted = [_matrix(y) for y in steps[1:]]
+            expected.append(np.mean([knetc.quadloss(v, y) for v, y in zip(values, wanted, strict=True)]))
+            for y in reversed(wanted):
+                plain.sback(y, "quadloss")
+            plain.update(gclip=0.5)
+            plain.reset(keepstate=True)
+    _same(losses, expected, dtype)
+    for name in net.params():
+        _same(net.get(name), plain.get(name), dtype, name)
+    for name in net.state():
+        _same(net.get(name), plain.get(name), dtype, name)
+    for name in ("return", "x"):
+        _same(net.get(name), plain.get(name), dtype, name)
+    with pytest.raises(knetc.KnetStateError, match="there are no gradients"):
+        net.update()
+
+
+def _matrix(y: Any) -> np.ndarray:
+    """What is desired, as a matrix."""
+    return np.asarray(y if not isinstance(y, np.ndarray) or y.ndim == 2 else knetc.onehot(y, INPUTS))
+
+
+@pytest.mark.parametrize("optimise", [1, 2])
+def test_training_over_time_copies_no_values_back(
+    optimise: int, backend: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In emitted CUDA whose sequences run at once; elsewhere it makes the calls one by one."""
+    source = CELLS["lstm"].replace("out=3", "out=4")
+    net, calls = knetc.compile(source, backend=backend, optimise=optimise), []
+    data = _given("one-hot", rng.integers(0, INPUTS, (12, BATCH)))
+    net.forw(data[0])
+    device = net._engine.device()
+    for name in ("forward", "forward_sequence", "train_over_time"):
+        real = getattr(device, name, None)
+        monkeypatch.setattr(
+            device, name, lambda *given, n=name, r=real, **more: calls.append(n) or r(*given, **more), raising=False
+        )
+    net.train(data, "softloss", seqlength=4, progress=False)
+    at_once = backend in ("emulated", "cuda") and optimise == 2
+    assert ("train_over_time" in calls) == at_once
+    assert bool({"forward", "forward_sequence"} & set(calls)) != at_once
+
+
+@pytest.mark.parametrize("wrong", ["nan", "columns", "rows", "condition", "result", "loss"])
+def test_what_is_wrong_in_training_over_time(wrong: str, backend: str, rng: np.random.Generator) -> None:
+    """Is said as by single steps; the parameters stay, where it is in the first segment."""
+    net = knetc.compile(CELLS["lstm"].replace("out=3", "out=4"), backend=backend)
+    data = _given("weights", rng.integers(0, INPUTS, (6, BATCH)))
+    net.forw(data[0])
+    net.reset()
+    before = {name: net.get(name) for name in net.params()}
+    kind, text = {
+        "nan": (knetc.KnetTypeError, "must be finite"),
+        "columns": (knetc.KnetShapeError, "the batch size differs between the steps|shape"),
+        "rows": (knetc.KnetShapeError, "shape"),
+        "condition": (knetc.KnetNameError, "no condition"),
+        "result": (knetc.KnetShapeError, "ygold"),
+        "loss": (knetc.KnetTypeError, "no gradient"),
+    }[wrong]
+    if wrong == "nan":
+        data[3] = np.full((INPUTS, BATCH), np.nan)
+    elif wrong == "columns":
+        data[2] = data[2][:, :3]
+    elif wrong == "rows":
+        data[4] = np.ones((INPUTS + 1, BATCH))
+    elif wrong == "result":
+        net = knetc.compile(CELLS["lstm"], backend=backend)
+        before = {}
+    with pytest.raises(kind, match=text):
+        conditions = {"nothing": True} if wrong == "condition" else {}
+        net.train(data, "zeroone" if wrong == "loss" else "softloss", seqlength=5, progress=False, **conditions)
+    for name, value in before.items():
+        np.testing.assert_array_equal(net.get(name), value)
+    if wrong != "result":
+        net.reset()
+        data = _given("dense", rng.integers(0, INPUTS, (6, BATCH)))
+        assert np.isfinite(net.train(data, "softloss", seqlength=5, progress=False)).all()
+
+
 @pytest.mark.parametrize("change", [None, "two ones", "a half", "none"])
 def test_one_hot_inputs(change: str | None, backend: str, rng: np.random.Generator) -> None:
     """Products with one-hot inputs pick columns, unless a single column is not one-hot."""

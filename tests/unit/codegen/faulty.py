@@ -27,10 +27,12 @@ TRAINING = TrainingOptions(lr=0.1, momentum=0.5, adam=True)
 
 
 def model(name: str):
-    """The program and the options of `lstm2`, which `sequence` runs too, of `dense` or `training`, or of `lenet`."""
+    """The program and the options of `lstm2`, which `sequence` and `segments` run too, of `dense` or `training`, or of
+    `lenet`.
+    """
     if name in ("dense", "training"):
         return compiled(DENSE, inputs=((9, N),), losses=("softloss",))
-    if name in ("lstm2", "sequence"):
+    if name in ("lstm2", "sequence", "segments"):
         source, shapes, _ = MODELS["lstm2"]
         return compiled(source, inputs=shapes, losses=LOSSES)
     return compiled(LENET, inputs=((9, 8, 2, N),), losses=LOSSES)
@@ -57,6 +59,31 @@ def sequence(executable):
         found += [executable.read("grad", name) for name in executable.program.params()]
         executable.update(dict.fromkeys(executable.program.params(), TRAINING), gclip=0.01, gscale=1.0)
         executable.reset(True)
+    return found
+
+
+def segments(executable):
+    """Training over time in one call, the last segment shorter, from the state of the call before; on the interpreter
+    segment by segment.
+    """
+    _, shapes, _ = MODELS["lstm2"]
+    found, setting = [], frozenset({"dropout", "predict"})
+    every = dict.fromkeys(executable.program.params(), TRAINING)
+    for steps in (8, 6, 7):
+        (x,), gold = data(shapes, 6 * steps, "f32", steps), onehot(3, 6 * steps, "f32")
+        if isinstance(executable, Library):
+            losses = executable.train_over_time(setting, [x], gold, 6, 3, "softloss", every, 0.01)
+        else:
+            losses = []
+            for first in range(0, steps, 3):
+                here = slice(6 * first, 6 * min(first + 3, steps))
+                part, count = np.asfortranarray(gold[:, here]), min(3, steps - first)
+                value = executable.forward_sequence(setting, [np.asfortranarray(x[:, here])], count)
+                losses.append(mean_loss("softloss", value, part))
+                executable.backward_sequence("softloss", part, None, count)
+                executable.update(every, 0.01, 1.0)
+                executable.reset(True)
+        found += [np.array(losses, np.float32), executable.read("value", "return")]
     return found
 
 
@@ -105,7 +132,8 @@ def lenet(executable):
 
 def main(name: str, path: str) -> str:
     program, _ = model(name)
-    scenario = {"lstm2": lstm2, "sequence": sequence, "dense": dense, "training": training, "lenet": lenet}[name]
+    scenarios = {"dense": dense, "training": training, "lenet": lenet}
+    scenario = {"lstm2": lstm2, "sequence": sequence, "segments": segments, **scenarios}[name]
     try:
         emitted = Library(program, path, 7)
         got, params = scenario(emitted), [emitted.read("par", p) for p in program.params()]

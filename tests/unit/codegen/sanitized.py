@@ -61,6 +61,10 @@ def at_once(executable: Executable, shapes: tuple, setting: frozenset[str]) -> N
             if value is not None:
                 executable.backward_sequence("softloss", value, np.ones(batch * steps, np.float32), steps)
             executable.reset(False)
+            if value is not None and executable.trains_over_time:
+                every = dict.fromkeys(executable.program.params(), OPTIONS[0])
+                executable.train_over_time(setting, given, np.abs(value), batch, steps - 1, "softloss", every, 1.0)
+                executable.reset(False)
 
 
 def sequences(sanitize: str) -> None:

@@ -70,6 +70,24 @@ def backseq(seed: int, batch: int, steps: int, loss: str = "softloss") -> Step:
     return step
 
 
+def trainseq(seed: int, batch: int, steps: int, length: int) -> Step:
+    """Training over so many steps in segments; its losses."""
+
+    def step(net: Net) -> int:
+        inputs = [array(s, batch * steps, seed) for s in net.shapes]
+        gold, losses = np.abs(array(net.result, batch * steps, seed + 1)), np.zeros(-(-steps // length), np.float32)
+        places = (ctypes.c_void_p * len(inputs))(*(a.ctypes.data for a in inputs))
+        sizes = (batch, steps, length, ctypes.c_double(0.5), ctypes.c_double(1))
+        loss = LOSSES.index("softloss")
+        code = net.call("trainseq", 0, loss, places, gold.ctypes.data, *sizes, losses.ctypes.data)
+        for a in (*inputs, gold):  # the caller may do with its arrays what it likes
+            a.fill(np.nan)
+        net.out += [] if code else [losses]
+        return code
+
+    return step
+
+
 # The same lengths again, which are captured; steps back in other parts than they came; another batch.
 STEPS: dict[str, Step] = {
     "create": create,
@@ -95,7 +113,12 @@ STEPS: dict[str, Step] = {
     "backseq of it": backseq(11, 5, 3, "zero"),
     "forwseq to be added": forwseq(12, 5, 2),
     "backseq that adds": backseq(13, 5, 2),
-    "read at the end": reading("par", "grad", "value", "state"),
+    "read of it": reading("par", "grad", "value", "state"),
+    "clean": plain("clean"),
+    "reset before training": plain("reset", 0),
+    "trainseq": trainseq(14, 5, 4, 3),
+    "training again": trainseq(16, 5, 4, 2),
+    "read at the end": reading("par", "value", "state"),
     "destroy": destroy,
 }
 PROBE = (
@@ -110,8 +133,8 @@ PROBE = (
 
 def changed_in_part(name: str, program: Program) -> int | None:
     """One run back that adds to no gradients can be made again; one that adds is as a single step; where several runs
-    go back, those behind the failure are off the stack."""
-    if name == "backseq of parts":
+    go back, those behind the failure are off the stack. Segments of training before the failure have been made."""
+    if name == "backseq of parts" or name.startswith("trainseq"):
         return None
     return added_in_part(program) if name in ("backseq of the rest", "backseq that adds") else 0
 

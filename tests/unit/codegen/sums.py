@@ -135,6 +135,17 @@ class Rank:
         found = self.net.train(DROPOUT, [x], gold, columns, "softloss", self.options, 0.2)
         self.found[f"losses {self.trained}"] = np.array(found)
 
+    def train_over_time(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> None:
+        """Segments of a sequence in one call of the library; keeps their losses."""
+        share = Share.of(self._rank, self._ranks, pairs[0][0].shape[-1])
+        self.net.take_columns(share.first, share.whole)
+        x, gold = (
+            np.asfortranarray(np.concatenate([share.own(a) for a in arrays], -1)) for arrays in zip(*pairs, strict=True)
+        )
+        sizes = (share.stop - share.first, length)
+        found = self.net.train_over_time(DROPOUT, [x], gold, *sizes, "softloss", self.options, 0.2)
+        self.found[f"losses {self.trained}"] = np.array(found)
+
     def update(self, gclip: float = 0.2) -> None:
         """One step of training, clipped by the norm of all gradients."""
         self.net.update(self.options, gclip, 1.0)
@@ -220,6 +231,27 @@ def steps(r: Rank) -> None:
         r.net.configure("graph_sums", 0)
 
 
+def segments(r: Rank) -> None:
+    """Training over time in one call, as it is and as graphs, of ranks that have as many columns each."""
+    for captured, seed in ((0, 70), (1, 80)):
+        pairs = [data(12, seed + t) for t in range(7)]
+        r.net.reset(False)
+        if isinstance(r.net, Shared):
+            r.net.configure("graph_sums", captured)
+            r.train_over_time(pairs, 3)
+        else:
+            found = []
+            for part in (pairs[:3], pairs[3:6], pairs[6:]):
+                found.append(np.mean([mean_loss("softloss", r.forward(x, push=True), gold) for x, gold in part]))
+                r.backward_sequence([gold for _, gold in part])
+                r.update()
+                r.net.reset(True)
+            r.found[f"losses {r.trained}"] = np.array(found)
+        r.trained += 1
+    if isinstance(r.net, Shared):
+        r.net.configure("graph_sums", 0)
+
+
 def losses(r: Rank) -> None:
     """A loss that comes with the gradients is that of all columns."""
     x, gold = data(11, 30)
@@ -251,7 +283,7 @@ def whole_sequences(r: Rank) -> None:
 Scenario = Callable[[Rank], None]
 MODELS: dict[str, tuple[str, tuple[Scenario, ...]]] = {
     "net": (SOURCE, (minibatches, sequences, even, steps, losses)),
-    "whole": (WHOLE, (whole_sequences, sequences)),
+    "whole": (WHOLE, (whole_sequences, sequences, segments)),
 }
 
 

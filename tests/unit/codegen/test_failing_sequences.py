@@ -1,5 +1,5 @@
-"""Whole sequences when something fails: every allocation of `forwseq` and `backseq` in turn, on the device and on the
-host, and every call of CUDA's libraries, with graphs and without; and wrong calls of the two.
+"""Whole sequences when something fails: every allocation of `forwseq`, `backseq` and `trainseq` in turn, on the device
+and on the host, and every call of CUDA's libraries, with graphs and without; and wrong calls of the three.
 
 Parameters stay; what a failed `forwseq` changes is the state alone, so that with the state put back it can be made
 again; so can a `backseq` that goes back at once. Where several runs go back and one fails, the model computes what a
@@ -9,12 +9,12 @@ fresh one does after a reset.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
-from knetc.runtime.library import ARGUMENT, MEMORY, ORDER, SEQUENCES, Library
+from knetc.runtime.library import ARGUMENT, MEMORY, ORDER, OVER_TIME, SEQUENCES, Library
 
 from .driver import Failures, build, net_of, run, same
 from .sequence_script import LIBRARIES, STEPS, library_of, script_of
@@ -79,6 +79,7 @@ def wrong_calls(at: int, inputs: ctypes.Array, nothing: ctypes.Array) -> list[tu
     huge, most = 2**30, 2**31 - 1
     return [
         ("forwseq", (2, inputs, 3, 2, at), ARGUMENT, "there is no such condition"),
+        ("trainseq", (2, *next(wrong_training(at, inputs, nothing))[0]), ARGUMENT, "there is no such condition"),
         ("forwseq", (0, None, 3, 2, at), ARGUMENT, "input x is NULL"),
         ("forwseq", (0, nothing, 3, 2, at), ARGUMENT, "input x is NULL"),
         ("forwseq", (0, inputs, 0, 2, at), ARGUMENT, "a batch of 0 columns"),
@@ -95,7 +96,34 @@ def wrong_calls(at: int, inputs: ctypes.Array, nothing: ctypes.Array) -> list[tu
         ("backseq", (3, at, None, -7, None), ARGUMENT, "a sequence of -7 steps"),
         ("backseq", (3, at, None, 5, None), ORDER, "the stack has 4 steps, not 5"),
         ("backseq", (3, at, None, most, None), ORDER, f"the stack has 4 steps, not {most}"),
+        *(
+            ("trainseq", (0, *arguments), code, reason)
+            for arguments, code, reason in wrong_training(at, inputs, nothing)
+        ),
     ]
+
+
+def wrong_training(at: int, inputs: ctypes.Array, nothing: ctypes.Array) -> Iterator[tuple[tuple, int, str]]:
+    """What is wrong with calls of `trainseq`, but for the conditions."""
+    real = ctypes.c_double
+    right = (3, inputs, at, 3, 4, 2, real(0), real(1), None)
+    for k, instead, code, reason in (
+        (0, 1, ARGUMENT, "there is no training from loss 1"),
+        (0, 2, ARGUMENT, "there is no backward pass from that loss"),
+        (0, 4, ARGUMENT, "there is no loss 4"),
+        (1, None, ARGUMENT, "input x is NULL"),
+        (1, nothing, ARGUMENT, "input x is NULL"),
+        (2, None, ARGUMENT, "gold is NULL"),
+        (3, 0, ARGUMENT, "a batch of 0 columns"),
+        (3, 4, ORDER, "the state has 3 columns and the batch 4"),
+        (4, 0, ARGUMENT, "a sequence of 0 steps"),
+        (4, -2, ARGUMENT, "a sequence of -2 steps"),
+        (5, 0, ARGUMENT, "segments of 0 steps"),
+        (6, real(-1), ARGUMENT, "gclip cannot be"),
+        (7, real(float("nan")), ARGUMENT, "gscale cannot be"),
+        (8, None, ORDER, "there are steps on the stack"),
+    ):
+        yield (*right[:k], instead, *right[k + 1 :]), code, reason
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +147,7 @@ def test_wrong_calls_say_what_is_wrong_and_change_nothing(few_losses):
 
 def test_a_sequence_needs_a_model_and_a_way_back_a_sequence(few_losses):
     net, a = net_of(few_losses, 0, STEPS), np.zeros(100, np.float32)
-    for name, types in SEQUENCES.items():
+    for name, types in (SEQUENCES | OVER_TIME).items():
         assert net.call(name, *(t() for t in types[1:])) == ARGUMENT and net.reason() == "the model is NULL"
     run(net, ["create"])
     back = (3, a.ctypes.data, None, 2, None)
@@ -146,6 +174,15 @@ def test_more_columns_than_an_array_has(few_losses, monkeypatch):
     for steps in (most, most // 3, 2**29):
         failures.arm("KNETEMU_FAIL_MALLOC", 60)
         assert net.call("forwseq", 0, inputs, 3, steps, None) == MEMORY
+        failures.arm("KNETEMU_FAIL_MALLOC", 0)
+    run(net, ["write", "forwseq", "backseq", "reset"])
+    gold, more = a.ctypes.data, (ctypes.c_double(0), ctypes.c_double(1), None)
+    for batch, steps, length in ((most, 1, 1), (most, most, most), (2**29, 2, 1)):
+        assert net.call("trainseq", 0, 3, inputs, gold, batch, steps, length, *more) == ARGUMENT
+        assert "too large" in net.reason()
+    for steps, length in ((most, most), (most, most // 3)):
+        failures.arm("KNETEMU_FAIL_MALLOC", 60)
+        assert net.call("trainseq", 0, 3, inputs, gold, 3, steps, length, *more) == MEMORY
         failures.arm("KNETEMU_FAIL_MALLOC", 0)
     run(net, ["write", "forwseq", "backseq", "destroy"])
 

@@ -93,6 +93,14 @@ VALUES = {
     "step_by_another_graph": ("training", r"a\.flags == b\.flags && ", ""),
     "losses_in_one_place": ("training", r"losses \? m->losses \+ k", "losses ? m->losses"),
     "last_minibatch_too_large": ("training", r"left < batch \? left : batch, gclip", "batch, gclip"),
+    "segment_of_the_first_columns": ("segments", r"time\.length \* k;", "time.length * 0;"),
+    "segment_without_its_states_gradient": ("segments", r"m->unwinding = steps > 1;", "m->unwinding = false;"),
+    "draws_of_one_step": ("segments", r"  m->call \+= steps - 1;\n", ""),
+    "desired_at_the_place_for_one_step": (
+        "segments",
+        r"whole \? b->sequence_places : b->places\);\n  if",
+        "b->places);\n  if",
+    ),
     "bias_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_RELU"),
     "relu_left_out": ("dense", r"EPILOGUE_RELU_BIAS", "EPILOGUE_BIAS"),
     "relu_too_many": ("dense", r"EPILOGUE_BIAS", "EPILOGUE_RELU_BIAS"),
@@ -159,7 +167,7 @@ def caught(done: subprocess.CompletedProcess[str]) -> None:
     assert told and "Traceback" not in done.stderr, done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", ["lstm2", "sequence", "dense", "training", "lenet"])
+@pytest.mark.parametrize("name", ["lstm2", "sequence", "segments", "dense", "training", "lenet"])
 @pytest.mark.parametrize(
     "way",
     [{}, LAZY, NAN, WARM, BACKWARDS, SHUFFLED, NO_EPILOGUES, {"sanitize": ADDRESS}, {"sanitize": THREAD}],
