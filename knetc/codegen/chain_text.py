@@ -23,7 +23,7 @@ from knetc.ir.types import Dims
 from knetc.ops.base import Elementwise, Piece, registry
 from knetc.ops.base import Kernel as CudaKernel
 from knetc.ops.pool import MAX
-from knetc.record import Record, replace
+from knetc.record import Record
 from knetc.values import show
 
 # The names that the lines and the pasted pieces use themselves.
@@ -36,7 +36,6 @@ _RESERVED = (
     "part",
     "share",
     "image",
-    "at",
     "o",
     "first",
     "top",
@@ -48,6 +47,7 @@ _RESERVED = (
     "row",
     "weight",
     "partials",
+    *(f"{name}{axis}" for name in ("x", "y", "z", "start", "stop", "low", "high") for axis in range(3)),
 )
 _MOST_OPS = 4
 
@@ -109,27 +109,17 @@ class Writer:
         self._count_reads()
         self.inputs = [b for b in kernel.inputs if b in self.at_i or b in self.elsewhere]
         self.groups = collapse(self.dims, [b.type.dims for b in self.at_i])
+        # The piece of a window has an `at` of its own.
+        windows = any(registry()[s.instr.op].reach == "window" for s in self.steps)
+        self.taken = Names((*self.reserved, "at") if windows else self.reserved)
         self.names = self._names()
         self.places: dict[Buffer, str] = {}  # how the element i of a value or array is read
         self.shares = any("{share}" in self._expression(s) for s in self.steps if not registry()[s.instr.op].reach)
 
     def text(self) -> ChainText:
         """The kernel with what belongs to its launch."""
-        real = self.real
-        spec = KernelSpec(
-            template="column" if self.by_column else "elementwise",
-            stem=self._stem(),
-            signature=(
-                *(f"{real}* {self.names[b]}" for b in self.kernel.outputs),
-                *(f"const {real}* {self.names[b]}" for b in self.inputs),
-                *((f"const {real}* mask", "int columns") if self.shares else ()),
-                "int rows" if self.by_column else "int n",
-            ),
-            formula=self._formula(),
-            fields=self._fields(),
-        )
-        read = tuple(k for k, b in enumerate(self.kernel.inputs) if b in self.inputs)
-        return ChainText(spec, read, self.shares, self.by_column)
+        template = "column" if self.by_column else "elementwise"
+        return self._launched(KernelSpec(template, self._stem(), self._parameters(), self._formula(), self._fields()))
 
     def text_with_loss(self, loss: Step, formula: str) -> ChainText:
         """The same, with the partial sums of a loss whose arrays the chain reads too; `formula`: what they are.
@@ -142,19 +132,35 @@ class Writer:
         term = loss_term(self.module, loss, {"p": p, "gold": gold})
         mask = f"const {self.real} weight = {self._weight()}, share = weight * part;"
         lines = [mask, *variables, f"if (weight != 0) sum += {term} * weight;", *self._values()]
-        made = self.text()
-        spec = replace(
-            made.spec,
-            template="elementwise_loss",
-            stem=f"{loss.instr.op}_and_back" if self.single else f"{loss.instr.op}_with_{made.spec.stem}",
-            signature=("double* partials", *made.spec.signature),
-            formula=f"{made.spec.formula}; {formula}",
-            fields=(made.spec.fields[0], ("lines", tuple(self._with_indices(lines)))),
+        return self._launched(
+            KernelSpec(
+                template="elementwise_loss",
+                stem=f"{loss.instr.op}_and_back" if self.single else f"{loss.instr.op}_with_{self._stem()}",
+                signature=("double* partials", *self._parameters()),
+                formula=f"{self._formula()}; {formula}",
+                fields=(("before", self._before_all()), ("lines", tuple(self._with_indices(lines)))),
+            )
         )
-        return replace(made, spec=spec)
+
+    def _launched(self, spec: KernelSpec) -> ChainText:
+        read = tuple(k for k, b in enumerate(self.kernel.inputs) if b in self.inputs)
+        return ChainText(spec, read, self.shares, self.by_column)
+
+    def _parameters(self) -> tuple[str, ...]:
+        real = self.real
+        return (
+            *(f"{real}* {self.names[b]}" for b in self.kernel.outputs),
+            *(f"const {real}* {self.names[b]}" for b in self.inputs),
+            *((f"const {real}* mask", "int columns") if self.shares else ()),
+            "int rows" if self.by_column else "int n",
+        )
+
+    def _before_all(self) -> tuple[str, ...]:
+        """What stands before the loop over the elements."""
+        return (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
 
     def _fields(self) -> tuple[tuple[str, FieldValue], ...]:
-        before = (f"const {self.real} part = ({self.real})(1.0 / columns);",) if self.shares else ()
+        before = self._before_all()
         if not self.by_column:
             return (("before", before), ("lines", tuple(self._with_indices(self._lines()))))
         lines, reductions = self._by_row(self._lines()), self._by_row(self._reductions())
@@ -195,7 +201,7 @@ class Writer:
 
     def _names(self) -> dict[Buffer, str]:
         """A name for each array: the operator's own where there is one step, else from Knet's names."""
-        names = Names(self.reserved)
+        names = self.taken
         found: dict[Buffer, str] = {}
         if self.single:
             (step,) = self.kernel.steps
@@ -245,7 +251,7 @@ class Writer:
         for b, times in self.at_i.items():
             self.places[b] = self._read(b, self.dims, "i")
             if times > 1 and (single or not self.single):
-                variable = f"{self.names[b]}_i"
+                variable = self.taken.unique(f"{self.names[b]}_i")
                 lines.append(f"const {self.real} {variable} = {self.places[b]};")
                 self.places[b] = variable
         return lines
@@ -269,11 +275,10 @@ class Writer:
             before.append(f"const int row = i % {rows};")
         if any(registry()[s.instr.op].reach == "window" for s in self.steps):  # which has an `at` of its own
             used = {text: 1 for text in used}
-        names = Names()
         for text, count in used.items() if before else ():
             name = by_row = row.sub("row", text)
             if count > 1 and by_row != "row":
-                name = names.unique("at")
+                name = self.taken.unique("at")
                 before.append(f"const int {name} = {by_row};")
             lines = [line.replace(f"[{text}]", f"[{name}]") for line in lines]
         return before + lines
@@ -315,8 +320,8 @@ class Writer:
             return [f"const {self.real} {name} = {text};"]
         if not any(step.out in s.args for s in self.steps):
             return [self._put(step.out, text)]
-        self.places[step.out] = f"{name}_i"
-        return [f"const {self.real} {name}_i = {text};", self._put(step.out, f"{name}_i")]
+        variable = self.places[step.out] = self.taken.unique(f"{name}_i")
+        return [f"const {self.real} {variable} = {text};", self._put(step.out, variable)]
 
     def _put(self, b: Buffer, value: str) -> str:
         """Writes element i of a value to memory."""
