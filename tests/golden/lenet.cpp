@@ -13,7 +13,7 @@
 //   end
 //
 // Memory with a batch of 100: 7.8 MB, and 749.7 kB for each thread.
-// What a call is given stands with the caller.
+// What a call is given stands with the caller; steps on the stack have copies of inputs that are read back.
 //   param  a/w         f32[5,5,1,20]      2.0 kB
 //   param  a/b         f32[1,1,20,1]        80 B
 //   param  b/w         f32[5,5,20,50]   100.0 kB

@@ -11,6 +11,7 @@ from knetc.codegen.cpu.functions import host_module, initial
 from knetc.codegen.cpu.lines import Function
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.describe import buffer_lines, size_text, table
+from knetc.ir.footprint import step_bytes
 from knetc.ir.plan import ELEMENT_BYTES, REPORT_BATCH, Buffer
 from knetc.ir.program import Program
 from knetc.options import Options
@@ -35,12 +36,12 @@ def memory_lines(module: CpuModule, found: Sequence[Function]) -> Iterator[str]:
     threads = sum(w.elements for w in module.worker.values()) * ELEMENT_BYTES[module.dtype]
     more = f", and {size_text(threads)} for each thread" if threads else ""
     yield f"Memory with a batch of {REPORT_BATCH}: {size_text(model_bytes(module, REPORT_BATCH))}{more}."
-    yield "What a call is given stands with the caller."
+    yield "What a call is given stands with the caller; steps on the stack have copies of inputs that are read back."
     yield from buffer_lines(held)
     if module.plan.states:
-        yield f"Each step on the stack takes {size_text(_frame_bytes(module, REPORT_BATCH))} more."
+        yield f"Each step on the stack takes {size_text(step_bytes(module.plan, REPORT_BATCH))} more."
     if any(f.phase for f in found):
-        step = _frame_bytes(module, REPORT_BATCH) + sum(b.bytes(REPORT_BATCH) for b in module.of_all_steps)
+        step = step_bytes(module.plan, REPORT_BATCH) + sum(b.bytes(REPORT_BATCH) for b in module.of_all_steps)
         yield f"A sequence that runs at once takes {size_text(step)} for each of its steps."
 
 

@@ -53,3 +53,12 @@ def test_by_hand():
     assert "Of it whatever the batch: 48 B; for each column: 28 B." in text
     assert re.search(r"param +wdot/w +f32\[2,3\] +24 B", text)
     assert "f, as C++: 1 variant(s)" in text
+
+
+def test_a_step_on_the_stack_has_a_copy_of_its_input():
+    """For each of 100 columns, 4 bytes each: x, which wb's gradient reads, h, h of the step before, and the value."""
+    net = knetc.compile(
+        "@knet function f(x)\n h = tanh(wb(x; out=2) .+ wb(h; out=2))\n return wb(h; out=3)\nend", backend="cpu"
+    )
+    net.forw(np.ones((5, 4)))
+    assert f"Each step on the stack takes {size_text(400 * (5 + 2 + 2 + 3))} more." in net.report()
