@@ -14,7 +14,7 @@ import numpy as np
 
 from knetc.errors import KnetNameError, KnetShapeError, KnetTypeError
 from knetc.runtime import check
-from knetc.runtime.device import LEGACY_STREAM, DeviceArray, find, is_device, readings
+from knetc.runtime.device import LEGACY_STREAM, DeviceArray, find, is_device, read_only, readings
 from knetc.runtime.onehot import OneHot, onehot
 
 
@@ -33,7 +33,8 @@ class DeviceColumns:
         found = find(self.value, "minibatch", LEGACY_STREAM)
         if self.shape not in readings(found):
             raise KnetShapeError(f"minibatch: the device array had the shape {self.shape} and has {found.shape} now")
-        whole = DeviceArray(found.pointer, self.shape, found.dtype, found.streams, found.owner)
+        kept = read_only(self.value)
+        whole = DeviceArray(found.pointer, self.shape, found.dtype, found.streams, found.owner, kept)
         return whole.columns(start, stop)
 
 

@@ -77,7 +77,7 @@ def device_array(value: Any, what: str, dtype: np.dtype[Any], dims: PartialDims 
     if not fitting:
         wanted, order = show_dims(dims or ()), "" if found.fortran else ", which is C-ordered, so read reversed"
         raise KnetShapeError(f"{what}: shape {wanted} is expected, got a device array of {found.shape}{order}")
-    return DeviceArray(found.pointer, fitting[0], found.dtype, found.streams, found.owner)
+    return DeviceArray(found.pointer, fitting[0], found.dtype, found.streams, found.owner, device.read_only(value))
 
 
 def readings(found: device.Found, what: str) -> list[tuple[int, ...]]:

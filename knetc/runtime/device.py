@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class DeviceArray:
     """An array in device memory with elements one after the other, first dimension fastest (Fortran order).
 
     `streams`: whatever is put on them before must be done before the array is read. `owner` keeps the memory.
+    `read_only`: whether it must not be written to.
     """
 
     pointer: int
@@ -32,6 +33,7 @@ class DeviceArray:
     dtype: np.dtype[Any]
     streams: tuple[int, ...] = (LEGACY_STREAM,)
     owner: Any = field(default=None, compare=False, repr=False)
+    read_only: bool = False
 
     @property
     def ndim(self) -> int:
@@ -55,7 +57,7 @@ class DeviceArray:
             "shape": self.shape,
             "strides": tuple(step * self.dtype.itemsize for step in _steps(self.shape)),
             "typestr": self.dtype.str,
-            "data": (self.pointer, False),
+            "data": (self.pointer, self.read_only),
             "stream": self.streams[0],
             "version": 3,
         }
@@ -64,12 +66,11 @@ class DeviceArray:
         """The columns from `start` to before `stop` along the last dimension: the same memory."""
         each = self.nbytes // max(1, self.shape[-1])
         shape = (*self.shape[:-1], stop - start)
-        return DeviceArray(self.pointer + start * each, shape, self.dtype, self.streams, self.owner)
+        return replace(self, pointer=self.pointer + start * each, shape=shape)
 
     def entry(self, index: int) -> DeviceArray:
         """The array of one dimension less at `index` of the last one: the same memory."""
-        found = self.columns(index, index + 1)
-        return DeviceArray(found.pointer, self.shape[:-1], self.dtype, self.streams, self.owner)
+        return replace(self.columns(index, index + 1), shape=self.shape[:-1])
 
 
 def joined(arrays: Sequence[DeviceArray]) -> DeviceArray | None:
@@ -80,7 +81,8 @@ def joined(arrays: Sequence[DeviceArray]) -> DeviceArray | None:
             return None
     shape = (*first.shape[:-1], first.shape[-1] * len(arrays))
     streams = tuple(dict.fromkeys(s for a in arrays for s in a.streams))
-    return DeviceArray(first.pointer, shape, first.dtype, streams, tuple(a.owner for a in arrays))
+    owners, read_only = tuple(a.owner for a in arrays), any(a.read_only for a in arrays)
+    return DeviceArray(first.pointer, shape, first.dtype, streams, owners, read_only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,8 @@ class Model(Variables):
         rooms = None
         if out is not None:
             rooms = outputs.gradient_rooms(out, getdx, wanted, call.shapes, self._dtype)
+            for place in rooms.values() if self._given and not pop else ():
+                outputs.apart(place, self._given, self._labels)
             self._engine.can_take(rooms.values(), "sback" if pop else "back")
         found = self._engine.device().backward(kind, gold, mask, wanted, pop, rooms)
         self._order.went_back(pop)

@@ -7,6 +7,7 @@ Before: the arguments of `Model.forw`, `sforw`, `back` and `sback`. After: array
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,10 @@ def gradient_rooms(
         raise KnetTypeError(f"out: a place for each gradient that getdx asks for is expected, {len(indices)} here")
     if len(set(indices)) < len(indices):
         raise KnetTypeError("out: getdx asks for a gradient twice")
-    return {i: check.room(o, "out", dtype, shapes[i]) for i, o in zip(indices, given, strict=True)}
+    rooms = {i: check.room(o, "out", dtype, shapes[i]) for i, o in zip(indices, given, strict=True)}
+    if any(check.overlap(a, b) for a, b in combinations(rooms.values(), 2)):
+        raise KnetTypeError("out: two of the places for gradients share memory")
+    return rooms
 
 
 def gradients(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from knetc.errors import KnetShapeError
+from knetc.errors import KnetShapeError, KnetTypeError
 from knetc.ir.program import Program
 from knetc.runtime import check, outputs, timesteps
 from knetc.runtime.device import DeviceArray, is_device
@@ -49,6 +49,7 @@ def forwseq(net: Model, xs: Any, /, out: Any = None, **conditions: bool) -> Any:
     listed = not isinstance(xs, np.ndarray) and not is_device(xs)
     whole = out if out is not None else _room(net, arrays, shape, listed)
     rooms = None if whole is None else _rooms(net, whole, shape, len(arrays))
+    _check_order(rooms or [], arrays)
     values = _forward(net, setting, arrays, rooms, batch, program)
     if whole is None or out is not None:
         return values if out is None else out
@@ -74,6 +75,26 @@ def _rooms(net: Model, whole: Any, shape: tuple[int, ...] | None, steps: int) ->
     rooms = [outputs.room(place, shape, net._dtype) for place in found]
     net._engine.can_take(rooms, "forwseq")
     return rooms
+
+
+def _check_order(rooms: Sequence[Given], arrays: list[list[Given]]) -> None:
+    """Raises KnetTypeError where on the device a step's value would go over the input of a later step: the steps may
+    run one after the other there, in the memory that they are given.
+    """
+    places = np.array([_extent(r) for r in rooms if isinstance(r, DeviceArray)], np.uint64)
+    for given in zip(*arrays, strict=True):
+        if len(places) < len(given) or not all(isinstance(a, DeviceArray) for a in given):
+            continue
+        read = np.array([_extent(a) for a in given], np.uint64)
+        over = (places[:, None, 0] < read[None, :, 1]) & (read[None, :, 0] < places[:, None, 1])
+        if np.triu(over, 1).any():
+            t, later = np.argwhere(np.triu(over, 1))[0]
+            raise KnetTypeError(f"forwseq: out of step {t + 1} shares memory with the input of step {later + 1}")
+
+
+def _extent(a: Any) -> tuple[int, int]:
+    """Where a device array begins and ends in memory."""
+    return a.pointer, a.pointer + a.nbytes
 
 
 def _forward(

@@ -205,3 +205,44 @@ def test_wrong_device_arrays() -> None:
         same.forw(input_itself, out=input_itself)
     with pytest.raises(knetc.KnetTypeError, match="the model runs on the back end numpy"):
         knetc.compile(NET, backend="numpy").forw(x, z, out=empty((3, 5), F32))
+
+
+@pytest.mark.parametrize("backend", HOST)
+def test_gradients_do_not_go_over_what_is_read_again(backend: str) -> None:
+    x, _, y = arrays()
+    net = knetc.compile("@knet function m(x, z)\n return wbf(x .* z; out=3, f=:soft)\nend", backend=backend)
+    net.forw(x, x + 1)
+    with pytest.raises(knetc.KnetTypeError, match="out: it shares memory with input x, which back reads again"):
+        net.back(y, knetc.softloss, getdx=0, out=x)
+    with pytest.raises(knetc.KnetTypeError, match="out: two of the places for gradients share memory"):
+        net.back(y, knetc.softloss, getdx=True, out=[np.empty_like(x)] * 2)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_values_do_not_go_over_inputs_of_later_steps() -> None:
+    """Steps on the device may run one after the other, in the memory that is given; over its own input a step may."""
+    xs = np.asfortranarray(np.random.default_rng(5).normal(size=(6, 5, 4)), F32)
+    source = "@knet function m(x)\n return wbf(x; out=6, f=:tanh)\nend"
+    want = knetc.compile(source, backend="numpy", seed=1).forwseq(xs)
+    net = knetc.compile(source, backend="cuda", seed=1)
+    memory = Array.of(np.concatenate([xs, np.zeros((6, 5, 1), F32)], axis=-1).copy(order="F"))
+    size = 4 * 6 * 5
+
+    def part(first: int) -> Array:
+        return Array(memory.gpudata + first * size, (6, 5, 4), F32, memory.strides, memory)
+
+    with pytest.raises(knetc.KnetTypeError, match="out of step 1 shares memory with the input of step 2"):
+        net.forwseq(part(0), out=part(1))
+    net.forwseq(part(0), out=part(0))
+    np.testing.assert_allclose(fetch(memory)[..., :4], want, **CLOSE)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_part_of_a_read_only_array_is_read_only() -> None:
+    x, z, _ = arrays()
+    place = Array.of(np.zeros((3, 10), F32, order="F"))
+    place.read_only = True
+    (part, _), _ = knetc.minibatch(place, np.zeros(10, int), 5)
+    assert part.__cuda_array_interface__["data"][1]
+    with pytest.raises(knetc.KnetTypeError, match="out: the device array is read-only"):
+        knetc.compile(NET, backend="cuda").forw(x, z, out=part)
