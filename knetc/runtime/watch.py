@@ -19,6 +19,7 @@ from knetc.runtime.links import Link, numbered
 _TICK = 0.25  # seconds between two looks
 _GRACE = 2.0  # seconds in which those that wait too say so
 _WAITS = "has waited "
+_FOLLOWS = "has ended the run: "  # how the farewell of a process begins that has seen another one end
 
 
 class Watch:
@@ -52,11 +53,18 @@ class Watch:
         heard = farewell(self._link).heard()
         gone = {r: how for r, how in heard.items() if not how.startswith(_WAITS)}
         if gone:
-            self._end("; ".join(f"rank {r} {how}" for r, how in sorted(gone.items())))
+            first = {r: how for r, how in gone.items() if not how.startswith(_FOLLOWS)} or gone
+            why = "; ".join(f"rank {r} {how}" for r, how in sorted(first.items()))
+            self._say(f"{_FOLLOWS}{why}")
+            self._end(why)
         if heard or time.monotonic() - self._since > self._limit:
-            farewell(self._link).tell(f"{_WAITS}{self._limit:g} seconds for a sum")
-            farewell(self._link).stay(_GRACE)
+            self._say(f"{_WAITS}{self._limit:g} seconds for a sum")
             self._end(self._silent(farewell(self._link).heard()))
+
+    def _say(self, how: str) -> None:
+        """Tells the others how this process ends, and hears them until they have heard it."""
+        farewell(self._link).tell(how)
+        farewell(self._link).stay(_GRACE)
 
     def _silent(self, heard: Mapping[int, str]) -> str:
         """Who has not been heard of."""

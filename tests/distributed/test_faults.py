@@ -93,9 +93,10 @@ def test_a_process_that_is_killed_in_a_sum_of_nccls_is_named_at_once(tmp_path: P
     done, told = run("killed_in_a_sum", tmp_path, "variables", "emulated")
     assert done.returncode != 0 and told == ["", "", ""]
     for rank in (0, 2):
-        # Who looks late sees besides that the other one has ended for it.
+        # And nobody else: who looks late has been told why the other one has ended.
         (line,) = (x for x in done.stderr.splitlines() if f"; rank {rank} of 3 ends all processes" in x)
         assert "rank 1 is gone, as if it was killed (its connection has ended);" in line
+        assert f"rank {2 - rank}" not in line
 
 
 @pytest.mark.parametrize("by", BY)
