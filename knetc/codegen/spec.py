@@ -207,7 +207,7 @@ class Module:
         return f"m->{shape.member}"
 
 
-_ORDER = ("param", "input", "const", "grad", "value", "state", "dstate")
+_ORDER = ("param", "input", "const", "grad", "value", "state", "dstate", "packed")
 
 
 def members(plan: Plan, taken: tuple[str, ...] = TAKEN) -> dict[Buffer, str]:

@@ -25,6 +25,7 @@ _GROUPS = {
     "dstate": "state, from call to call, and its gradient, from step to step",
     "input": "inputs",
     "value": "values, forward and backward",
+    "packed": "matrices as the products of a loop over time read them, rows filled up to whole vectors",
     "gold": "the desired output, the mask, the loss",
     "mask": "the desired output, the mask, the loss",
     "loss": "the desired output, the mask, the loss",
@@ -72,7 +73,7 @@ def abridged(texts: Sequence[str], width: int = 62) -> str:
 
 def _name_comment(b: Buffer) -> str:
     """The Knet name where the member's name differs from it."""
-    return "" if b.kind not in ("param", "input", "const", "value", "state") else f"{b.name} "
+    return "" if b.kind not in ("param", "input", "const", "value", "state", "packed") else f"{b.name} "
 
 
 def buffer_row(module: Module, b: Buffer) -> dict[str, Any]:

@@ -12,7 +12,7 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Memory with a batch of 100: 1.2 MB.
+// Memory with a batch of 100: 1.4 MB, and 98.3 kB for each thread.
 // What a call is given stands with the caller; steps on the stack have copies of inputs that are read back.
 //   state   b/h                   f32[64,N]     25.6 kB
 //   state   b/cell                f32[64,N]     25.6 kB
@@ -54,7 +54,7 @@
 //   value   d:x                   f32[65,N]     26.0 kB
 //   value   d:wbf/tmp2            f32[65,N]     26.0 kB
 //   grad    d:wbf/b               f32[65]         260 B
-//   and 5 more
+//   and 7 more
 // d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
 // hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 320.8 kB more.
@@ -536,6 +536,156 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
             lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
 }
 
+// Neighbours in an array, computed with together.
+template <class T, int BYTES>
+struct knet_vector {
+  typedef T type __attribute__((vector_size(BYTES)));
+  typedef T loose __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));  // anywhere in an array
+  static constexpr int lanes = BYTES / sizeof(T);
+  static inline type load(const T* p) { return *(const loose*)p; }
+  // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
+  static inline type held(type v) {
+#if defined(__GNUC__) && defined(__SSE2__)
+    __asm__("" : "+x"(v));
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
+  }
+  static inline void store(T* p, type v) { *(loose*)p = v; }
+  // The vector with its first n lanes zero.
+  static inline type without(type v, int n) {
+    T a[lanes];
+    memcpy(a, &v, sizeof a);
+    for (int i = 0; i < n; i++) a[i] = 0;
+    memcpy(&v, a, sizeof a);
+    return v;
+  }
+  static inline type all(T value) { return value - type{}; }
+};
+
+// Products with a matrix that is the same at every step of a sequence. A BLAS lays a matrix out anew at every call, in
+// the order in which its inner loop reads it; here that is done once for all steps. Panels of rows fill the registers
+// with sums, vectors of the result; each panel is read from first to last for some columns at a time. DEPTH: so much of
+// what is summed over at a time, and COLUMNS so many columns, so that those stay in the second cache.
+#if defined(__AVX512F__)
+enum { KNET_PANEL_BYTES = 64, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
+#elif defined(__AVX__)
+enum { KNET_PANEL_BYTES = 32, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
+#elif defined(__aarch64__)
+enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
+#else
+enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
+#endif
+template <class T>
+struct knet_panel {
+  typedef knet_vector<T, KNET_PANEL_BYTES> vector;
+  static constexpr int rows = KNET_PANEL_VECTORS * vector::lanes;
+  // The elements of so many rows with what fills the last vector.
+  static int filled(int n) { return (n + vector::lanes - 1) / vector::lanes * vector::lanes; }
+};
+// Lays op(a), m x k, out anew, each thread some panels: one part of the depth after another, in it the panels, of each
+// the columns one after the other, zeroes after the last row.
+template <int DEPTH, class T>
+KNET_LOOPS void knet_pack(bool ta, int m, int k, const T* __restrict a, int lda, T* __restrict to,
+                          const knet_team& t) {
+  typedef knet_panel<T> panel;
+  const knet_range panels = t.part((m + panel::rows - 1) / panel::rows);
+  for (int first = 0; first < k; first += DEPTH) {
+    const int depth = k - first < DEPTH ? k - first : DEPTH;
+    for (int p = panels.from; p < panels.to; p++) {
+      const int r = p * panel::rows, n = m - r < panel::rows ? m - r : panel::rows, filled = panel::filled(n);
+      T* out = to + (size_t)panel::filled(m) * first + (size_t)r * depth;
+      for (int i = first; i < first + depth; i++, out += filled) {
+        if (ta)
+          for (int q = 0; q < n; q++) out[q] = a[(size_t)lda * (r + q) + i];
+        else
+          memcpy(out, a + (size_t)lda * i + r, n * sizeof(T));
+        for (int q = n; q < filled; q++) out[q] = 0;
+      }
+    }
+  }
+}
+// Some columns of b, from `first` on of what is summed over, in groups: of each group one row after the other.
+template <class T>
+static inline void knet_pack_columns(int n, int depth, const T* __restrict b, int ldb, T* __restrict to) {
+  for (int j = 0; j < n; j += KNET_PANEL_COLUMNS) {
+    for (int q = 0; q < KNET_PANEL_COLUMNS; q++) {
+      const T* const column = b + (size_t)ldb * (j + q < n ? j + q : j);  // a column too many, which nobody reads
+      for (int i = 0; i < depth; i++) to[KNET_PANEL_COLUMNS * i + q] = column[i];
+    }
+    to += KNET_PANEL_COLUMNS * depth;
+  }
+}
+// A panel of VECTORS vectors times a group of columns; the result, or what is added to c.
+template <int VECTORS, class T>
+static inline void knet_panel_product(int depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int ldc,
+                                      bool add) {
+  typedef typename knet_panel<T>::vector vector;
+  typename vector::type sum[KNET_PANEL_COLUMNS][VECTORS] = {};
+  for (int i = 0; i < depth; i++, a += VECTORS * vector::lanes, b += KNET_PANEL_COLUMNS) {
+    typename vector::type rows[VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) rows[v] = vector::load(a + vector::lanes * v);
+#pragma GCC unroll 8
+    for (int j = 0; j < KNET_PANEL_COLUMNS; j++)
+#pragma GCC unroll 8
+      for (int v = 0; v < VECTORS; v++) sum[j][v] += rows[v] * b[j];
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < KNET_PANEL_COLUMNS; j++)
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) {
+      T* const to = c + (size_t)ldc * j + vector::lanes * v;
+      vector::store(to, add ? vector::load(to) + sum[j][v] : sum[j][v]);
+    }
+}
+// A panel times so many columns, of which c has `rows` rows.
+template <int VECTORS, class T>
+KNET_LOOPS void knet_panel_columns(int rows, int n, int depth, const T* a, const T* b, T* c, int ldc, bool add) {
+  constexpr int all = VECTORS * knet_panel<T>::vector::lanes;
+  constexpr int width = KNET_PANEL_COLUMNS;
+  for (int j = 0; j < n; j += width, b += width * depth, c += (size_t)ldc * width) {
+    const int columns = n - j < width ? n - j : width;
+    if (columns == width && rows == all) {
+      knet_panel_product<VECTORS>(depth, a, b, c, ldc, add);
+      continue;
+    }
+    T sum[width * all];
+    knet_panel_product<VECTORS>(depth, a, b, sum, all, false);
+    for (int q = 0; q < columns; q++)
+      for (int r = 0; r < rows; r++) c[(size_t)ldc * q + r] = sum[all * q + r] + (add ? c[(size_t)ldc * q + r] : 0);
+  }
+}
+// c = op(a) b, m x n, of which a is packed; `room` is for columns of b. Where that gains nothing, from a itself.
+template <int DEPTH, int COLUMNS, class T>
+static inline void knet_packed_product(bool packed, bool ta, int m, int n, int k, const T* a, int lda, const T* panels,
+                                       const T* b, int ldb, T* c, int ldc, T* room, knet_range rows) {
+  static_assert(COLUMNS % KNET_PANEL_COLUMNS == 0, "columns in whole groups");
+  typedef knet_panel<T> panel;
+  constexpr int lanes = panel::vector::lanes;
+  if (!packed || n < 2 || (double)m * n * k < 1e6)
+    return knet_product_rows(ta, false, m, n, k, a, lda, b, ldb, knet_to(c, ldc), rows);
+  for (int first = 0; first < k; first += DEPTH) {
+    const int depth = k - first < DEPTH ? k - first : DEPTH;
+    for (int j = 0; j < n; j += COLUMNS) {
+      const int columns = n - j < COLUMNS ? n - j : COLUMNS;
+      knet_pack_columns(columns, depth, b + (size_t)ldb * j + first, ldb, room);
+      const T* from = panels + (size_t)panel::filled(m) * first;
+      for (int r = 0; r < m; r += panel::rows, from += (size_t)panel::rows * depth) {
+        const int height = m - r < panel::rows ? m - r : panel::rows;
+        T* const to = c + (size_t)ldc * j + r;
+        if (height > 2 * lanes)
+          knet_panel_columns<3>(height, columns, depth, from, room, to, ldc, first > 0);
+        else if (height > lanes)
+          knet_panel_columns<2>(height, columns, depth, from, room, to, ldc, first > 0);
+        else
+          knet_panel_columns<1>(height, columns, depth, from, room, to, ldc, first > 0);
+      }
+    }
+  }
+}
+
 // Products with an input that may be one-hot: then `ones` has the row of the 1 in each column, and columns are picked.
 // Some rows of the n columns of y = w x from column c on: x is k x n, y m x n; columns of w are ldw apart, those of y ldy.
 template <class T>
@@ -980,12 +1130,14 @@ enum { PARAMETERS = 15, INPUTS = 1, CONDITIONS = 1 };
 // What a thread has for itself; a line of the cache apart from the others.
 struct alignas(64) knet_worker {
   double loss = 0, squares = 0;
+  float* columns = nullptr;  // columns that packed matrices are multiplied by
 };
 struct knet_worker_array {
   float* knet_worker::*place;
   size_t elements;
 };
 const knet_worker_array worker_arrays[] = {
+    {&knet_worker::columns, 24576},
     {nullptr, 0},
 };
 
@@ -1020,6 +1172,7 @@ struct charlm_model {
   int capacity = 0;            // the columns that the values have room for
   int steps = 1;               // the steps that are computed at once
   int whole_capacity = 0;      // the columns that those values have room for that hold all steps
+  bool packs = false;          // whether matrices of the loop over time are packed
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
   bool later = false;                   // whether a later step of the sequence hands gradients to the state
@@ -1087,6 +1240,10 @@ struct charlm_model {
   float* c_tmp1 = nullptr;  // c/tmp1 f32[64,N]
   float* c_return = nullptr;  // c/return f32[64,N]
   float* d_c_return = nullptr;  // d:c/return f32[64,N]
+
+  // matrices as the products of a loop over time read them, rows filled up to whole vectors
+  float* packed_b_input_b_block = nullptr;  // packed b/input/b@block f32[256,64]
+  float* packed_b_input_b_block_transposed = nullptr;  // packed b/input/b@block transposed f32[64,256]
 };
 
 namespace {
@@ -1130,6 +1287,8 @@ const knet_buffer buffers[] = {
     {&knet_model::d_wbf_w, 4160, 0},
     {&knet_model::d_b_h, 0, 64, true},
     {&knet_model::d_c_return, 0, 64, true},
+    {&knet_model::packed_b_input_b_block, 16384, 0},
+    {&knet_model::packed_b_input_b_block_transposed, 16384, 0},
     {nullptr, 0, 256},  // the end, and the elements a column of the largest array
 };
 
@@ -1390,6 +1549,8 @@ void before_forward(knet_model* m, const knet_team& t,
   // b/input/tmp1@block f32[256,N]
   knet_product_rows(false, false, 256, n, 32, m->b_input_a_block, 256, m->a + 32 * c, 32,
       knet_to(m->b_input_tmp1_block + 256 * c, 256), t.rows(256));
+  // packed b/input/b@block
+  if (m->packs) knet_pack<512>(false, 256, 64, m->b_input_b_block, 256, m->packed_b_input_b_block, t);
   (void)m, (void)t;
 }
 
@@ -1400,6 +1561,7 @@ void loop_forward(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h, as the call before left it
   knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);
@@ -1407,8 +1569,8 @@ void loop_forward(knet_model* m, const knet_team& t,
   knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
   t.wait_narrow();
   // b/input/tmp2@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * (at + c), 64,
-      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
+  knet_packed_product<512, 96>(m->packs, false, 256, n, 64, m->b_input_b_block, 256, m->packed_b_input_b_block,
+      m->b_h_prev + 64 * (at + c), 64, m->b_input_tmp2_block + 256 * c, 256, w.columns, t.rows(256));
   t.wait_narrow();
   // b/h f32[64,N]
   fused_h_64xN(m->b_output + 64 * (at + c), m->b_forget + 64 * (at + c), m->b_input + 64 * (at + c),
@@ -1514,6 +1676,8 @@ void backward_zero(knet_model* m, const knet_team& t,
 // Back from a zero gradient of the output, under no condition, before the loop over time.
 void before_backward_zero(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
+  // packed b/input/b@block transposed
+  if (m->packs) knet_pack<512>(true, 64, 256, m->b_input_b_block, 256, m->packed_b_input_b_block_transposed, t);
   (void)m, (void)t;
 }
 
@@ -1524,6 +1688,7 @@ void loop_backward_zero(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
@@ -1539,8 +1704,9 @@ void loop_backward_zero(knet_model* m, const knet_team& t,
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
-      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  knet_packed_product<512, 96>(m->packs, true, 64, n, 256, m->b_input_b_block, 256,
+      m->packed_b_input_b_block_transposed, m->d_b_input_tmp4_block + 256 * (at + c), 256, m->d_b_h_prev + 64 * c, 64,
+      w.columns, t.rows(64));
   // d:b/h for the step before
   hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
   // d:b/cell for the step before
@@ -1699,6 +1865,8 @@ void before_backward_softloss(knet_model* m, const knet_team& t,
   // d:b/h f32[64,N]
   knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
       64), t.rows(64));
+  // packed b/input/b@block transposed
+  if (m->packs) knet_pack<512>(true, 64, 256, m->b_input_b_block, 256, m->packed_b_input_b_block_transposed, t);
   t.wait_wide();
   knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
   // d:wbf/w f32[65,64]
@@ -1713,6 +1881,7 @@ void loop_backward_softloss(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
@@ -1728,8 +1897,9 @@ void loop_backward_softloss(knet_model* m, const knet_team& t,
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
-      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  knet_packed_product<512, 96>(m->packs, true, 64, n, 256, m->b_input_b_block, 256,
+      m->packed_b_input_b_block_transposed, m->d_b_input_tmp4_block + 256 * (at + c), 256, m->d_b_h_prev + 64 * c, 64,
+      w.columns, t.rows(64));
   // d:b/h for the step before
   hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
   // d:b/cell for the step before
@@ -1958,6 +2128,8 @@ void before_forward_dropout(knet_model* m, const knet_team& t,
   knet_each_step(m, c, n, [=](int from, int first, int count,
       unsigned call) { knet_fill_bernoulli(m->c_tmp1 + 64 * from, 64 * (m->columns_before + first),
       t.rows(1).size() * 64 * count, m->seed, call, 13u, 0.8, 1.25); });
+  // packed b/input/b@block
+  if (m->packs) knet_pack<512>(false, 256, 64, m->b_input_b_block, 256, m->packed_b_input_b_block, t);
   (void)m, (void)t;
 }
 
@@ -1968,6 +2140,7 @@ void loop_forward_dropout(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // b/h, as the call before left it
   knet_copy(m->b_h_prev + 64 * (at + c), m->b_h_state + 64 * c, 64, t.rows(64), n);
@@ -1975,8 +2148,8 @@ void loop_forward_dropout(knet_model* m, const knet_team& t,
   knet_copy(m->b_cell_prev + 64 * (at + c), m->b_cell_state + 64 * c, 64, t.rows(64), n);
   t.wait_narrow();
   // b/input/tmp2@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * (at + c), 64,
-      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
+  knet_packed_product<512, 96>(m->packs, false, 256, n, 64, m->b_input_b_block, 256, m->packed_b_input_b_block,
+      m->b_h_prev + 64 * (at + c), 64, m->b_input_tmp2_block + 256 * c, 256, w.columns, t.rows(256));
   t.wait_narrow();
   // b/h f32[64,N]
   fused_h_64xN(m->b_output + 64 * (at + c), m->b_forget + 64 * (at + c), m->b_input + 64 * (at + c),
@@ -2085,6 +2258,8 @@ void backward_zero_dropout(knet_model* m, const knet_team& t,
 // Back from a zero gradient of the output, under dropout, before the loop over time.
 void before_backward_zero_dropout(knet_model* m, const knet_team& t,
     const knet_real*, const knet_real*, int) {
+  // packed b/input/b@block transposed
+  if (m->packs) knet_pack<512>(true, 64, 256, m->b_input_b_block, 256, m->packed_b_input_b_block_transposed, t);
   (void)m, (void)t;
 }
 
@@ -2095,6 +2270,7 @@ void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
@@ -2110,8 +2286,9 @@ void loop_backward_zero_dropout(knet_model* m, const knet_team& t,
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
-      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  knet_packed_product<512, 96>(m->packs, true, 64, n, 256, m->b_input_b_block, 256,
+      m->packed_b_input_b_block_transposed, m->d_b_input_tmp4_block + 256 * (at + c), 256, m->d_b_h_prev + 64 * c, 64,
+      w.columns, t.rows(64));
   // d:b/h for the step before
   hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
   // d:b/cell for the step before
@@ -2273,6 +2450,8 @@ void before_backward_softloss_dropout(knet_model* m, const knet_team& t,
       knet_to(m->d_c_return + 64 * c, 64), t.rows(64));
   // charlm.knet:7: c = drop(b; pdrop=pdrop)
   mul(m->d_b_h + 64 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, t.rows(64), n);  // d:b/h f32[64,N]
+  // packed b/input/b@block transposed
+  if (m->packs) knet_pack<512>(true, 64, 256, m->b_input_b_block, 256, m->packed_b_input_b_block_transposed, t);
   t.wait_wide();
   // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
   knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
@@ -2288,6 +2467,7 @@ void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
   const int at = N * step;
   const int c = t.columns(N).from;
   const int n = t.columns(N).size();
+  knet_worker& w = m->workers[t.index];
   // charlm.knet:6: b = lstm(a; out=hidden)
   // d:b/h from the step after
   take_state_gradient(m->unwinding && (m->later || step + 1 < m->steps), m->d_b_h_next + 64 * c,
@@ -2303,8 +2483,9 @@ void loop_backward_softloss_dropout(knet_model* m, const knet_team& t,
       m->b_cell_prev + 64 * (at + c), m->b_newmem + 64 * (at + c), m->b_input + 64 * (at + c), t.rows(64), n);
   t.wait_narrow();
   // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * (at + c),
-      256, knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
+  knet_packed_product<512, 96>(m->packs, true, 64, n, 256, m->b_input_b_block, 256,
+      m->packed_b_input_b_block_transposed, m->d_b_input_tmp4_block + 256 * (at + c), 256, m->d_b_h_prev + 64 * c, 64,
+      w.columns, t.rows(64));
   // d:b/h for the step before
   hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
   // d:b/cell for the step before
@@ -3130,6 +3311,7 @@ int threads_for(const knet_model* m, const knet_sequence& run) {
 // Runs the parts of a sequence on so many threads, forward from the first step or back from the last one.
 void run_sequence(knet_model* m, const knet_sequence& run, int threads, const float* gold, const float* mask,
                   bool back) {
+  m->packs = m->steps > 1 && m->batch >= 2 * threads;
   knet_parallel(threads, m->batch * m->steps, [=](const knet_team& all) {
     const knet_team team = {all.index, all.size, m->batch >= all.size};
     run.before(m, all, gold, mask, 0);

@@ -491,6 +491,34 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
             lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
 }
 
+// Neighbours in an array, computed with together.
+template <class T, int BYTES>
+struct knet_vector {
+  typedef T type __attribute__((vector_size(BYTES)));
+  typedef T loose __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));  // anywhere in an array
+  static constexpr int lanes = BYTES / sizeof(T);
+  static inline type load(const T* p) { return *(const loose*)p; }
+  // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
+  static inline type held(type v) {
+#if defined(__GNUC__) && defined(__SSE2__)
+    __asm__("" : "+x"(v));
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
+  }
+  static inline void store(T* p, type v) { *(loose*)p = v; }
+  // The vector with its first n lanes zero.
+  static inline type without(type v, int n) {
+    T a[lanes];
+    memcpy(a, &v, sizeof a);
+    for (int i = 0; i < n; i++) a[i] = 0;
+    memcpy(&v, a, sizeof a);
+    return v;
+  }
+  static inline type all(T value) { return value - type{}; }
+};
+
 // y[i] = the sum over the columns of x[i], for the rows i, always in the same order; columns are a pitch apart.
 template <class T>
 KNET_LOOPS void knet_sum_columns(const knet_sink<T>& y, const T* x, int pitch, int columns, knet_range rows) {
@@ -573,32 +601,6 @@ inline bool knet_prepare(knet_conv* g) {
 
 // Convolution without patches, where windows move by one along the first dimension: a vector holds neighbours along it,
 // and is multiplied by one element of the filter after another. Twelve sums stand in registers.
-template <class T, int BYTES>
-struct knet_vector {
-  typedef T type __attribute__((vector_size(BYTES)));
-  typedef T loose __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));  // anywhere in an array
-  static constexpr int lanes = BYTES / sizeof(T);
-  static inline type load(const T* p) { return *(const loose*)p; }
-  // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
-  static inline type held(type v) {
-#if defined(__GNUC__) && defined(__SSE2__)
-    __asm__("" : "+x"(v));
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__("" : "+w"(v));
-#endif
-    return v;
-  }
-  static inline void store(T* p, type v) { *(loose*)p = v; }
-  // The vector with its first n lanes zero.
-  static inline type without(type v, int n) {
-    T a[lanes];
-    memcpy(a, &v, sizeof a);
-    for (int i = 0; i < n; i++) a[i] = 0;
-    memcpy(&v, a, sizeof a);
-    return v;
-  }
-  static inline type all(T value) { return value - type{}; }
-};
 // Below, TILE channels and VECTORS vectors of each are computed together: twelve sums, so that they and what they are
 // made of fill the sixteen registers of most processors. COVERED: whether some vectors of a line overlap.
 

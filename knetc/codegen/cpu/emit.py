@@ -48,6 +48,8 @@ _INCLUDES = {
     "windows": "cpu/include/knet_windows.h",
     "move": "cpu/include/knet_move.h",
     "blas": "cpu/include/knet_blas.h",
+    "vector": "cpu/include/knet_vector.h",
+    "packed": "cpu/include/knet_packed.h",
     "rows": "cpu/include/knet_rows.h",
     "sums": "cpu/include/knet_sums.h",
     "conv": "cpu/include/knet_conv.h",
@@ -62,7 +64,13 @@ _INCLUDES = {
     "normal": "knet_normal.cuh",
     "draw_normal": "cpu/include/knet_draw_normal.h",
 }
-_NEEDS = {"random": ("word",), "uniform": ("draw_uniform",), "normal": ("draw_normal",)}
+_NEEDS = {
+    "packed": ("vector",),
+    "direct": ("vector",),
+    "random": ("word",),
+    "uniform": ("draw_uniform",),
+    "normal": ("draw_normal",),
+}
 
 
 def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
@@ -112,6 +120,7 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
         "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
         "initial": start,
         "sequences": sequences,
+        "packed": bool(module.packed),
         "device": False,
         "one_hot": sequences and "rows" in features,
         "draws_ahead": any("knet_each_step" in line for f in found for line in f.lines),

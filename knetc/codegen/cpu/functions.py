@@ -8,13 +8,15 @@ barriers where `codegen.cpu.access` finds that one thread reads what another wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from knetc.codegen.cpu.access import Access, Action, Columns, blocks, ordered, share
 from knetc.codegen.cpu.fill import fill_call
 from knetc.codegen.cpu.gradients import separated
 from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.cpu.packed import key, products_of
+from knetc.codegen.cpu.products import pack, packed_product
 from knetc.codegen.cpu.steps import lower_unit, moved
 from knetc.codegen.cpu.work import work
 from knetc.codegen.functions import START, TRAINED, when
@@ -106,8 +108,11 @@ def _phases(module: CpuModule, k: int, v: VariantPlan, b: BackwardPlan | None, p
     kind, start = ("backward", f"_{b.loss}") if b else ("forward", "")
     what = f"Back from {START[b.loss]}" if b else "Forward"
     loss = LOSSES.index(b.loss) if b else 0
+    packed = {id(step): step for step in products_of(phases)}
     for phase, units in zip(_PHASES, phases.lists, strict=True):
-        actions = _actions(module, units)
+        actions = _actions(module, units, packed if phase == "loop" else ())
+        if phase == "before":
+            actions += [pack(module, step) for step in {key(step): step for step in packed.values()}.values()]
         if b and phase == "after":
             actions += _unreached(module, b)
         comment = f"{what}{when(v, module.plan)}, {_PHASES[phase]}."
@@ -118,10 +123,18 @@ def _phases(module: CpuModule, k: int, v: VariantPlan, b: BackwardPlan | None, p
         yield function
 
 
-def _actions(module: CpuModule, units: Iterable[Unit]) -> list[Action]:
-    """The statements of the units; what zeroes a thread's sums comes first, so that no block repeats it."""
-    found = [a for unit in units for a in lower_unit(module, unit)]
+def _actions(module: CpuModule, units: Iterable[Unit], packed: Collection[int] = ()) -> list[Action]:
+    """The statements of the units; what zeroes a thread's sums comes first, so that no block repeats it. `packed`: the
+    ids of the steps that multiply by packed matrices.
+    """
+    found = [a for unit in units for a in _statements(module, unit, packed)]
     return [a for a in found if not a.value] + [a for a in found if a.value]
+
+
+def _statements(module: CpuModule, unit: Unit, packed: Collection[int]) -> list[Action]:
+    if id(unit) in packed and isinstance(unit, Step):
+        return [packed_product(module, unit)]
+    return lower_unit(module, unit)
 
 
 def _gradients_last(module: CpuModule, actions: Sequence[Action]) -> list[Action]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from knetc.codegen.cpu.access import Columns
+from knetc.codegen.cpu.packed import packed_matrices
 from knetc.codegen.index import column_stride, extent
 from knetc.codegen.names import Names
 from knetc.codegen.spec import KernelSpec, Module, members
@@ -16,7 +17,7 @@ from knetc.ir.plan import Buffer, Param, Plan
 from knetc.ir.program import Instr
 from knetc.ir.sequence_plan import of_all_steps
 from knetc.options import Options
-from knetc.record import Record
+from knetc.record import Record, replace
 
 if TYPE_CHECKING:
     from knetc.codegen.cpu.chain import CpuChain
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 # Members of the model's struct that no value may be called.
 _TAKEN = """workers threads sinks gold mask loss seed call batch capacity variant gradients input_gradients input_batch
     rows desired training last record stack spare state_batch state_room unwinding later wants_loss conv steps
-    whole_capacity columns_before"""
+    whole_capacity columns_before packs"""
 
 
 class WorkerArray(Record):
@@ -48,9 +49,13 @@ def is_given(b: Buffer) -> bool:
 
 
 class CpuModule(Module):
-    """The names, kernels and per-thread arrays of one file. `local`: values within a block of columns."""
+    """The names, kernels and per-thread arrays of one file. `local`: values within a block of columns. `packed`: the
+    memory of matrices that are laid out anew, by what they are known by (`codegen.cpu.packed`).
+    """
 
     def __init__(self, plan: Plan, options: Options, render: Callable[[str, Mapping[str, object]], str]) -> None:
+        self.packed = packed_matrices(plan)
+        plan = replace(plan, buffers=(*plan.buffers, *dict.fromkeys(self.packed.values())))
         super().__init__(plan, options, render)
         self.members = members(plan, tuple(_TAKEN.split()))
         self.gradients = {p.grad: k for k, p in enumerate(plan.params) if p.grad is not None}

@@ -5,8 +5,12 @@ Before: `codegen.cpu.steps` asks for the form of a step. After: `codegen.cpu.fun
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from knetc.codegen.cpu.access import ALL, COLUMNS, Access, Action, Columns, share, strips
 from knetc.codegen.cpu.module import CpuModule
+from knetc.codegen.cpu.packed import COLUMNS as MOST
+from knetc.codegen.cpu.packed import DEPTH, by_columns, key
 from knetc.codegen.library import matrix
 from knetc.codegen.spec import describe
 from knetc.errors import KnetLimitation
@@ -15,10 +19,8 @@ from knetc.ir.plan import Buffer, Step
 
 def product(module: CpuModule, step: Step) -> list[Action]:
     """`dot`."""
-    a, b = step.args
-    by_columns = b.type.batched and not a.type.batched and step.out.type.batched and not step.instr.attr("tb")
     module.features.add("blas")
-    return [_by_columns(module, step) if by_columns else _whole(module, step)]
+    return [_by_columns(module, step) if by_columns(step) else _whole(module, step)]
 
 
 def _may_be_one_hot(module: CpuModule, b: Buffer) -> bool:
@@ -50,23 +52,26 @@ def _pitches(step: Step) -> dict[str, str]:
     return {"lda": str(a), "ldb": str(b), "ldc": str(out)}
 
 
+def _column_fields(module: CpuModule, step: Step, columns: Columns) -> dict[str, str]:
+    """What a product by columns is told."""
+    a, b = step.args
+    ta, _, m, _, k = _sizes(step)
+    places = {"a": module.at(a, columns), "b": module.at(b, columns), "out": module.at(step.out, columns)}
+    return {"ta": _flag(ta), "m": m, "n": columns.number, "k": k, **places, **_pitches(step)}
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def _by_columns(module: CpuModule, step: Step) -> Action:
     """Each column of the result from the same one of the operand; with few columns, some rows of all."""
     a, b = step.args
-    ta, _, m, _, k = _sizes(step)
+    ta, _, m, _, _ = _sizes(step)
     one_hot = not ta and _may_be_one_hot(module, b)
 
     def write(columns: Columns) -> str:
-        fields = {
-            "ta": "true" if ta else "false",
-            "m": m,
-            "n": columns.number,
-            "k": k,
-            "a": module.at(a, columns),
-            "b": module.at(b, columns),
-            "out": module.at(step.out, columns),
-            **_pitches(step),
-        }
+        fields = _column_fields(module, step, columns)
         if not one_hot:
             return module.write("product", fields)
         return module.write("input_product", {**fields, **_input(module, b), "column": columns.of(b)})
@@ -74,6 +79,32 @@ def _by_columns(module: CpuModule, step: Step) -> Action:
     narrow = (Access(a, ALL), Access(b, ALL), Access(step.out, share(int(m)), True))
     wide = (Access(a, ALL), Access(b, COLUMNS), Access(step.out, COLUMNS, True))
     return Action(step, write, describe(step), wide, narrow, by_columns=True, dense=not one_hot)
+
+
+def packed_product(module: CpuModule, step: Step) -> Action:
+    """A product by columns in a loop over time, with its first operand as `pack` has laid it out."""
+    packed = module.packed[key(step)]
+    module.features.update(("blas", "packed"))
+    room = min(DEPTH, int(_sizes(step)[4])) * MOST
+    own = module.own_array("columns", "columns", room, "columns that packed matrices are multiplied by")
+
+    def write(columns: Columns) -> str:
+        fields = {"packed": module.ref(packed), "room": f"w.{own}", "depth": str(DEPTH), "most": str(MOST)}
+        return module.write("packed_product", _column_fields(module, step, columns) | fields)
+
+    action = _by_columns(module, step)
+    read = Access(packed, ALL)
+    return replace(action, text=write, wide=(*action.wide, read), narrow=(*action.narrow, read))
+
+
+def pack(module: CpuModule, step: Step) -> Action:
+    """Lays out the first operand of a product of a loop, before it."""
+    a, packed = step.args[0], module.packed[key(step)]
+    ta, _, m, _, k = _sizes(step)
+    fields = {"ta": _flag(ta), "m": m, "k": k, "a": module.ref(a), "lda": _pitches(step)["lda"]}
+    text = module.write("pack", {**fields, "packed": module.ref(packed), "depth": str(DEPTH)})
+    accesses = (Access(a, ALL), Access(packed, share(int(m)), True))
+    return Action(None, lambda columns: text, packed.name, accesses, accesses)
 
 
 def _whole(module: CpuModule, step: Step) -> Action:
@@ -86,8 +117,8 @@ def _whole(module: CpuModule, step: Step) -> Action:
 
     def write(columns: Columns) -> str:
         fields = {
-            "ta": "true" if ta else "false",
-            "tb": "true" if tb else "false",
+            "ta": _flag(ta),
+            "tb": _flag(tb),
             "m": m,
             "n": n,
             "k": k,
