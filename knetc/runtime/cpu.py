@@ -186,6 +186,12 @@ class CpuLibrary(Library):
         super().backward_sequence(loss, gold, mask, steps)
         self._held.clear()
 
+    def train_over_time(self, *given: Any) -> list[float]:
+        """Several segments of a sequence in one call (see `Library.train_over_time`)."""
+        losses = super().train_over_time(*given)
+        self._held.clear()
+        return losses
+
     def _given(self, waited: bool) -> None:
         """Nothing to wait for: a call has done its work when it returns."""
 

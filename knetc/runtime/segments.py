@@ -1,4 +1,4 @@
-"""Training over time in one call, where the back end has such a call: emitted CUDA of models with state.
+"""Training over time in one call, where the back end has such a call: emitted code of models with state.
 
 Called by `train.train`; the numbers are those of forwseq, backseq and update, one segment after the other.
 """
@@ -60,7 +60,7 @@ def _may_be(net: Model) -> bool:
     made: Any = net._engine.executable
     if net.ranks > 1 or not net._engine.recurrent or len(net._labels) != 1:
         return False
-    return net._engine.backend in ("emulated", "cuda") and (made is None or made.trains_over_time)
+    return net._engine.backend != "numpy" and (made is None or made.trains_over_time)
 
 
 def _together(steps: Sequence[Any]) -> OneHot | None:

@@ -2543,6 +2543,23 @@ int steps_of(const knet_time& time, int segment) {
   const int left = time.steps - segment * time.length;
   return left < time.length ? left : time.length;
 }
+// Trains on segments by the calls that a user would make.
+int train_by_calls(knet_model* m, int loss, unsigned conditions, const float* const* arrays, const float* gold,
+                   const knet_array& value, const knet_time& time, double gclip, double gscale, float* losses) {
+  const int segments = segments_of(time);
+  for (int k = 0; k < segments; k++) {
+    const size_t first = (size_t)time.batch * time.length * k;
+    const int steps = steps_of(time, k);
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + from_column(inputs[i], first);
+    TRY(sequence_forward(m, conditions, given, time.batch, steps, nullptr));
+    m->gradients = false;  // those of another segment
+    const float* const wanted = gold + from_column(value, first);
+    TRY(sequence_backward(m, loss, wanted, nullptr, steps, losses ? losses + k : nullptr));
+    TRY(update(m, gclip, gscale));
+  }
+  return 0;
+}
 // Whether each segment can be one step of training.
 bool trains_at_once(const knet_backward_function* b, const knet_time& time) {
   const int steps = steps_of(time, 0);
@@ -2571,23 +2588,6 @@ int train_at_once(knet_model* m, const knet_backward_function* b, const knet_rea
   }
   return losses ? copy_losses(m, segments, losses) : 0;
 }
-// Trains on segments by the calls that a user would make.
-int train_by_calls(knet_model* m, const knet_backward_function* b, unsigned conditions, const knet_real* const* arrays,
-                   const knet_real* gold, const knet_time& time, double gclip, double gscale, knet_real* losses) {
-  const int segments = segments_of(time);
-  for (int k = 0; k < segments; k++) {
-    const size_t first = (size_t)time.batch * time.length * k;
-    const int steps = steps_of(time, k);
-    const float* given[INPUTS + 1];
-    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + from_column(inputs[i], first);
-    TRY(sequence_forward(m, conditions, given, time.batch, steps, nullptr));
-    m->gradients = false;  // those of another segment
-    const float* const wanted = gold + b->gold.column * first;
-    TRY(sequence_backward(m, b->loss, wanted, nullptr, steps, losses ? losses + k : nullptr));
-    TRY(update(m, gclip, gscale));
-  }
-  return 0;
-}
 // Trains over a sequence. Afterwards the stack is empty and there are no gradients; but what failed for lack of memory
 // has changed nothing.
 int train_sequence(knet_model* m, const knet_backward_function* b, unsigned conditions, const knet_real* const* arrays,
@@ -2599,7 +2599,8 @@ int train_sequence(knet_model* m, const knet_backward_function* b, unsigned cond
   TRY(reserve_segments(m, b, time, at_once, losses && at_once, gclip, gscale));
   m->later = false;
   int code = at_once ? train_at_once(m, b, arrays, gold, time, gclip, gscale, losses)
-                     : train_by_calls(m, b, conditions, arrays, gold, time, gclip, gscale, losses);
+                     : train_by_calls(m, b->loss, conditions, arrays, gold, *find(values[b->variant], "return"), time,
+                                      gclip, gscale, losses);
   if (code == KNET_MEMORY && !m->stack) return code;
   forget_record(m, &code);
   forget_sequence(m, &code);

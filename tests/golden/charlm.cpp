@@ -173,6 +173,12 @@ int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* 
    charlm_forwseq are gone back through at once, if all of them are. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask, int steps,
     charlm_real* loss_value);
+/* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what
+   charlm_forwseq, charlm_backseq, charlm_update and charlm_reset, keeping the state, do. It begins as after such
+   a reset; the stack must be empty. inputs and gold have the columns of all steps side by side. losses: where the loss of
+   each segment goes, before its update, or NULL. A failure for lack of memory changes nothing. */
+int charlm_trainseq(charlm_model* model, unsigned conditions, int loss, const charlm_real* const* inputs,
+    const charlm_real* gold, int batch, int steps, int length, double gclip, double gscale, charlm_real* losses);
 /* Empties the stack, forgets the gradients, and zeroes the state unless `keepstate`. */
 int charlm_reset(charlm_model* model, int keepstate);
 /* Empties the stack, forgets the gradients, and frees the memory of all values; the next call takes it anew. */
@@ -2850,7 +2856,7 @@ int take_frame(knet_model* m, int variant, int batch, int steps, knet_frame** fr
   if (f)
     *place = f->below;
   else
-    TRY(make_frame(m, variant, steps > 1 ? batch * steps : m->capacity, &f));
+    TRY(make_frame(m, variant, batch * steps > m->capacity ? batch * steps : m->capacity, &f));
   f->below = nullptr;
   f->batch = batch;
   f->steps = f->left = steps;
@@ -3177,14 +3183,17 @@ void update_parts(knet_model* m, const knet_team& t, double gclip, double gscale
     update_columns(m, i, t, factor);
   }
 }
+// Room for the averages that all options need.
+int keep_averages(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) TRY(keep_averages(&m->training[i], elements(parameters[i], 1)));
+  return 0;
+}
 // What comes before an update: room for averages, and Adam's count. *clip: whether some gradient may be clipped.
 int begin_update(knet_model* m, double gclip, bool* clip) {
+  TRY(keep_averages(m));
   *clip = gclip > 0;
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    TRY(keep_averages(&m->training[i], elements(parameters[i], 1)));
-    *clip = *clip || m->training[i].gclip > 0;
-  }
+  for (int i = 0; i < PARAMETERS; i++) *clip = *clip || (gradients[i].place && m->training[i].gclip > 0);
   for (int i = 0; i < PARAMETERS; i++) m->training[i].adam_steps += gradients[i].place && m->training[i].adam;
   return 0;
 }
@@ -3414,6 +3423,59 @@ int sequence_backward(knet_model* m, int loss, const float* gold, const float* m
   }
   if (loss_value) *loss_value = (float)(sum / steps);
   return 0;
+}
+// A sequence that is trained on: the columns of a step, all its steps, and the steps of a segment, after each of which
+// the parameters change. The last segment may be shorter.
+struct knet_time {
+  int batch, steps, length;
+};
+int segments_of(const knet_time& time) { return (time.steps - 1) / time.length + 1; }
+int steps_of(const knet_time& time, int segment) {
+  const int left = time.steps - segment * time.length;
+  return left < time.length ? left : time.length;
+}
+// Trains on segments by the calls that a user would make.
+int train_by_calls(knet_model* m, int loss, unsigned conditions, const float* const* arrays, const float* gold,
+                   const knet_array& value, const knet_time& time, double gclip, double gscale, float* losses) {
+  const int segments = segments_of(time);
+  for (int k = 0; k < segments; k++) {
+    const size_t first = (size_t)time.batch * time.length * k;
+    const int steps = steps_of(time, k);
+    const float* given[INPUTS + 1];
+    for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + from_column(inputs[i], first);
+    TRY(sequence_forward(m, conditions, given, time.batch, steps, nullptr));
+    m->gradients = false;  // those of another segment
+    const float* const wanted = gold + from_column(value, first);
+    TRY(sequence_backward(m, loss, wanted, nullptr, steps, losses ? losses + k : nullptr));
+    TRY(update(m, gclip, gscale));
+  }
+  return 0;
+}
+// Takes the memory of all segments, so that none lacks it when those before have changed the model.
+int reserve_segments(knet_model* m, int variant, const knet_time& time) {
+  const int steps = steps_of(time, 0), last = steps_of(time, segments_of(time) - 1);
+  const bool at_once = steps > 1 && variants[variant].forward_steps.loop && !is_too_large((double)time.batch * steps);
+  TRY(reserve(m, time.batch, at_once ? steps : 1));
+  if (!at_once || last == 1) TRY(make_frames(m, variant, time.batch, at_once ? 1 : steps));
+  if (at_once) {
+    knet_frame* f = nullptr;
+    TRY(take_frame(m, variant, time.batch, steps, &f));
+    const int code = make_copies(f);
+    give_frame(m, f);
+    TRY(code);
+  }
+  TRY(begin_state(m, time.batch));
+  return keep_averages(m);
+}
+// Trains over a sequence. Afterwards the stack is empty and there are no gradients; but what failed for lack of memory
+// has changed nothing.
+int train_sequence(knet_model* m, int variant, int loss, unsigned conditions, const float* const* arrays,
+                   const float* gold, const knet_time& time, double gclip, double gscale, float* losses) {
+  TRY(reserve_segments(m, variant, time));
+  const knet_array& value = *find(values[variant], "return");
+  const int code = train_by_calls(m, loss, conditions, arrays, gold, value, time, gclip, gscale, losses);
+  forget_sequence(m);
+  return code;
 }
 
 }  // namespace
@@ -3704,6 +3766,19 @@ int charlm_train(knet_model* m, unsigned conditions, int loss, const knet_real* 
   m->gradients = !code;
   if (f) m->last = m->record = f;
   return code;
+}
+
+int charlm_trainseq(knet_model* m, unsigned conditions, int loss, const knet_real* const* arrays,
+    const knet_real* gold, int batch, int steps, int length, double gclip, double gscale, knet_real* losses) {
+  int variant = 0;
+  TRY(check_step(m, conditions, arrays, nullptr, batch, &variant));
+  TRY(check_loss(loss, gold));
+  if (loss == KNET_ZERO || loss == KNET_GRADIENT || !variants[variant].backward[loss])
+    return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
+  if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
+  if (length < 1) return knet_fail(KNET_ARGUMENT, "segments of %d steps", length);
+  if (m->stack) return knet_fail(KNET_ORDER, "there are steps on the stack: reset comes before training over time");
+  return train_sequence(m, variant, loss, conditions, arrays, gold, {batch, steps, length}, gclip, gscale, losses);
 }
 
 int charlm_set_option(knet_model* m, const char* parameter, const char* option, double value) {

@@ -2083,14 +2083,17 @@ void update_parts(knet_model* m, const knet_team& t, double gclip, double gscale
     update_columns(m, i, t, factor);
   }
 }
+// Room for the averages that all options need.
+int keep_averages(knet_model* m) {
+  for (int i = 0; i < PARAMETERS; i++)
+    if (gradients[i].place) TRY(keep_averages(&m->training[i], elements(parameters[i], 1)));
+  return 0;
+}
 // What comes before an update: room for averages, and Adam's count. *clip: whether some gradient may be clipped.
 int begin_update(knet_model* m, double gclip, bool* clip) {
+  TRY(keep_averages(m));
   *clip = gclip > 0;
-  for (int i = 0; i < PARAMETERS; i++) {
-    if (!gradients[i].place) continue;
-    TRY(keep_averages(&m->training[i], elements(parameters[i], 1)));
-    *clip = *clip || m->training[i].gclip > 0;
-  }
+  for (int i = 0; i < PARAMETERS; i++) *clip = *clip || (gradients[i].place && m->training[i].gclip > 0);
   for (int i = 0; i < PARAMETERS; i++) m->training[i].adam_steps += gradients[i].place && m->training[i].adam;
   return 0;
 }

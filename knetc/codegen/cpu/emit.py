@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from knetc.codegen.cpu.functions import host_module, host_plan, initial
+from knetc.codegen.cpu.functions import host_module, initial
 from knetc.codegen.cpu.lines import Function
 from knetc.codegen.cpu.module import CpuModule, is_given
 from knetc.codegen.cpu.report import memory_lines
@@ -33,10 +33,10 @@ def emit_cpp(program: Program, options: Options) -> str:
 
 def emit_header(program: Program, options: Options) -> str:
     """The C header of the interface of `emit_cpp`'s source."""
-    module = CpuModule(host_plan(program, options), options, render)
+    module, found = host_module(program, options, render)
     name = spell(program.name)
     title = f"Knet model {program.name}, compiled by knetc."
-    context = {**interface_context(module), "title": title, "guard": module.prefix.upper(), "file": name}
+    context = {**_interface(module, found), "title": title, "guard": module.prefix.upper(), "file": name}
     return render("cpu/header.h.j2", context) + "\n"
 
 
@@ -94,7 +94,7 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
         for k, v in enumerate(plan.variants)
     ]
     return {
-        **interface_context(module),
+        **_interface(module, found),
         "header": header_lines(module, "C++", memory_lines(module, found)),
         "includes": chosen(features, _INCLUDES),
         "kernels": [_kernel(module, use) for use in module.kernels.values()],
@@ -119,15 +119,20 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
         "functions": [_function(f) for f in found],
         "variants": [_variant(found, k) | {"table": values_name(k)} for k in range(len(plan.variants))],
         "initial": start,
-        "sequences": sequences,
         "packed": bool(module.packed),
         "device": False,
         "one_hot": sequences and "rows" in features,
         "draws_ahead": any("knet_each_step" in line for f in found for line in f.lines),
-        "trains": any(f.kind == "train" for f in found),
         "variant_of": variant_of(plan),
         "mask": any(b.kind == "mask" for b in plan.buffers),
     }
+
+
+def _interface(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
+    """What the templates of the interface paste."""
+    context, sequences = interface_context(module), any(f.phase for f in found)
+    more = {"trains": any(f.kind == "train" for f in found), "sequences": sequences}
+    return {**context, **more, "over_time": sequences and context["trains"]}
 
 
 def _flags(values: Iterable[bool]) -> list[str]:

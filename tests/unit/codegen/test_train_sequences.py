@@ -1,5 +1,5 @@
-"""Training over time in one call of emitted CUDA: the numbers of the interpreter, segment after segment; each is one
-graph where it runs at once.
+"""Training over time in one call of emitted code: the numbers of the interpreter, segment after segment; in CUDA each
+is one graph where it runs at once.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 
 import knetc
+from knetc.codegen.cpu import emit as cpu
+from knetc.codegen.cpu.emit import emit_cpp
 from knetc.codegen.emit import emit_cuda, emit_header
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N
 from knetc.record import replace
 from knetc.runtime import emulation
+from knetc.runtime.cpu import CpuExecutable
 from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
 
 from .sequence_script import library_of
-from .support import NONE, close, compiled
+from .support import NONE, both, close, compiled
 from .test_models import data
 from .test_whole_sequences import LSTM, MODELS, ONE
 
@@ -110,6 +113,22 @@ def test_the_numbers_of_single_steps(name, dtype, graphs, waiting, device, monke
     assert refused == 0 and (captured > 3 if graphs else captured == 0)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_numbers_of_single_steps_on_the_processor(name):
+    """With a batch that grows in between, the state gone; and one that has shrunk again."""
+    source, shapes, setting = MODELS[name]
+    program, options = compiled(source, inputs=shapes, dtype="f64", losses=LOSSES)
+    plain, _ = compiled(source, inputs=shapes, dtype="f64", losses=LOSSES, level=0)
+    emitted, meaning = CpuExecutable(program, options, 7), Interpreter(plain, 7)
+    assert emitted.trains_over_time
+    loss = "quadloss" if name in ("rnn1", "a value that no way back reads") else "softloss"
+    rows = 100 if name == "rnn1" else 3
+    for batch, runs in ((BATCH, RUNS), (5 * BATCH, RUNS[1:3]), (BATCH, RUNS[1:2])):
+        train_both(emitted, meaning, setting, shapes, rows, "f64", loss, runs, batch)
+        for e in (emitted, meaning):
+            e.reset(keepstate=False)
+
+
 def test_a_segment_is_one_graph(device, monkeypatch):
     """The first runs as it is, the second is captured; after that a segment is a copy of the input and of gold, the
     clock of the dropout mask, the graph, and a copy of its loss.
@@ -155,10 +174,11 @@ def test_what_does_not_run_at_once_is_trained_by_steps(tmp_path):
     train_both(emitted, meaning, NONE, (ONE,), 3, "f32", "quadloss")
 
 
-def test_between_other_calls(device):
+@pytest.mark.usefixtures("target")
+def test_between_other_calls():
     """What a sequence left is not added to, and what comes after begins anew."""
     program, options = compiled(LSTM, inputs=(ONE,), dtype="f64", losses=LOSSES)
-    emitted, meaning = EmulatedExecutable(program, options, 7), Interpreter(program, 7)
+    emitted, meaning = both(program, options)
     xs, gold = case((ONE,), 3, 4, BATCH, "f64", 5)
     every = dict.fromkeys(program.params(), OPTIONS)
     for turn in range(2):
@@ -200,5 +220,21 @@ def test_there_is_no_such_function_where_sequences_have_none():
     ):
         program, options = compiled(source, inputs=(ONE,), level=level)
         assert "trainseq" not in emit_cuda(program, options) + emit_header(program, options)
+        assert "trainseq" not in emit_cpp(program, options) + cpu.emit_header(program, options)
     program, options = compiled(LSTM, inputs=((3, N),))
     assert "int f_trainseq(" in emit_header(program, options)
+    assert "int f_trainseq(" in cpu.emit_header(program, options)
+
+
+def test_on_the_processor_wrong_arguments_change_nothing():
+    program, options = compiled(LSTM, inputs=(ONE,), losses=("softloss",))
+    e, every = CpuExecutable(program, options, 7), dict.fromkeys(program.params(), OPTIONS)
+    xs, gold = case((ONE,), 3, 4, BATCH, "f32", 5)
+    before = [e.read("par", name) for name in program.params()]
+    for loss, number in (("quadloss", 2), ("none", 1)):
+        with pytest.raises(knetc.KnetError, match=f"there is no training from loss {number}"):
+            e.train_over_time(NONE, xs, gold, BATCH, 2, loss, every, 0.0)
+    e.forward(NONE, [part(xs[0], 0, 1, BATCH)], push=True)
+    with pytest.raises(knetc.KnetError, match="there are steps on the stack"):
+        e.train_over_time(NONE, xs, gold, BATCH, 2, "softloss", every, 0.0)
+    assert all(map(np.array_equal, before, (e.read("par", name) for name in program.params())))
