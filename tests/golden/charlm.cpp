@@ -12,7 +12,7 @@
 //       return wbf(c; out=nchar, f=:soft)
 //   end
 //
-// Memory with a batch of 100: 1.4 MB, and 98.3 kB for each thread.
+// Memory with a batch of 100: 1.2 MB, and 98.3 kB for each thread.
 // What a call is given stands with the caller; steps on the stack have copies of inputs that are read back.
 //   state   b/h                   f32[64,N]     25.6 kB
 //   state   b/cell                f32[64,N]     25.6 kB
@@ -58,7 +58,7 @@
 // d:v is the gradient of v; v@prev what v was in the call before; d:v@next the gradient that the step after
 // hands back; v@block several values, one above the other, from v on.
 // Each step on the stack takes 320.8 kB more.
-// A sequence that runs at once takes 641.6 kB for each of its steps.
+// A sequence that runs at once takes 519.2 kB for each of its steps.
 // Build it with, for this processor:
 //   g++ -std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -shared -fPIC
 // and a CBLAS; without -fopenmp it runs on one thread.
@@ -1178,6 +1178,7 @@ struct charlm_model {
   int capacity = 0;            // the columns that the values have room for
   int steps = 1;               // the steps that are computed at once
   int whole_capacity = 0;      // the columns that those values have room for that hold all steps
+  float* shared = nullptr;     // the memory of values over whole sequences of which no call needs all
   bool packs = false;          // whether matrices of the loop over time are packed
   int state_batch = 0, state_room = 0;  // the columns of the state, 0 where it is zero; and those it has room for
   bool unwinding = false;               // whether the backward pass is of a step on the stack
@@ -1271,32 +1272,42 @@ const knet_buffer buffers[] = {
     {&knet_model::b_newmem_c, 64, 0},
     {&knet_model::wbf_w, 4160, 0},
     {&knet_model::wbf_b, 65, 0},
-    {&knet_model::b_input_tmp1_block, 0, 256, true},
     {&knet_model::b_input_tmp2_block, 0, 256},
     {&knet_model::b_cell, 0, 64},
-    {&knet_model::wbf_tmp1, 0, 65, true},
     {&knet_model::d_b_h_next, 0, 64},
     {&knet_model::d_b_h_state, 0, 64},
     {&knet_model::d_b_cell_next, 0, 64},
     {&knet_model::d_b_cell_state, 0, 64},
     {&knet_model::d_b_cell_prev, 0, 64},
-    {&knet_model::d_b_input_tmp4_block, 0, 256, true},
     {&knet_model::d_b_h_prev, 0, 64},
-    {&knet_model::d_a, 0, 32, true},
     {&knet_model::d_b_input_c_block, 256, 0},
     {&knet_model::d_b_input_b_block, 16384, 0},
     {&knet_model::d_b_input_a_block, 8192, 0},
     {&knet_model::d_a_w, 2080, 0},
     {&knet_model::d_x, 0, 65},
-    {&knet_model::d_wbf_tmp2, 0, 65, true},
     {&knet_model::d_wbf_b, 65, 0},
     {&knet_model::d_wbf_w, 4160, 0},
-    {&knet_model::d_b_h, 0, 64, true},
-    {&knet_model::d_c_return, 0, 64, true},
     {&knet_model::packed_b_input_b_block, 16384, 0},
     {&knet_model::packed_b_input_b_block_transposed, 16384, 0},
     {nullptr, 0, 256},  // the end, and the elements a column of the largest array
 };
+
+// The values that share memory, and where in it each begins, in elements a column.
+struct knet_shared {
+  knet_place place;
+  size_t from;
+};
+const knet_shared shared_values[] = {
+    {&knet_model::b_input_tmp1_block, 0},
+    {&knet_model::wbf_tmp1, 256},
+    {&knet_model::d_b_input_tmp4_block, 0},
+    {&knet_model::d_a, 256},
+    {&knet_model::d_wbf_tmp2, 288},
+    {&knet_model::d_b_h, 368},
+    {&knet_model::d_c_return, 432},
+    {nullptr, 0},
+};
+const size_t shared_column = 496;  // the elements a column of all
 
 // What the frame of each forward function holds, in order.
 const knet_buffer frame_0[] = {
@@ -1956,120 +1967,6 @@ void after_backward_softloss(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward and back from softloss, under no condition: the gradients go where m->sinks says.
-void train_softloss(knet_model* m, const knet_team& t,
-    const knet_real* gold, const knet_real* mask, unsigned long long) {
-  const int N = m->batch;
-  const int c = t.columns(N).from;
-  const int n = t.columns(N).size();
-  knet_worker& w = m->workers[t.index];
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_prev + 64 * c, m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
-  // b/cell, as the call before left it
-  knet_copy(m->b_cell_prev + 64 * c, m->b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  knet_input_product(m->rows[0], 32, n, 65, m->a_w, 32, m->x, c, m->a + 32 * c, 32, t.rows(32));  // a f32[32,N]
-  t.wait_narrow();
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // b/input/tmp1@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 32, m->b_input_a_block, 256, m->a + 32 * c, 32,
-      knet_to(m->b_input_tmp1_block + 256 * c, 256), t.rows(256));
-  // b/input/tmp2@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * c, 64,
-      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
-  t.wait_narrow();
-  // b/h f32[64,N]
-  fused_h_64xN(m->b_output + 64 * c, m->b_forget + 64 * c, m->b_input + 64 * c, m->b_newmem + 64 * c,
-      m->b_cell + 64 * c, m->b_tmp3 + 64 * c, m->b_h + 64 * c, m->b_input_tmp1_block + 128 + 256 * c,
-      m->b_input_tmp2_block + 128 + 256 * c, m->b_output_c, m->b_input_tmp1_block + 64 + 256 * c,
-      m->b_input_tmp2_block + 64 + 256 * c, m->b_forget_c, m->b_input_tmp1_block + 256 * c,
-      m->b_input_tmp2_block + 256 * c, m->b_input_c, m->b_input_tmp1_block + 192 + 256 * c,
-      m->b_input_tmp2_block + 192 + 256 * c, m->b_newmem_c, m->b_cell_prev + 64 * c, t.rows(64), n);
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // wbf/tmp1 f32[65,N]
-  knet_product_rows(false, false, 65, n, 64, m->wbf_w, 65, m->b_h + 64 * c, 64, knet_to(m->wbf_tmp1 + 65 * c, 65),
-      t.rows(65));
-  t.wait_narrow();
-  add_soft(m->return_ + 65 * c, m->wbf_tmp1 + 65 * c, m->wbf_b, t.rows(1), n);  // return f32[65,N]
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_state + 64 * c, m->b_h + 64 * c, 64, t.rows(64), n);  // b/h for the next call
-  knet_copy(m->b_cell_state + 64 * c, m->b_cell + 64 * c, 64, t.rows(64), n);  // b/cell for the next call
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // @loss f32[]
-  if (m->wants_loss) w.loss = softloss(m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c), t.rows(1), n);
-  // d:wbf/tmp2 f32[65,N]
-  softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
-      (float)(1.0 / N), t.rows(65), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
-      n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
-      t.rows(64), n);
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // d:b/h f32[64,N]
-  knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65, knet_to(m->d_b_h + 64 * c,
-      64), t.rows(64));
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/input/tmp4 f32[64,N]
-  fused_d_input_tmp4_2(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
-      m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->d_b_h_next + 64 * c, m->d_b_h + 64 * c, m->b_output + 64 * c,
-      m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c, m->b_cell_prev + 64 * c,
-      m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
-  t.wait_narrow();
-  // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
-      knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
-  // d:a f32[32,N]
-  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
-      knet_to(m->d_a + 32 * c, 32), t.rows(32));
-  // d:b/h for the step before
-  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
-  // d:b/cell for the step before
-  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
-  t.wait_wide();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
-  // d:wbf/w f32[65,64]
-  knet_product_rows(false, true, 65, 64, N, m->d_wbf_tmp2, 65, m->b_h, 64, m->sinks[13], t.part(65));
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
-  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
-  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
-  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
-  t.wait_narrow();
-  // d:b/input/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
-      t.part(64));
-  // d:b/forget/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
-      t.part(64));
-  // d:b/output/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
-      t.part(64));
-  // d:b/newmem/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
-      t.part(64));
-  // d:b/input/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
-  // d:b/forget/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
-  // d:b/output/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
-      t.part(64));
-  // d:b/newmem/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
-      t.part(64));
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
-  (void)m, (void)t;
-}
-
 // The forward pass, under dropout.
 void forward_dropout(knet_model* m, const knet_team& t) {
   const int N = m->batch;
@@ -2542,127 +2439,6 @@ void after_backward_softloss_dropout(knet_model* m, const knet_team& t,
   (void)m, (void)t;
 }
 
-// Forward and back from softloss, under dropout: the gradients go where m->sinks says.
-void train_softloss_dropout(knet_model* m, const knet_team& t,
-    const knet_real* gold, const knet_real* mask, unsigned long long) {
-  const int N = m->batch;
-  const int c = t.columns(N).from;
-  const int n = t.columns(N).size();
-  knet_worker& w = m->workers[t.index];
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_prev + 64 * c, m->b_h_state + 64 * c, 64, t.rows(64), n);  // b/h, as the call before left it
-  // b/cell, as the call before left it
-  knet_copy(m->b_cell_prev + 64 * c, m->b_cell_state + 64 * c, 64, t.rows(64), n);
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  knet_input_product(m->rows[0], 32, n, 65, m->a_w, 32, m->x, c, m->a + 32 * c, 32, t.rows(32));  // a f32[32,N]
-  t.wait_narrow();
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // b/input/tmp1@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 32, m->b_input_a_block, 256, m->a + 32 * c, 32,
-      knet_to(m->b_input_tmp1_block + 256 * c, 256), t.rows(256));
-  // b/input/tmp2@block f32[256,N]
-  knet_product_rows(false, false, 256, n, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * c, 64,
-      knet_to(m->b_input_tmp2_block + 256 * c, 256), t.rows(256));
-  // charlm.knet:7: c = drop(b; pdrop=pdrop)
-  // c/tmp1 f32[64,N]
-  knet_fill_bernoulli(m->c_tmp1 + 64 * c, 64 * (m->columns_before + c), t.rows(1).size() * 64 * n, m->seed,
-      m->call, 13u, 0.8, 1.25);
-  t.wait_narrow();
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // c/return f32[64,N]
-  fused_return_64xN(m->b_output + 64 * c, m->b_forget + 64 * c, m->b_input + 64 * c, m->b_newmem + 64 * c,
-      m->b_cell + 64 * c, m->b_tmp3 + 64 * c, m->b_h + 64 * c, m->c_return + 64 * c,
-      m->b_input_tmp1_block + 128 + 256 * c, m->b_input_tmp2_block + 128 + 256 * c, m->b_output_c,
-      m->b_input_tmp1_block + 64 + 256 * c, m->b_input_tmp2_block + 64 + 256 * c, m->b_forget_c,
-      m->b_input_tmp1_block + 256 * c, m->b_input_tmp2_block + 256 * c, m->b_input_c,
-      m->b_input_tmp1_block + 192 + 256 * c, m->b_input_tmp2_block + 192 + 256 * c, m->b_newmem_c,
-      m->b_cell_prev + 64 * c, m->c_tmp1 + 64 * c, t.rows(64), n);
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // wbf/tmp1 f32[65,N]
-  knet_product_rows(false, false, 65, n, 64, m->wbf_w, 65, m->c_return + 64 * c, 64, knet_to(m->wbf_tmp1 + 65 * c,
-      65), t.rows(65));
-  t.wait_narrow();
-  add_soft(m->return_ + 65 * c, m->wbf_tmp1 + 65 * c, m->wbf_b, t.rows(1), n);  // return f32[65,N]
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_copy(m->b_h_state + 64 * c, m->b_h + 64 * c, 64, t.rows(64), n);  // b/h for the next call
-  knet_copy(m->b_cell_state + 64 * c, m->b_cell + 64 * c, 64, t.rows(64), n);  // b/cell for the next call
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // @loss f32[]
-  if (m->wants_loss) w.loss = softloss(m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c), t.rows(1), n);
-  // d:wbf/tmp2 f32[65,N]
-  softmax_softloss_back(m->d_wbf_tmp2 + 65 * c, m->return_ + 65 * c, gold + 65 * c, knet_at(mask, c),
-      (float)(1.0 / N), t.rows(65), n);
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/h from the step after
-  take_state_gradient(m->unwinding && m->later, m->d_b_h_next + 64 * c, m->d_b_h_state + 64 * c, 64, t.rows(64),
-      n);
-  // d:b/cell from the step after
-  take_state_gradient(m->unwinding && m->later, m->d_b_cell_next + 64 * c, m->d_b_cell_state + 64 * c, 64,
-      t.rows(64), n);
-  t.wait_narrow();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  // d:c/return f32[64,N]
-  knet_product_rows(true, false, 64, n, 65, m->wbf_w, 65, m->d_wbf_tmp2 + 65 * c, 65,
-      knet_to(m->d_c_return + 64 * c, 64), t.rows(64));
-  // charlm.knet:7: c = drop(b; pdrop=pdrop)
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  // d:b/input/tmp4 f32[64,N]
-  fused_d_input_tmp4_3(m->d_b_cell_prev + 64 * c, m->d_b_input_tmp4_block + 192 + 256 * c,
-      m->d_b_input_tmp4_block + 128 + 256 * c, m->d_b_input_tmp4_block + 64 + 256 * c,
-      m->d_b_input_tmp4_block + 256 * c, m->d_c_return + 64 * c, m->c_tmp1 + 64 * c, m->d_b_h_next + 64 * c,
-      m->b_output + 64 * c, m->b_tmp3 + 64 * c, m->d_b_cell_next + 64 * c, m->b_forget + 64 * c,
-      m->b_cell_prev + 64 * c, m->b_newmem + 64 * c, m->b_input + 64 * c, t.rows(64), n);
-  t.wait_narrow();
-  // d:b/h@prev f32[64,N]
-  knet_product_rows(true, false, 64, n, 256, m->b_input_b_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
-      knet_to(m->d_b_h_prev + 64 * c, 64), t.rows(64));
-  // d:a f32[32,N]
-  knet_product_rows(true, false, 32, n, 256, m->b_input_a_block, 256, m->d_b_input_tmp4_block + 256 * c, 256,
-      knet_to(m->d_a + 32 * c, 32), t.rows(32));
-  // d:b/h for the step before
-  hand_state_gradient(m, m->d_b_h_state + 64 * c, m->d_b_h_prev + 64 * c, 64, t.rows(64), n);
-  // d:b/cell for the step before
-  hand_state_gradient(m, m->d_b_cell_state + 64 * c, m->d_b_cell_prev + 64 * c, 64, t.rows(64), n);
-  t.wait_wide();
-  // charlm.knet:8: return wbf(c; out=nchar, f=:soft)
-  knet_sum_columns(m->sinks[14], m->d_wbf_tmp2, 65, N, t.part(65));  // d:wbf/b f32[65]
-  // d:wbf/w f32[65,64]
-  knet_product_rows(false, true, 65, 64, N, m->d_wbf_tmp2, 65, m->c_return, 64, m->sinks[13], t.part(65));
-  // charlm.knet:6: b = lstm(a; out=hidden)
-  knet_sum_columns(m->sinks[3], m->d_b_input_tmp4_block, 256, N, t.part(64));  // d:b/input/c f32[64]
-  knet_sum_columns(m->sinks[6], m->d_b_input_tmp4_block + 64, 256, N, t.part(64));  // d:b/forget/c f32[64]
-  knet_sum_columns(m->sinks[9], m->d_b_input_tmp4_block + 128, 256, N, t.part(64));  // d:b/output/c f32[64]
-  knet_sum_columns(m->sinks[12], m->d_b_input_tmp4_block + 192, 256, N, t.part(64));  // d:b/newmem/c f32[64]
-  t.wait_narrow();
-  // d:b/input/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block, 256, m->b_h_prev, 64, m->sinks[2],
-      t.part(64));
-  // d:b/forget/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 64, 256, m->b_h_prev, 64, m->sinks[5],
-      t.part(64));
-  // d:b/output/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 128, 256, m->b_h_prev, 64, m->sinks[8],
-      t.part(64));
-  // d:b/newmem/b f32[64,64]
-  knet_product_columns(false, true, 64, 64, N, m->d_b_input_tmp4_block + 192, 256, m->b_h_prev, 64, m->sinks[11],
-      t.part(64));
-  // d:b/input/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block, 256, m->a, 32, m->sinks[1], t.part(64));
-  // d:b/forget/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 64, 256, m->a, 32, m->sinks[4], t.part(64));
-  // d:b/output/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 128, 256, m->a, 32, m->sinks[7],
-      t.part(64));
-  // d:b/newmem/a f32[64,32]
-  knet_product_rows(false, true, 64, 32, N, m->d_b_input_tmp4_block + 192, 256, m->a, 32, m->sinks[10],
-      t.part(64));
-  // charlm.knet:5: a = wdot(x; out=embedding)
-  knet_input_product_back(m->rows[0], 32, 65, N, m->d_a, 32, m->x, m->sinks[0], t.part(65));  // d:a/w f32[32,65]
-  (void)m, (void)t;
-}
-
 // Parameters and constants as they are at the start.
 void initialize(knet_model* m, const knet_team& t) {
   // a/w f32[32,65], Xavier()
@@ -2733,14 +2509,14 @@ struct knet_functions {
 };
 const knet_functions variants[] = {
     {forward, {66506, 0}, {backward_zero, nullptr, nullptr, backward_softloss}, {{112256, 0}, {0, 0}, {0, 0}, {130194, 0}},
-     {nullptr, nullptr, nullptr, train_softloss},
+     {nullptr, nullptr, nullptr, nullptr},
      {before_forward, loop_forward, after_forward, {66506, 0}, {36992, 0}, false},
      {{before_backward_zero, loop_backward_zero, after_backward_zero, {108096, 0}, {36352, 0}, false},
       {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
       {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
       {before_backward_softloss, loop_backward_softloss, after_backward_softloss, {126034, 0}, {36480, 0}, false}}},
     {forward_dropout, {67146, 0}, {backward_zero_dropout, nullptr, nullptr, backward_softloss_dropout}, {{112256, 0}, {0, 0}, {0, 0}, {130322, 0}},
-     {nullptr, nullptr, nullptr, train_softloss_dropout},
+     {nullptr, nullptr, nullptr, nullptr},
      {before_forward_dropout, loop_forward_dropout, after_forward_dropout, {67146, 0}, {36992, 0}, false},
      {{before_backward_zero_dropout, loop_backward_zero_dropout, after_backward_zero_dropout, {108096, 0}, {36352, 0}, false},
       {nullptr, nullptr, nullptr, {0, 0}, {0, 0}, false},
@@ -2928,6 +2704,8 @@ void release_columns(knet_model* m) {
   free_frames(m, &m->spare);
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column) release(&(m->*b->place));
+  release(&m->shared);
+  for (const knet_shared* s = shared_values; s->place; s++) m->*s->place = nullptr;
   release(&m->desired);
   m->capacity = m->whole_capacity = 0;
   m->last = nullptr;
@@ -2939,8 +2717,12 @@ int make_room(knet_model* m, bool whole, int columns, int* capacity) {
   *capacity = 0;
   for (const knet_buffer* b = buffers; b->place; b++)
     if (b->column && b->whole == whole) release(&(m->*b->place));
+  if (whole) release(&m->shared);
   for (const knet_buffer* b = buffers; b->place && !code; b++)
     if (b->column && b->whole == whole) code = allocate(&(m->*b->place), columns * b->column);
+  if (whole && !code) code = allocate(&m->shared, columns * shared_column);
+  for (const knet_shared* s = shared_values; s->place && whole && !code; s++)
+    m->*s->place = m->shared + columns * s->from;
   if (!code) *capacity = columns;
   return code;
 }
@@ -3276,7 +3058,10 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
                     double* value) {
   bool clip = false;
   TRY(begin_update(m, gclip, &clip));
-  aim_gradients(m, gscale, !keep && !clip);
+  // The backward function reads parameters after it has written the gradients of others.
+  aim_gradients(m, gscale, false);
+  m->unwinding = false;
+  (void)keep;
   const knet_functions& run = variants[m->variant];
   const knet_work work = {run.forward_work.column + run.backward_work[loss].column,
                           run.forward_work.fixed + run.backward_work[loss].fixed};
@@ -3287,7 +3072,9 @@ int train_minibatch(knet_model* m, int loss, const float* gold, double gclip, do
   m->wants_loss = value;
   m->call++;
   knet_parallel(threads, m->batch, [=](const knet_team& t) {
-    run.train[loss](m, t, gold, nullptr, 0);
+    run.forward(m, t);
+    t.wait();
+    run.backward[loss](m, t, gold, nullptr, 0);
     if (!updates) return;
     t.wait();
     update_parts(m, t, gclip, gscale, clip);
@@ -3743,10 +3530,12 @@ int charlm_train(knet_model* m, unsigned conditions, int loss, const knet_real* 
   TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
   if (!gold && !gold_rows) return knet_fail(KNET_ARGUMENT, "gold is NULL");
-  if (loss < 0 || loss > KNET_SOFTLOSS || !variants[variant].train[loss])
+  if (loss < KNET_QUADLOSS || loss > KNET_SOFTLOSS || !variants[variant].backward[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   TRY(check_rows(rows, gold_rows, *find(values[variant], "return"), columns));
   if (batch > columns) batch = columns;
+  if (columns % batch)
+    return knet_fail(KNET_ORDER, "the state has %d columns and the last minibatch %d", batch, columns % batch);
   const knet_data data = {arrays, rows, gold, gold_rows};
   knet_frame* f = nullptr;
   int code = begin_step(m, variant, arrays, batch, false, &f);

@@ -2510,7 +2510,7 @@ int lenet_train(knet_model* m, unsigned conditions, int loss, const knet_real* c
   TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
   if (!gold && !gold_rows) return knet_fail(KNET_ARGUMENT, "gold is NULL");
-  if (loss < 0 || loss > KNET_SOFTLOSS || !variants[variant].train[loss])
+  if (loss < KNET_QUADLOSS || loss > KNET_SOFTLOSS || !variants[variant].train[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   TRY(check_rows(rows, gold_rows, *find(values[variant], "return"), columns));
   if (batch > columns) batch = columns;

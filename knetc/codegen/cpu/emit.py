@@ -17,6 +17,7 @@ from knetc.codegen.cpu.report import memory_lines
 from knetc.codegen.cpu.work import Work
 from knetc.codegen.describe import header_lines, where
 from knetc.codegen.emit import chosen, emitted, interface_context, literal_table, render
+from knetc.codegen.functions import TRAINED
 from knetc.codegen.lines import WIDTH, wrapped
 from knetc.codegen.names import spell
 from knetc.codegen.spec import KernelUse
@@ -79,7 +80,7 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
     features = module.features | {"sink", "team", "math", "windows", "move", "fill", "update"}
     features |= {other for name in features for other in _NEEDS.get(name, ())}
     outside = module.outside
-    framed = plan.framed
+    framed, shared = plan.framed, module.sharing.places
     sequences = any(f.phase for f in found)
     # What is given stands with the caller.
     whole = module.of_all_steps if sequences else frozenset()
@@ -106,8 +107,10 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
         "buffers": [
             buffer_row(module, b) | {"whole": b in whole}
             for b in plan.buffers
-            if b not in framed | outside and not (b.kind == "state" and b.type.batched)
+            if b not in framed | outside | shared.keys() and not (b.kind == "state" and b.type.batched)
         ],
+        "shared": [{"member": module.members[b], "from": at} for b, at in shared.items()],
+        "shared_column": module.sharing.column,
         "states": plan.states,
         "frames": frames,
         "frame_size": max((len(f["buffers"]) for f in frames), default=0) or 1,
@@ -131,8 +134,8 @@ def _context(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
 def _interface(module: CpuModule, found: Sequence[Function]) -> dict[str, Any]:
     """What the templates of the interface paste."""
     context, sequences = interface_context(module), any(f.phase for f in found)
-    more = {"trains": any(f.kind == "train" for f in found), "sequences": sequences}
-    return {**context, **more, "over_time": sequences and context["trains"]}
+    more = {"sequences": sequences, "over_time": sequences and context["trains"]}
+    return {**context, **more, "trains": any(b.loss in TRAINED for v in module.plan.variants for b in v.backward)}
 
 
 def _flags(values: Iterable[bool]) -> list[str]:
@@ -141,7 +144,9 @@ def _flags(values: Iterable[bool]) -> list[str]:
 
 def _read_as_arrays(found: Sequence[Function], k: int) -> set[Buffer | str]:
     """What training variant k reads as arrays, even where an input is given as the rows of a one-hot matrix."""
-    actions = (a for f in found if f.variant == k and f.kind == "train" for a in f.actions() if a.dense)
+    trained = [f for f in found if f.variant == k and not f.phase and f.kind == "train"]
+    by_calls = [f for f in found if f.variant == k and not f.phase and f.kind in ("forward", "backward")]
+    actions = (a for f in trained or by_calls for a in f.actions() if a.dense)
     return {access.root for a in actions for access in a.wide}
 
 

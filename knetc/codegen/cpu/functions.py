@@ -17,6 +17,7 @@ from knetc.codegen.cpu.lines import Function, arrays, block_columns, lines
 from knetc.codegen.cpu.module import CpuModule
 from knetc.codegen.cpu.packed import key, products_of
 from knetc.codegen.cpu.products import pack, packed_product
+from knetc.codegen.cpu.sharing import share_memory
 from knetc.codegen.cpu.steps import lower_unit, moved
 from knetc.codegen.cpu.work import work
 from knetc.codegen.functions import START, TRAINED, when
@@ -56,8 +57,10 @@ def functions(module: CpuModule) -> list[Function]:
         found += [_forward(module, k, v), *_sequence(module, k, v, None)]
         for b in v.backward:
             found += [_backward(module, k, v, b), *_sequence(module, k, v, b)]
-        found += [_train(module, k, v, b) for b in v.backward if b.loss in TRAINED]
+        if not module.plan.states:  # else a minibatch is trained on by the calls that a user would make
+            found += [_train(module, k, v, b) for b in v.backward if b.loss in TRAINED]
     _make_local(module, found)
+    _share(module, found)
     for function in found:
         function.lines = list(lines(module, function))
     return found
@@ -187,9 +190,7 @@ def _given(module: CpuModule, inputs: Sequence[tuple[int, Buffer]]) -> Iterator[
 
 def _make_local(module: CpuModule, found: Sequence[Function]) -> None:
     """Gives values that only one block of columns needs an array of the thread's own."""
-    outside = {b.root for v in module.plan.variants for b in (*v.frame, v.result) if b is not None}
-    outside |= {b.root for f in found for _, b in f.inputs} | set(_named(module))
-    outside |= _handed_on(found)
+    outside = _outlasting(module, found) | _handed_on(found)
     homes: dict[Buffer, set[tuple[int, int]]] = {}
     for k, f in enumerate(found):
         for j, (together, group) in enumerate(f.groups):
@@ -204,6 +205,19 @@ def _make_local(module: CpuModule, found: Sequence[Function]) -> None:
         for together, group in f.groups:
             if together:
                 _give_memory(module, group)
+
+
+def _outlasting(module: CpuModule, found: Iterable[Function]) -> set[Buffer]:
+    """The values that are read after the call that computes them: by the way back, or by name."""
+    frames = {b.root for v in module.plan.variants for b in (*v.frame, v.result) if b is not None}
+    return frames | {b.root for f in found for _, b in f.inputs} | set(_named(module))
+
+
+def _share(module: CpuModule, found: Sequence[Function]) -> None:
+    """Lets the values over whole sequences share memory."""
+    outlasting = _outlasting(module, found)
+    whole = module.of_all_steps if any(f.phase for f in found) else ()
+    module.sharing = share_memory(found, [b for b in whole if b not in outlasting and b not in module.local])
 
 
 def _handed_on(found: Iterable[Function]) -> set[Buffer]:

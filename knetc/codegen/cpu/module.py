@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from knetc.codegen.cpu.access import Columns
 from knetc.codegen.cpu.packed import packed_matrices
+from knetc.codegen.cpu.sharing import Sharing
 from knetc.codegen.index import column_stride, extent
 from knetc.codegen.names import Names
 from knetc.codegen.spec import KernelSpec, Module, members
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # Members of the model's struct that no value may be called.
 _TAKEN = """workers threads sinks gold mask loss seed call batch capacity variant gradients input_gradients input_batch
     rows desired training last record stack spare state_batch state_room unwinding later wants_loss conv steps
-    whole_capacity columns_before packs"""
+    whole_capacity columns_before packs shared"""
 
 
 class WorkerArray(Record):
@@ -50,7 +51,8 @@ def is_given(b: Buffer) -> bool:
 
 class CpuModule(Module):
     """The names, kernels and per-thread arrays of one file. `local`: values within a block of columns. `packed`: the
-    memory of matrices that are laid out anew, by what they are known by (`codegen.cpu.packed`).
+    memory of matrices that are laid out anew, by what they are known by (`codegen.cpu.packed`). `sharing`: where values
+    stand that share memory.
     """
 
     def __init__(self, plan: Plan, options: Options, render: Callable[[str, Mapping[str, object]], str]) -> None:
@@ -62,6 +64,7 @@ class CpuModule(Module):
         self.pitched = {p.grad for p in plan.params if p.grad is not None and is_pitched(p)}
         self.cpu_chains: dict[tuple[object, ...], CpuChain] = {}
         self.local: set[Buffer] = set()
+        self.sharing = Sharing({}, 0)
         self.worker: dict[object, WorkerArray] = {}
         self.conv_sizes: dict[tuple[object, ...], int] = {}
         self._worker_names = Names(("loss", "squares", "room"))

@@ -41,7 +41,9 @@ def memory_lines(module: CpuModule, found: Sequence[Function]) -> Iterator[str]:
     if module.plan.states:
         yield f"Each step on the stack takes {size_text(step_bytes(module.plan, REPORT_BATCH))} more."
     if any(f.phase for f in found):
-        step = step_bytes(module.plan, REPORT_BATCH) + sum(b.bytes(REPORT_BATCH) for b in module.of_all_steps)
+        alone = module.of_all_steps - module.sharing.places.keys()
+        step = step_bytes(module.plan, REPORT_BATCH) + sum(b.bytes(REPORT_BATCH) for b in alone)
+        step += shared_bytes(module, REPORT_BATCH)
         yield f"A sequence that runs at once takes {size_text(step)} for each of its steps."
 
 
@@ -50,8 +52,14 @@ def model_bytes(module: CpuModule, batch: int) -> int:
     the variant whose frame is the largest.
     """
     framed = module.plan.framed
-    fixed = sum(b.bytes(batch) for b in module.plan.buffers if b not in module.outside and b not in framed)
-    return fixed + _frame_bytes(module, batch)
+    apart = module.outside | framed | module.sharing.places.keys()
+    fixed = sum(b.bytes(batch) for b in module.plan.buffers if b not in apart)
+    return fixed + _frame_bytes(module, batch) + shared_bytes(module, batch)
+
+
+def shared_bytes(module: CpuModule, columns: int) -> int:
+    """The bytes of the memory that values over whole sequences share, with room for so many columns."""
+    return module.sharing.column * columns * ELEMENT_BYTES[module.dtype]
 
 
 def _frame_bytes(module: CpuModule, batch: int) -> int:

@@ -24,6 +24,17 @@ def elements(text: str, table: str) -> tuple[int, int]:
     return sum(int(fixed) for fixed, _ in rows), sum(int(column) for _, column in rows)
 
 
+def frame_column(text: str) -> int:
+    """The elements a column of the largest frame."""
+    return max(elements(text, frame)[1] for frame in re.findall(r"const knet_buffer (frame_\d+)\[\]", text))
+
+
+def shared_column(text: str) -> int:
+    """The elements a column of the memory that values over whole sequences share."""
+    found = re.search(r"const size_t shared_column = (\d+);", text)
+    return int(found[1]) if found else 0
+
+
 @pytest.mark.parametrize("name", ["housing", "softmax", "mlp", "lenet", "lenet_dropout", "adding", "charlm", "copyseq"])
 def test_it_is_what_the_tables_hold(name, tmp_path, capsys):
     path = tmp_path / "model.cpp"
@@ -31,7 +42,7 @@ def test_it_is_what_the_tables_hold(name, tmp_path, capsys):
     assert main([model, *SIZES.get(name, []), "--emit", "cpp", "--report", "-o", str(path)]) == 0
     text, report = path.read_text(encoding="utf-8"), capsys.readouterr().err
     fixed, column = elements(text, "buffers")
-    column += max(elements(text, frame)[1] for frame in re.findall(r"const knet_buffer (frame_\d+)\[\]", text))
+    column += frame_column(text) + shared_column(text)
     states = re.search(r"const knet_array states\[\] = \{(.*?)\n\};", text, re.DOTALL)
     assert states
     column += sum(int(rows) for rows in re.findall(r"\{(\d+), -1\}\}", states[1]))
@@ -41,6 +52,21 @@ def test_it_is_what_the_tables_hold(name, tmp_path, capsys):
     line = f"Memory with a batch of 100: {total}{more}."
     assert f"// {line}\n" in text and f"\n{line}\n" in report
     assert f"Of it whatever the batch: {size_text(4 * fixed)}; for each column: {size_text(4 * column)}." in report
+
+
+def test_a_sequence_takes_what_the_tables_hold(tmp_path):
+    """Of each step: what has the columns of all steps, what they share, a frame, and a copy of x, which w's gradient
+    reads. The hidden values' product and its gradient, 1,024 rows each, share memory.
+    """
+    path = tmp_path / "model.cpp"
+    assert main([str(EXAMPLES / "charlm.knet"), "--emit", "cpp", "-o", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    whole = sum(map(int, re.findall(r"\{&knet_model::\w+, 0, (\d+), true\}", text)))
+    column = whole + shared_column(text) + frame_column(text) + 65
+    assert f"// A sequence that runs at once takes {size_text(400 * column)} for each of its steps.\n" in text
+    places = dict(re.findall(r"\{&knet_model::(\w+), (\d+)\},", text))
+    assert places["c_1_b_input_tmp1_block"] == places["d_c_1_b_input_tmp4_block"] == "0"
+    assert 1024 <= shared_column(text) < 2 * 1024
 
 
 def test_by_hand():

@@ -226,6 +226,32 @@ def test_there_is_no_such_function_where_sequences_have_none():
     assert "int f_trainseq(" in cpu.emit_header(program, options)
 
 
+@pytest.mark.parametrize("given", ["arrays", "rows"])
+def test_minibatches_of_a_model_with_state_on_the_processor(given):
+    """Each goes on from the state that the one before has left, and back through its own call alone."""
+    program, options = compiled(LSTM, inputs=(ONE,), dtype="f64", losses=("softloss",))
+    e, meaning = CpuExecutable(program, options, 7), Interpreter(program, 7)
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(0, 3, 5 * BATCH).astype(np.int32) for _ in range(2)]
+    x, gold = (np.asfortranarray(np.eye(3)[:, r]) for r in rows)
+    every = dict.fromkeys(program.params(), OPTIONS)
+    want = []
+    for t in range(5):
+        value = meaning.forward(NONE, [part(x, t, 1, BATCH)], push=False)
+        want.append(knetc.softloss(value, part(gold, t, 1, BATCH)))
+        meaning.backward("softloss", part(gold, t, 1, BATCH), None, [], pop=False)
+        meaning.update(every, 0.5, 1.0)
+    found = e.train(
+        NONE, [rows[0] if given == "rows" else x], rows[1] if given == "rows" else gold, BATCH, "softloss", every, 0.5
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-11)
+    for kind, names in (("par", program.params()), ("state", program.states()), ("grad", program.params())):
+        for name in names:
+            close(e.read(kind, name), meaning.read(kind, name), "f64", terms=600)
+    with pytest.raises(knetc.KnetError, match="the state has 4 columns and the last minibatch 2"):
+        e.train(NONE, [part(x, 0, 1, 6)], part(gold, 0, 1, 6), BATCH, "softloss", every, 0.5)
+
+
 def test_on_the_processor_wrong_arguments_change_nothing():
     program, options = compiled(LSTM, inputs=(ONE,), losses=("softloss",))
     e, every = CpuExecutable(program, options, 7), dict.fromkeys(program.params(), OPTIONS)
