@@ -1,6 +1,6 @@
 """The C functions of an emitted library as ctypes needs them: their arguments, and the codes that they know things by.
 
-Used by `library.py` and `cpu.py`. The names are those after the model's: `forward` for `lenet_forward`.
+Used by `cmodel.py` and `cpu.py`. The names are those after the model's: `forward` for `lenet_forward`.
 """
 
 from __future__ import annotations

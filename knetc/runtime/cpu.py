@@ -25,8 +25,9 @@ from knetc.ir.program import LOSSES, Program
 from knetc.options import Options
 from knetc.runtime import build
 from knetc.runtime.cfunctions import KINDS, SIGNATURES
+from knetc.runtime.cmodel import place_of
 from knetc.runtime.executable import Given, Tensor, TrainingOptions
-from knetc.runtime.library import Library, place_of
+from knetc.runtime.library import Library
 
 # Loops become vectors only where no errno is set and nothing traps; otherwise arithmetic is IEEE 754's.
 FLAGS = (

@@ -1,141 +1,28 @@
-"""An emitted library behind the interface of `executable.py`: its C functions through ctypes.
+"""An emitted library behind the interface of `executable.py`: the calls that run a model.
 
-Before: `build.py` and the emulation, or pycuda, have made the library. After: `cpu.py` and `cuda.py`, which differ in
-how it is made, and in how arrays come to it: here as NumPy's, without a copy where they are Fortran-contiguous.
+Before: `cmodel.py`, which calls the C functions. After: `cpu.py` and `cuda.py`, which differ in how the library is
+made, and in how arrays come to it: here as NumPy's, without a copy where they are Fortran-contiguous.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from knetc.codegen.names import interface_prefix
-from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
-from knetc.ir.program import LOSSES, Program, Variant
-from knetc.runtime.cfunctions import (
-    ADAM_STEPS,
-    ARGUMENT,
-    AVERAGES,
-    CALLS,
-    KINDS,
-    MEMORY,
-    ORDER,
-    OVER_TIME,
-    SEED,
-    SEQUENCES,
-    SETTINGS,
-    SIGNATURES,
-    SUMS,
-    TRAINING,
-    Address,
-    Text,
-)
-from knetc.runtime.check import DTYPES
+from knetc.errors import KnetInternalError
+from knetc.ir.program import LOSSES, Variant
+from knetc.runtime.cfunctions import KINDS, Address
+from knetc.runtime.cmodel import CModel, address_of, place_of
 from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Given, Tensor, TrainingOptions, into
 from knetc.runtime.nccl import Communicator
 from knetc.runtime.sequence import backward_steps, forward_steps
 
 
-def place_of(array: Any) -> int:
-    """Where an array of NumPy stands. (`array.ctypes.data` makes objects on the way, and takes twice as long.)"""
-    place: int = array.__array_interface__["data"][0]
-    return place
-
-
-def _address(array: Any) -> int | None:
-    """The address of an array of NumPy, or of one on the device (pycuda's GPUArray, or a user's)."""
-    if array is None:
-        return None
-    if isinstance(array, DeviceArray):
-        return array.pointer
-    return place_of(array) if isinstance(array, np.ndarray) else int(array.gpudata)
-
-
-class Library:
-    """A model of one emitted library, with the methods of `executable.Executable`. `functions`: its C functions."""
-
-    functions = SIGNATURES
-    training = TRAINING
-    takes_rows = False  # whether `train` takes the rows of a one-hot matrix's 1s in its place
-
-    def __init__(self, program: Program, path: str, seed: int, stream: int | None = None) -> None:
-        """Loads the library at `path` and makes a model on `stream` (a cudaStream_t, None for its own)."""
-        self.program = program
-        self._dtype: np.dtype[Any] = DTYPES[program.dtype]
-        self._model = Address(None)
-        self._library = ctypes.CDLL(path)
-        self._prefix = interface_prefix(program.name)
-        self._functions: dict[str, Any] = {}  # the C functions by the part of their names after the model's
-        self._function("last_error").restype = Text
-        self._sequences = hasattr(self._library, f"{self._prefix}_forwseq")
-        self.sums = hasattr(self._library, f"{self._prefix}_set_communicator")
-        self.trains = hasattr(self._library, f"{self._prefix}_train")
-        self.trains_over_time = hasattr(self._library, f"{self._prefix}_trainseq")
-        groups = (
-            (self.functions, True),
-            (SEQUENCES, self._sequences),
-            (SUMS, self.sums),
-            (self.training, self.trains),
-            (OVER_TIME, self.trains_over_time),
-        )
-        for group, there in groups:
-            for name, arguments in group.items() if there else ():
-                self._function(name).argtypes = arguments
-        # The first input that has the batch; and for each setting its bits, and the dims of the value, None the batch.
-        batched = (k for k, i in enumerate(program.inputs) if i.dims and not isinstance(i.dims[-1], int))
-        self._batched = next(batched, None)
-        self._results: dict[frozenset[str], tuple[int, tuple[int | None, ...] | None]] = {}
-        self._options: dict[str, TrainingOptions] = {}
-        self._states = program.states()
-        self._depth = 0
-        self._held: dict[str, Tensor] = {}  # what the library is reading
-        self._on_device = False  # whether the last forward call was given device arrays
-        self._bits = {name: 1 << k for k, name in enumerate(program.conditions)}
-        self._prepare()
-        self._call("create", ctypes.byref(self._model), seed & SEED, stream)
-        self._configure()
-
-    def _prepare(self) -> None:
-        """What the library needs before its first model."""
-
-    def _function(self, name: str) -> Any:
-        """A C function by the part of its name after the model's."""
-        function = self._functions.get(name)
-        if function is None:
-            function = self._functions[name] = getattr(self._library, f"{self._prefix}_{name}")
-        return function
-
-    def _configure(self) -> None:
-        """Settings from the environment. KnetError for a value that a setting does not have."""
-        for variable, setting in SETTINGS.items():
-            text = os.environ.get(variable)
-            if not text:
-                continue
-            try:
-                self._call("configure", self._model, setting.encode(), int(text))
-            except (KnetError, ValueError):
-                raise KnetError(f"{variable}={text}: the variable is 0 or 1, and KNETC_GRAPHS may be 2") from None
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        """Calls a C function; its error becomes an exception with its text."""
-        code = self._function(name)(*arguments)
-        if code:
-            text = self._function("last_error")().decode("utf-8", "replace")
-            if code == MEMORY:
-                raise KnetMemoryError(f"out of memory: {text}")
-            if code == ORDER:
-                raise KnetStateError(text)
-            if code == ARGUMENT:
-                raise KnetError(text)
-            raise KnetInternalError(f"{name}: {text}")
-
-    # --- calls --------------------------------------------------------------------------------------------------------
+class Library(CModel):
+    """A model of one emitted library, with the methods of `executable.Executable`."""
 
     def forward(self, setting: frozenset[str], inputs: Sequence[Given], push: bool, out: Given | None = None) -> Any:
         """One call of the model (see `Executable.forward`)."""
@@ -159,7 +46,7 @@ class Library:
         value = None if dims is None else self._room(dims, out)
         places = (Address * max(1, len(given)))(*given)
         sizes = (columns,) if steps is None else (columns // steps, steps)
-        self._call(name, self._model, bits, places, *sizes, _address(value))
+        self._call(name, self._model, bits, places, *sizes, address_of(value))
         self._given(waited=isinstance(value, np.ndarray))
         return self._out_of(value, out)
 
@@ -261,7 +148,7 @@ class Library:
     def _back(self, loss: str, gold: Given | None, mask: Given | None, steps: int, value: Tensor | None) -> None:
         """Back through several steps; `value`: where the mean of their losses goes."""
         given = (self._give("gold", gold), self._give("mask", mask))
-        self._call("backseq", self._model, LOSSES.index(loss), *given, steps, _address(value))
+        self._call("backseq", self._model, LOSSES.index(loss), *given, steps, address_of(value))
         self._depth -= steps
         self._given(waited=value is not None)
 
@@ -274,7 +161,7 @@ class Library:
     def loss(self, loss: str, gold: Tensor, mask: Tensor | None = None) -> float:
         """The loss's value for the last `forward`, by a backward pass."""
         value = np.zeros((), self._dtype)
-        arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), 0, _address(value))
+        arguments = (LOSSES.index(loss), self._give("gold", gold), self._give("mask", mask), 0, address_of(value))
         self._call("backward", self._model, *arguments)
         self._given(waited=True)
         return float(value)
@@ -339,7 +226,7 @@ class Library:
         self._on_device = False
         losses = np.empty(updates, self._dtype)
         places = (Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
-        given = (places, self._give("gold", gold), *sizes, gclip, 1.0, _address(losses))
+        given = (places, self._give("gold", gold), *sizes, gclip, 1.0, address_of(losses))
         self._call(name, self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
         self._given(waited=True)
         return [float(value) for value in losses]
@@ -358,55 +245,6 @@ class Library:
         self._call("reset", self._model, keepstate)
         self._depth = 0
 
-    # --- data ---------------------------------------------------------------------------------------------------------
-
-    def read(self, kind: str, name: str) -> Tensor:
-        """A copy of an array (see `Executable.read`)."""
-        try:
-            array: Tensor = self._array(KINDS[kind], name)
-            return array
-        except KnetError:
-            raise KeyError(name) from None
-
-    def _array(self, kind: int, name: str, room: Callable[[tuple[int, ...]], Any] | None = None) -> Any:
-        """A copy of an array of the library, in host memory or what `room` makes."""
-        count, dims = ctypes.c_int(), (ctypes.c_int * 8)()
-        self._call("dims", self._model, kind, name.encode(), ctypes.byref(count), dims)
-        array = room(tuple(dims[: count.value])) if room else np.empty(dims[: count.value], self._dtype, order="F")
-        self._call("get", self._model, kind, name.encode(), _address(array))
-        return array
-
-    def write(self, kind: str, name: str, array: Tensor) -> None:
-        """Overwrites a parameter or state."""
-        given = np.asfortranarray(array, self._dtype)
-        if kind == "par":
-            self._call("set", self._model, name.encode(), _address(given))
-            return
-        type = self._states[name]
-        batch = given.shape[-1] if type is not None and type.batched else 1
-        self._call("set_state", self._model, name.encode(), _address(given), batch)
-
-    def averages(self, parameter: str) -> dict[str, Tensor]:
-        """Copies of a parameter's running averages (see `Executable.averages`)."""
-        found: dict[str, Tensor] = {}
-        for name, kind in AVERAGES.items():
-            with contextlib.suppress(KnetStateError):
-                found[name] = self._array(kind, parameter)
-        steps = ctypes.c_int()
-        self._call("adam_steps", self._model, parameter.encode(), ctypes.byref(steps))
-        if steps.value:
-            found[ADAM_STEPS] = np.array(float(steps.value))
-        return found
-
-    def set_averages(self, parameter: str, averages: Mapping[str, Tensor]) -> None:
-        """Overwrites running averages of a parameter, which `update` changes."""
-        for name, average in averages.items():
-            if name == ADAM_STEPS:
-                self._call("set_adam_steps", self._model, parameter.encode(), int(average))
-            else:
-                given = np.asfortranarray(average, self._dtype)
-                self._call("set_average", self._model, AVERAGES[name], parameter.encode(), _address(given))
-
     def clean(self) -> None:
         """Frees the stack, the gradients and the values of the last call."""
         self._call("clean", self._model)
@@ -415,23 +253,6 @@ class Library:
     def stack_depth(self) -> int:
         """The number of steps on the stack."""
         return self._depth
-
-    def set_seed(self, seed: int, calls: int = 0) -> None:
-        """Random draws are keyed by `seed`, as after so many `calls`."""
-        self._call("set_seed", self._model, seed & SEED)
-        self._call("set_calls", self._model, calls & CALLS)
-
-    def calls(self) -> int:
-        """The number of the last `forward`."""
-        number = ctypes.c_uint()
-        self._call("calls", self._model, ctypes.byref(number))
-        return number.value
-
-    def graphs(self) -> tuple[int, int]:
-        """How many calls have been captured as CUDA graphs, and how many could not be."""
-        captured, refused = ctypes.c_int(), ctypes.c_int()
-        self._call("graphs", self._model, ctypes.byref(captured), ctypes.byref(refused))
-        return captured.value, refused.value
 
     # --- several processes --------------------------------------------------------------------------------------------
 
@@ -454,13 +275,3 @@ class Library:
         if not comm.handle:
             comm.join(identity, rank, size)
         self._call("set_communicator", self._model, comm.handle)
-
-    def close(self) -> None:
-        """Frees the model."""
-        if self._model:
-            model, self._model = self._model, Address(None)
-            self._call("destroy", model)
-
-    def __del__(self) -> None:
-        if getattr(self, "_model", None):
-            self._function("destroy")(self._model)

@@ -20,7 +20,8 @@ from knetc.ir.program import LOSSES, Program
 from knetc.ir.types import N
 from knetc.record import replace
 from knetc.runtime import emulation
-from knetc.runtime.library import AVERAGES, KINDS, Library
+from knetc.runtime.cfunctions import AVERAGES, KINDS
+from knetc.runtime.library import Library
 
 from .support import compiled
 from .test_models import LENET, MANY, MLP

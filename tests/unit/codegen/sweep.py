@@ -16,7 +16,8 @@ import pytest
 
 from knetc.ir.program import Program
 from knetc.runtime import emulation
-from knetc.runtime.library import KINDS, MEMORY, ORDER, Library
+from knetc.runtime.cfunctions import KINDS, MEMORY, ORDER
+from knetc.runtime.library import Library
 
 from .driver import Failures, Net, Step, array, net_of, run, same
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from knetc.runtime.library import ARGUMENT, AVERAGES, KINDS, ORDER, SIGNATURES, TRAINING, Library
+from knetc.runtime.cfunctions import ARGUMENT, AVERAGES, KINDS, ORDER, SIGNATURES, TRAINING
+from knetc.runtime.library import Library
 
 from .driver import Net, backward, build, forward, net_of, read, run, same
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from knetc.runtime.library import ARGUMENT, MEMORY, ORDER, OVER_TIME, SEQUENCES, Library
+from knetc.runtime.cfunctions import ARGUMENT, MEMORY, ORDER, OVER_TIME, SEQUENCES
+from knetc.runtime.library import Library
 
 from .driver import Failures, build, net_of, run, same
 from .sequence_script import LIBRARIES, STEPS, library_of, script_of

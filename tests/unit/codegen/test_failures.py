@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from knetc.ir.program import Program
-from knetc.runtime.library import AVERAGES, ORDER, SIGNATURES, TRAINING, Library
+from knetc.runtime.cfunctions import AVERAGES, ORDER, SIGNATURES, TRAINING
+from knetc.runtime.library import Library
 
 from .driver import MODELS, SCRIPT, Failures, array, backward, build, forward, net_of, read, run
 from .sweep import KINDS_OF_FAILURE, Script, Sweep, added_in_part, no_failures_left  # noqa: F401 (a fixture)
