@@ -426,8 +426,8 @@ int adding_forward(adding_model* model, unsigned conditions, const adding_real* 
     int batch, adding_real* output);
 /* Gradients of the last adding_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
-   loss, as long as the parameters have not changed. */
+   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
+   again, for another loss, as long as the parameters have not changed. */
 int adding_backward(adding_model* model, int loss, const adding_real* gold,
     const adding_real* mask, unsigned long long input_grads, adding_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -457,9 +457,9 @@ int adding_sbackward(adding_model* model, int loss, const adding_real* gold,
 int adding_forwseq(adding_model* model, unsigned conditions, const adding_real* const* inputs,
     int batch, int steps, adding_real* output);
 /* As adding_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
-   that ran in one adding_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
-   its libraries the steps behind it are off the stack, their gradients added: adding_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, in host memory,
+   or NULL. Steps that ran in one adding_forwseq are gone back through at once, if all of them are. After a failure
+   of CUDA or its libraries the steps behind it are off the stack, their gradients added: adding_reset, then. */
 int adding_backseq(adding_model* model, int loss, const adding_real* gold,
     const adding_real* mask, int steps, adding_real* loss_value);
 /* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what

@@ -141,7 +141,8 @@ int charlm_set_threads(charlm_model* model, int threads);
    ([65,N]), or NULL. */
 int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, charlm_real* output);
 /* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss
+   goes, 0 without one, or NULL. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask,
                   unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -169,7 +170,7 @@ int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold, con
 int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, int steps,
     charlm_real* output);
 /* As charlm_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
-   the oldest step's first. loss_value: where the mean of the steps' losses goes, or NULL. Steps that ran in one
+   the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, or NULL. Steps that ran in one
    charlm_forwseq are gone back through at once, if all of them are. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask, int steps,
     charlm_real* loss_value);

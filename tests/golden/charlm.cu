@@ -628,8 +628,8 @@ int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* 
     int batch, charlm_real* output);
 /* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
-   loss, as long as the parameters have not changed. */
+   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
+   again, for another loss, as long as the parameters have not changed. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -659,9 +659,9 @@ int charlm_sbackward(charlm_model* model, int loss, const charlm_real* gold,
 int charlm_forwseq(charlm_model* model, unsigned conditions, const charlm_real* const* inputs,
     int batch, int steps, charlm_real* output);
 /* As charlm_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
-   that ran in one charlm_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
-   its libraries the steps behind it are off the stack, their gradients added: charlm_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, in host memory,
+   or NULL. Steps that ran in one charlm_forwseq are gone back through at once, if all of them are. After a failure
+   of CUDA or its libraries the steps behind it are off the stack, their gradients added: charlm_reset, then. */
 int charlm_backseq(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, int steps, charlm_real* loss_value);
 /* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what

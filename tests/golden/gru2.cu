@@ -516,8 +516,8 @@ int gru2_forward(gru2_model* model, unsigned conditions, const gru2_real* const*
     int batch, gru2_real* output);
 /* Gradients of the last gru2_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
-   loss, as long as the parameters have not changed. */
+   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
+   again, for another loss, as long as the parameters have not changed. */
 int gru2_backward(gru2_model* model, int loss, const gru2_real* gold,
     const gru2_real* mask, unsigned long long input_grads, gru2_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -547,9 +547,9 @@ int gru2_sbackward(gru2_model* model, int loss, const gru2_real* gold,
 int gru2_forwseq(gru2_model* model, unsigned conditions, const gru2_real* const* inputs,
     int batch, int steps, gru2_real* output);
 /* As gru2_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
-   that ran in one gru2_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
-   its libraries the steps behind it are off the stack, their gradients added: gru2_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, in host memory,
+   or NULL. Steps that ran in one gru2_forwseq are gone back through at once, if all of them are. After a failure
+   of CUDA or its libraries the steps behind it are off the stack, their gradients added: gru2_reset, then. */
 int gru2_backseq(gru2_model* model, int loss, const gru2_real* gold,
     const gru2_real* mask, int steps, gru2_real* loss_value);
 /* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what

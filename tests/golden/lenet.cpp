@@ -122,7 +122,8 @@ int lenet_set_threads(lenet_model* model, int threads);
    ([10,N]), or NULL. */
 int lenet_forward(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, lenet_real* output);
 /* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, or NULL. */
+   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss
+   goes, 0 without one, or NULL. */
 int lenet_backward(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask,
                   unsigned long long input_grads, lenet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -150,7 +151,7 @@ int lenet_sbackward(lenet_model* model, int loss, const lenet_real* gold, const 
 int lenet_forwseq(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, int steps,
     lenet_real* output);
 /* As lenet_sbackward for the newest steps on the stack, the newest first; gold and mask have the columns of all of them,
-   the oldest step's first. loss_value: where the mean of the steps' losses goes, or NULL. Steps that ran in one
+   the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, or NULL. Steps that ran in one
    lenet_forwseq are gone back through at once, if all of them are. */
 int lenet_backseq(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask, int steps,
     lenet_real* loss_value);

@@ -450,8 +450,8 @@ int mlp_forward(mlp_model* model, unsigned conditions, const mlp_real* const* in
     int batch, mlp_real* output);
 /* Gradients of the last mlp_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
-   loss, as long as the parameters have not changed. */
+   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
+   again, for another loss, as long as the parameters have not changed. */
 int mlp_backward(mlp_model* model, int loss, const mlp_real* gold,
     const mlp_real* mask, unsigned long long input_grads, mlp_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most

@@ -406,8 +406,8 @@ int rnn1_forward(rnn1_model* model, unsigned conditions, const rnn1_real* const*
     int batch, rnn1_real* output);
 /* Gradients of the last rnn1_forward, by a loss against `gold` (of the shape of the value). mask: one number a
    column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, in host memory, or NULL, and then as above for gold and mask. May be called again, for another
-   loss, as long as the parameters have not changed. */
+   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
+   again, for another loss, as long as the parameters have not changed. */
 int rnn1_backward(rnn1_model* model, int loss, const rnn1_real* gold,
     const rnn1_real* mask, unsigned long long input_grads, rnn1_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -437,9 +437,9 @@ int rnn1_sbackward(rnn1_model* model, int loss, const rnn1_real* gold,
 int rnn1_forwseq(rnn1_model* model, unsigned conditions, const rnn1_real* const* inputs,
     int batch, int steps, rnn1_real* output);
 /* As rnn1_sbackward for so many of the newest steps on the stack; gold and mask have the columns of all of
-   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, in host memory, or NULL. Steps
-   that ran in one rnn1_forwseq are gone back through at once, if all of them are. After a failure of CUDA or
-   its libraries the steps behind it are off the stack, their gradients added: rnn1_reset, then. */
+   them, the oldest step's first. loss_value: where the mean of the steps' losses goes, 0 without one, in host memory,
+   or NULL. Steps that ran in one rnn1_forwseq are gone back through at once, if all of them are. After a failure
+   of CUDA or its libraries the steps behind it are off the stack, their gradients added: rnn1_reset, then. */
 int rnn1_backseq(rnn1_model* model, int loss, const rnn1_real* gold,
     const rnn1_real* mask, int steps, rnn1_real* loss_value);
 /* Trains over so many steps of a sequence, in segments of `length` steps (the last may be shorter): for each what
