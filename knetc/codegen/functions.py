@@ -113,7 +113,9 @@ def _forward(module: Module, v: VariantPlan, names: Names) -> dict[str, Any]:
 
 def _forward_sequence(module: Module, v: VariantPlan, names: Names) -> dict[str, Any] | None:
     """The same for a whole sequence; None where that goes step by step."""
-    lines = sequence_lines(module, v.phases)
+    lines = sequence_lines(
+        module, v.phases, read={b.root for b in (v.result, *dict(v.names).values()) if b is not None}
+    )
     if not lines:
         return None
     return {

@@ -12,13 +12,14 @@ elements; cuBLASLt chooses by the alignment that there is (`knet_alignment`); cu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from knetc.codegen import buckets
+from knetc.codegen.carried import carried
 from knetc.codegen.lines import bucket_lines, declared, unit_lines, unreached
 from knetc.codegen.spec import Module, Part
 from knetc.errors import KnetLimitation
-from knetc.ir.plan import BackwardPlan, PhasePlan
+from knetc.ir.plan import BackwardPlan, Buffer, PhasePlan
 
 _BEFORE = "// Before the loop over time: the columns of all steps at once."
 _AFTER = "// After the loop: again all steps at once."
@@ -27,11 +28,16 @@ _BACK = "for (int step = m->steps - 1; step >= 0; step--) {"
 _CUDNN = re.compile(r"&m->(conv|pool)\[")
 
 
-def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan | None = None) -> list[str]:
-    """The lines of the function that runs a list over a whole sequence; none where that goes step by step."""
+def sequence_lines(
+    module: Module, phases: PhasePlan | None, back: BackwardPlan | None = None, read: Collection[Buffer] = ()
+) -> list[str]:
+    """The lines of the function that runs a list over a whole sequence; none where that goes step by step. `read`: the
+    values that can be read by name after it.
+    """
     if phases is None:
         return []
-    whole, step = module.about(Part("all")), module.about(Part("step", frozenset(phases.whole)))
+    hands = carried(module, phases, back is not None, read)
+    whole, step = module.about(Part("all")), module.about(Part("step", frozenset(phases.whole), hands.names))
     early, late = phases.before, phases.after
     looped = len(early) + len(phases.loop)
     final = buckets.final(module.plan, (*early, *phases.loop, *late)) if back is not None else {}
@@ -39,13 +45,14 @@ def sequence_lines(module: Module, phases: PhasePlan | None, back: BackwardPlan 
     summed = [bucket for at in range(len(early) + 1, looped + 1) for bucket in final.get(at, ())]
     try:
         before = list(unit_lines(whole, early, {at: final[at] for at in final if at <= len(early)}))
-        loop = list(unit_lines(step, phases.loop))
+        loop = list(unit_lines(step, [u for u in phases.loop if id(u) not in hands.left_out]))
         after = [*bucket_lines(summed), *unit_lines(whole, late, {at - looped: final[at] for at in final})]
     except KnetLimitation:  # of kernels that are fused otherwise than those of a step
         return []
     after += [*(unreached(module, back) if back is not None else ()), *bucket_lines(last)]
     head = _FORWARD if back is None else _BACK
-    return [*_block("{", before, _BEFORE), *_block(head, loop), *_block("{", after, _AFTER)]
+    around = [*hands.before, *_block(head, [*hands.top, *loop, *hands.end]), *hands.after]
+    return [*_block("{", before, _BEFORE), *around, *_block("{", after, _AFTER)]
 
 
 def _block(head: str, lines: Sequence[str], comment: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from knetc.codegen.index import column_stride
@@ -72,11 +73,13 @@ class Statement(Record):
 
 class Part(Record):
     """Which columns statements are about: in a whole sequence those of `all` steps or of one `step`, else those of the
-    call. `whole`: the arrays that have the columns of all steps, where those of the step begin at `at`.
+    call. `whole`: the arrays that have the columns of all steps, where those of the step begin at `at`. `names`: local
+    variables that stand for arrays.
     """
 
     kind: str = ""
     whole: frozenset[Buffer] = frozenset()
+    names: Mapping[Buffer, str] = MappingProxyType({})
 
 
 class LibraryShape(Record):
@@ -181,7 +184,10 @@ class Module:
 
     def ref(self, buffer: Buffer) -> str:
         """How host code names a buffer; a view by its place in its block."""
-        name = f"m->{self.members[buffer.root]}" + (f" + {buffer.first}" if buffer.first else "")
+        first = f" + {buffer.first}" if buffer.first else ""
+        if (local := self.part.names.get(buffer.root)) is not None:
+            return local + first
+        name = f"m->{self.members[buffer.root]}" + first
         if buffer.root not in self.part.whole:
             return name
         stride = column_stride(buffer)

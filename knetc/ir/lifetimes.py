@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from knetc.ir.carried import lasting
 from knetc.ir.epilogues import is_elementwise, is_loss
 from knetc.ir.plan import SHARING, BackwardPlan, Buffer, Kernel, PhasePlan, Plan, Step, Unit, VariantPlan, flat
 from knetc.ir.uses import prologue
@@ -81,18 +82,20 @@ def _sequence(
 ) -> Timeline:
     """The timeline of a list over a whole sequence; `given`: the spans of what is copied in before.
 
-    All that its loop touches of what has the columns of all steps, or has no columns, is needed from the loop's
-    beginning to its end. Only within one step may a result take the place of an argument.
+    All that its loop touches of what has the columns of all steps, has no columns, or goes from one step to the next,
+    is needed from the loop's beginning to its end. Only within one step may a result take the place of an argument.
     """
     units = [u for units in phases.lists for u in units]
     start, end = len(phases.before), len(phases.before) + len(phases.loop)
     found = _timeline(units, 0 if back else len(units), {b: s for b, s in given.items() if b not in apart}, (), apart)
     whole = phases.having_all_steps(found.spans)
-    lasting = {b for b in _touched(phases.loop) if b in found.spans and (b in whole or not b.type.batched)}
-    for b in lasting:
+    carried = lasting(phases, back)
+    needed = (b for b in _touched(phases.loop) if b in whole or b in carried or not b.type.batched)
+    through = {b for b in needed if b in found.spans}
+    for b in through:
         first, last = found.spans[b]
         found.spans[b] = (min(first, start), max(last, end - 1))
-    found.pairs = {p for p in found.pairs if lasting.isdisjoint(p) and (p[0] in whole) == (p[1] in whole)}
+    found.pairs = {p for p in found.pairs if through.isdisjoint(p) and (p[0] in whole) == (p[1] in whole)}
     _share_slots([found])
     return found
 

@@ -47,6 +47,13 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+//? knet_swap
+template <class T>
+static inline void knet_swap(T*& a, T*& b) {
+  T* const c = a;
+  a = b, b = c;
+}
+//.
 //? knet_zero
 // Zeroes rows x columns elements, the columns a pitch apart.
 template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {

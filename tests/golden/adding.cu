@@ -593,6 +593,11 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+template <class T>
+static inline void knet_swap(T*& a, T*& b) {
+  T* const c = a;
+  a = b, b = c;
+}
 // Zeroes rows x columns elements, the columns a pitch apart.
 template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
   return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
@@ -910,7 +915,7 @@ size_t arena_elements(int batch, int steps) {
   if (steps > 1) {
     const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps
     return std::max<size_t>({
-        300 * (size_t)batch + 200 * later,
+        400 * (size_t)batch + 200 * later,
         201 * (size_t)batch + 201 * later,
     });
   }
@@ -936,7 +941,7 @@ const knet_buffer places_0_zero[] = {
 const knet_buffer sequence_places_0_zero[] = {
     {&knet_model::d_h_h_next, 0, 100, 100},
     {&knet_model::d_h_tmp4, 0, 0},
-    {&knet_model::d_h_h_prev, 0, 100, 100},
+    {&knet_model::d_h_h_prev, 0, 200, 100},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1[] = {
@@ -961,7 +966,7 @@ const knet_buffer places_1_zero[] = {
 const knet_buffer sequence_places_1_zero[] = {
     {&knet_model::d_h_h_next, 0, 200, 200},
     {&knet_model::d_h_tmp4, 0, 0},
-    {&knet_model::d_h_h_prev, 0, 200, 200},
+    {&knet_model::d_h_h_prev, 0, 300, 200},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1_quadloss[] = {
@@ -982,7 +987,7 @@ const knet_buffer sequence_places_1_quadloss[] = {
     {&knet_model::d_h_h, 0, 100, 100},
     {&knet_model::d_h_h_next, 0, 200, 200},
     {&knet_model::d_h_tmp4, 0, 0},
-    {&knet_model::d_h_h_prev, 0, 200, 200},
+    {&knet_model::d_h_h_prev, 0, 300, 200},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0, frame_1};
@@ -1261,20 +1266,23 @@ int forwseq(knet_model* m) {
   }
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const h_h_prev_here = step > 0 ? m->h_h + 100 * (at - N) : m->h_h_state;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    // h/h f32[100,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_h_prev + 100 * at, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
     // h/tmp2 f32[100,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev + 100 * at, 100,
-        m->h_tmp2, 100));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, h_h_prev_here, 100, m->h_tmp2, 100));
     // h/h f32[100,N]
     TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h + 100 * at, m->h_tmp1 + 100 * at,
         m->h_tmp2, m->h_b));
-    // h/h f32[100,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
   }
+  // h/h f32[100,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
+  // h/h f32[100,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_h_prev + 100 * m->batch, m->h_h, 100 * m->batch * (m->steps - 1) * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/h f32[100,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * m->batch * (m->steps - 1), 100 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
   return 0;
 }
 
@@ -1289,20 +1297,23 @@ int forwseq_predict(knet_model* m) {
   }
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const h_h_prev_here = step > 0 ? m->h_h + 100 * (at - N) : m->h_h_state;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    // h/h f32[100,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_h_prev + 100 * at, m->h_h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
     // h/tmp2 f32[100,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->h_h_prev + 100 * at, 100,
-        m->h_tmp2, 100));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, h_h_prev_here, 100, m->h_tmp2, 100));
     // h/h f32[100,N]
     TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->h_h + 100 * at, m->h_tmp1 + 100 * at,
         m->h_tmp2, m->h_b));
-    // h/h f32[100,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
   }
+  // h/h f32[100,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_h_prev, m->h_h_state, 100 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
+  // h/h f32[100,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_h_prev + 100 * m->batch, m->h_h, 100 * m->batch * (m->steps - 1) * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/h f32[100,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_h_state, m->h_h + 100 * m->batch * (m->steps - 1), 100 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1347,21 +1358,22 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 
 // The backward pass through a whole sequence from a zero gradient of the output, under no condition, and under predict.
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  float *d_h_h_next_here = m->d_h_h_next, *d_h_h_prev_here = m->d_h_h_prev;
+  // d:h/h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_h_next_here, m->d_h_h_state, 100 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    // d:h/h f32[100,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
-        100 * N * sizeof(float)));
     // d:h/tmp4 f32[100,N]
-    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
+    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, d_h_h_next_here,
         m->h_h + 100 * at));
     // d:h/h@prev f32[100,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4 + 100 * at, 100,
-        m->d_h_h_prev, 100));
-    // d:h/h f32[100,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
+        d_h_h_prev_here, 100));
+    knet_swap(d_h_h_next_here, d_h_h_prev_here);
   }
+  // d:h/h f32[100,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_h_state, d_h_h_next_here, 100 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1439,21 +1451,22 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/h f32[100,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 1, m->wb_w, 1, m->d_return, 1, m->d_h_h, 100));
   }
+  float *d_h_h_next_here = m->d_h_h_next, *d_h_h_prev_here = m->d_h_h_prev;
+  // d:h/h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_h_next_here, m->d_h_h_state, 100 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // adding.knet:6: h = irnn(x; out=hidden, scale=1, winit=Glorot())
-    // d:h/h f32[100,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_h_next, m->d_h_h_state,
-        100 * N * sizeof(float)));
     // d:h/tmp4 f32[100,N]
-    TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, m->d_h_h_next,
+    TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_h_tmp4 + 100 * at, d_h_h_next_here,
         m->d_h_h + 100 * at, m->h_h + 100 * at));
     // d:h/h@prev f32[100,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->h_r, 100, m->d_h_tmp4 + 100 * at, 100,
-        m->d_h_h_prev, 100));
-    // d:h/h f32[100,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_h_state, m->d_h_h_prev, 100 * N * sizeof(float)));
+        d_h_h_prev_here, 100));
+    knet_swap(d_h_h_next_here, d_h_h_prev_here);
   }
+  // d:h/h f32[100,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_h_state, d_h_h_next_here, 100 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;

@@ -795,6 +795,11 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+template <class T>
+static inline void knet_swap(T*& a, T*& b) {
+  T* const c = a;
+  a = b, b = c;
+}
 // Zeroes rows x columns elements, the columns a pitch apart.
 template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
   return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
@@ -1188,10 +1193,10 @@ const knet_buffer places_0[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0[] = {
-    {&knet_model::b_input_tmp1_block, 0, 0},
-    {&knet_model::b_input_tmp2_block, 0, 324, 324},
-    {&knet_model::b_cell, 0, 580, 324},
-    {&knet_model::wbf_tmp1, 0, 0},
+    {&knet_model::b_input_tmp1_block, 0, 68, 68},
+    {&knet_model::b_input_tmp2_block, 0, 388, 324},
+    {&knet_model::b_cell, 0, 324, 324},
+    {&knet_model::wbf_tmp1, 0, 65, 65},
     {nullptr, 0, 0},
 };
 const knet_buffer places_0_zero[] = {
@@ -1205,12 +1210,12 @@ const knet_buffer places_0_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0_zero[] = {
-    {&knet_model::d_b_h_next, 0, 64, 64},
-    {&knet_model::d_b_cell_next, 0, 128, 64},
-    {&knet_model::d_b_cell_prev, 0, 64, 64},
-    {&knet_model::d_b_input_tmp4_block, 0, 192, 64},
-    {&knet_model::d_b_h_prev, 0, 128, 64},
-    {&knet_model::d_a, 0, 0},
+    {&knet_model::d_b_h_next, 0, 448, 320},
+    {&knet_model::d_b_cell_next, 0, 320, 320},
+    {&knet_model::d_b_cell_prev, 0, 384, 320},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 512, 320},
+    {&knet_model::d_a, 0, 256, 256},
     {nullptr, 0, 0},
 };
 const knet_buffer places_0_softloss[] = {
@@ -1228,16 +1233,16 @@ const knet_buffer places_0_softloss[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0_softloss[] = {
-    {&knet_model::gold, 0, 256, 256},
-    {&knet_model::mask, 0, 0},
-    {&knet_model::d_wbf_tmp2, 0, 256, 256},
-    {&knet_model::d_b_h, 0, 0},
-    {&knet_model::d_b_h_next, 0, 64, 64},
-    {&knet_model::d_b_cell_next, 0, 128, 64},
-    {&knet_model::d_b_cell_prev, 0, 64, 64},
-    {&knet_model::d_b_input_tmp4_block, 0, 192, 64},
-    {&knet_model::d_b_h_prev, 0, 128, 64},
-    {&knet_model::d_a, 0, 0},
+    {&knet_model::gold, 0, 0},
+    {&knet_model::mask, 0, 65, 65},
+    {&knet_model::d_wbf_tmp2, 0, 0},
+    {&knet_model::d_b_h, 0, 256, 256},
+    {&knet_model::d_b_h_next, 0, 448, 320},
+    {&knet_model::d_b_cell_next, 0, 320, 320},
+    {&knet_model::d_b_cell_prev, 0, 384, 320},
+    {&knet_model::d_b_input_tmp4_block, 0, 0},
+    {&knet_model::d_b_h_prev, 0, 512, 320},
+    {&knet_model::d_a, 0, 256, 256},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1[] = {
@@ -1265,11 +1270,11 @@ const knet_buffer places_1_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_1_zero[] = {
-    {&knet_model::d_b_h_next, 0, 320, 320},
-    {&knet_model::d_b_cell_next, 0, 384, 320},
-    {&knet_model::d_b_cell_prev, 0, 320, 320},
+    {&knet_model::d_b_h_next, 0, 448, 320},
+    {&knet_model::d_b_cell_next, 0, 320, 320},
+    {&knet_model::d_b_cell_prev, 0, 384, 320},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
-    {&knet_model::d_b_h_prev, 0, 384, 320},
+    {&knet_model::d_b_h_prev, 0, 512, 320},
     {&knet_model::d_a, 0, 256, 256},
     {nullptr, 0, 0},
 };
@@ -1293,11 +1298,11 @@ const knet_buffer sequence_places_1_softloss[] = {
     {&knet_model::d_wbf_tmp2, 0, 576, 256},
     {&knet_model::d_c_return, 0, 0},
     {&knet_model::d_b_h, 0, 256, 256},
-    {&knet_model::d_b_h_next, 0, 320, 320},
-    {&knet_model::d_b_cell_next, 0, 384, 320},
-    {&knet_model::d_b_cell_prev, 0, 320, 320},
+    {&knet_model::d_b_h_next, 0, 448, 320},
+    {&knet_model::d_b_cell_next, 0, 320, 320},
+    {&knet_model::d_b_cell_prev, 0, 384, 320},
     {&knet_model::d_b_input_tmp4_block, 0, 0},
-    {&knet_model::d_b_h_prev, 0, 384, 320},
+    {&knet_model::d_b_h_prev, 0, 512, 320},
     {&knet_model::d_a, 0, 256, 256},
     {nullptr, 0, 0},
 };
@@ -1665,31 +1670,34 @@ int forwseq(knet_model* m) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 32, m->b_input_a_block, 256, m->a, 32,
         m->b_input_tmp1_block, 256));
   }
+  // b/cell f32[64,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const b_h_prev_here = step > 0 ? m->b_h + 64 * (at - N) : m->b_h_state;
+    float* const b_cell_here = step + 1 < m->steps ? m->b_cell_prev + 64 * (at + N) : m->b_cell_state;
     // charlm.knet:6: b = lstm(a; out=hidden)
-    // b/h f32[64,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->b_h_prev + 64 * at, m->b_h_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
-    // b/cell f32[64,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->b_cell_prev + 64 * at, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
     // b/input/tmp2@block f32[256,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * at, 64,
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, b_h_prev_here, 64,
         m->b_input_tmp2_block, 256));
     // b/h f32[64,N]
     TRY(knet_launch_each(kernels.fused_h_64xN, 64 * N, m->stream, m->b_output + 64 * at, m->b_forget + 64 * at,
-        m->b_input + 64 * at, m->b_newmem + 64 * at, m->b_cell, m->b_tmp3 + 64 * at, m->b_h + 64 * at,
+        m->b_input + 64 * at, m->b_newmem + 64 * at, b_cell_here, m->b_tmp3 + 64 * at, m->b_h + 64 * at,
         m->b_input_tmp1_block + 128 + 256 * at, m->b_input_tmp2_block + 128, m->b_output_c,
         m->b_input_tmp1_block + 64 + 256 * at, m->b_input_tmp2_block + 64, m->b_forget_c,
         m->b_input_tmp1_block + 256 * at, m->b_input_tmp2_block, m->b_input_c, m->b_input_tmp1_block + 192 + 256 * at,
         m->b_input_tmp2_block + 192, m->b_newmem_c, m->b_cell_prev + 64 * at));
-    // b/h f32[64,N], for the next call
-    TRY(cudaMemcpyAsync(m->b_h_state, m->b_h + 64 * at, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
-    // b/cell f32[64,N], for the next call
-    TRY(cudaMemcpyAsync(m->b_cell_state, m->b_cell, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   }
+  // b/h f32[64,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->b_h_prev, m->b_h_state, 64 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
+  // b/h f32[64,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->b_h_prev + 64 * m->batch, m->b_h, 64 * m->batch * (m->steps - 1) * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // b/h f32[64,N], for the next call
+  TRY(cudaMemcpyAsync(m->b_h_state, m->b_h + 64 * m->batch * (m->steps - 1), 64 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1717,31 +1725,34 @@ int forwseq_dropout(knet_model* m) {
     TRY(knet_launch_each(kernels.fill_bernoulli_ahead, 64 * N, m->stream, m->c_tmp1, m->clock, 13u, 64u,
         64 * m->batch, 0.8, 1.25, 64 * N, 0));
   }
+  // b/cell f32[64,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->b_cell_prev, m->b_cell_state, 64 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const b_h_prev_here = step > 0 ? m->b_h + 64 * (at - N) : m->b_h_state;
+    float* const b_cell_here = step + 1 < m->steps ? m->b_cell_prev + 64 * (at + N) : m->b_cell_state;
     // charlm.knet:6: b = lstm(a; out=hidden)
-    // b/h f32[64,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->b_h_prev + 64 * at, m->b_h_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
-    // b/cell f32[64,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->b_cell_prev + 64 * at, m->b_cell_state, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
     // b/input/tmp2@block f32[256,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, m->b_h_prev + 64 * at, 64,
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 256, N, 64, m->b_input_b_block, 256, b_h_prev_here, 64,
         m->b_input_tmp2_block, 256));
     // b/h f32[64,N]
     TRY(knet_launch_each(kernels.fused_h_64xN, 64 * N, m->stream, m->b_output + 64 * at, m->b_forget + 64 * at,
-        m->b_input + 64 * at, m->b_newmem + 64 * at, m->b_cell, m->b_tmp3 + 64 * at, m->b_h + 64 * at,
+        m->b_input + 64 * at, m->b_newmem + 64 * at, b_cell_here, m->b_tmp3 + 64 * at, m->b_h + 64 * at,
         m->b_input_tmp1_block + 128 + 256 * at, m->b_input_tmp2_block + 128, m->b_output_c,
         m->b_input_tmp1_block + 64 + 256 * at, m->b_input_tmp2_block + 64, m->b_forget_c,
         m->b_input_tmp1_block + 256 * at, m->b_input_tmp2_block, m->b_input_c, m->b_input_tmp1_block + 192 + 256 * at,
         m->b_input_tmp2_block + 192, m->b_newmem_c, m->b_cell_prev + 64 * at));
-    // b/h f32[64,N], for the next call
-    TRY(cudaMemcpyAsync(m->b_h_state, m->b_h + 64 * at, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
-    // b/cell f32[64,N], for the next call
-    TRY(cudaMemcpyAsync(m->b_cell_state, m->b_cell, 64 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   }
+  // b/h f32[64,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->b_h_prev, m->b_h_state, 64 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
+  // b/h f32[64,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->b_h_prev + 64 * m->batch, m->b_h, 64 * m->batch * (m->steps - 1) * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // b/h f32[64,N], for the next call
+  TRY(cudaMemcpyAsync(m->b_h_state, m->b_h + 64 * m->batch * (m->steps - 1), 64 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1804,29 +1815,31 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 
 // The backward pass through a whole sequence from a zero gradient of the output, under no condition, and under dropout.
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  float *d_b_h_next_here = m->d_b_h_next, *d_b_h_prev_here = m->d_b_h_prev;
+  // d:b/h f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_h_next_here, m->d_b_h_state, 64 * m->batch * sizeof(float)));
+  float *d_b_cell_next_here = m->d_b_cell_next, *d_b_cell_prev_here = m->d_b_cell_prev;
+  // d:b/cell f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_cell_next_here, m->d_b_cell_state, 64 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // charlm.knet:6: b = lstm(a; out=hidden)
-    // d:b/h f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
-        64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
-        64 * N * sizeof(float)));
     // d:b/input/tmp4 f32[64,N]
-    TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, m->d_b_cell_prev,
+    TRY(knet_launch_each(kernels.fused_d_input_tmp4, 64 * N, m->stream, d_b_cell_prev_here,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,
-        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, m->d_b_h_next,
-        m->b_output + 64 * at, m->b_tmp3 + 64 * at, m->d_b_cell_next, m->b_forget + 64 * at, m->b_cell_prev + 64 * at,
+        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, d_b_h_next_here,
+        m->b_output + 64 * at, m->b_tmp3 + 64 * at, d_b_cell_next_here, m->b_forget + 64 * at, m->b_cell_prev + 64 * at,
         m->b_newmem + 64 * at, m->b_input + 64 * at));
     // d:b/h@prev f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256,
-        m->d_b_input_tmp4_block + 256 * at, 256, m->d_b_h_prev, 64));
-    // d:b/h f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
+        m->d_b_input_tmp4_block + 256 * at, 256, d_b_h_prev_here, 64));
+    knet_swap(d_b_h_next_here, d_b_h_prev_here);
+    knet_swap(d_b_cell_next_here, d_b_cell_prev_here);
   }
+  // d:b/h f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_h_state, d_b_h_next_here, 64 * m->batch * sizeof(float)));
+  // d:b/cell f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_cell_state, d_b_cell_next_here, 64 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1931,29 +1944,31 @@ int backseq_softloss(knet_model* m, const float* mask, unsigned long long) {
     // d:b/h f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 65, m->wbf_w, 65, m->d_wbf_tmp2, 65, m->d_b_h, 64));
   }
+  float *d_b_h_next_here = m->d_b_h_next, *d_b_h_prev_here = m->d_b_h_prev;
+  // d:b/h f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_h_next_here, m->d_b_h_state, 64 * m->batch * sizeof(float)));
+  float *d_b_cell_next_here = m->d_b_cell_next, *d_b_cell_prev_here = m->d_b_cell_prev;
+  // d:b/cell f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_cell_next_here, m->d_b_cell_state, 64 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // charlm.knet:6: b = lstm(a; out=hidden)
-    // d:b/h f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
-        64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
-        64 * N * sizeof(float)));
     // d:b/input/tmp4 f32[64,N]
-    TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
+    TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, d_b_cell_prev_here,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,
-        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, m->d_b_h_next, m->d_b_h + 64 * at,
-        m->b_output + 64 * at, m->b_tmp3 + 64 * at, m->d_b_cell_next, m->b_forget + 64 * at, m->b_cell_prev + 64 * at,
-        m->b_newmem + 64 * at, m->b_input + 64 * at));
+        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, d_b_h_next_here,
+        m->d_b_h + 64 * at, m->b_output + 64 * at, m->b_tmp3 + 64 * at, d_b_cell_next_here, m->b_forget + 64 * at,
+        m->b_cell_prev + 64 * at, m->b_newmem + 64 * at, m->b_input + 64 * at));
     // d:b/h@prev f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256,
-        m->d_b_input_tmp4_block + 256 * at, 256, m->d_b_h_prev, 64));
-    // d:b/h f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
+        m->d_b_input_tmp4_block + 256 * at, 256, d_b_h_prev_here, 64));
+    knet_swap(d_b_h_next_here, d_b_h_prev_here);
+    knet_swap(d_b_cell_next_here, d_b_cell_prev_here);
   }
+  // d:b/h f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_h_state, d_b_h_next_here, 64 * m->batch * sizeof(float)));
+  // d:b/cell f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_cell_state, d_b_cell_next_here, 64 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -2061,29 +2076,31 @@ int backseq_softloss_dropout(knet_model* m, const float* mask, unsigned long lon
     // charlm.knet:7: c = drop(b; pdrop=pdrop)
     TRY(knet_launch_each(kernels.mul, 64 * N, m->stream, m->d_b_h, m->d_c_return, m->c_tmp1));  // d:b/h f32[64,N]
   }
+  float *d_b_h_next_here = m->d_b_h_next, *d_b_h_prev_here = m->d_b_h_prev;
+  // d:b/h f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_h_next_here, m->d_b_h_state, 64 * m->batch * sizeof(float)));
+  float *d_b_cell_next_here = m->d_b_cell_next, *d_b_cell_prev_here = m->d_b_cell_prev;
+  // d:b/cell f32[64,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_b_cell_next_here, m->d_b_cell_state, 64 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // charlm.knet:6: b = lstm(a; out=hidden)
-    // d:b/h f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_h_next, m->d_b_h_state,
-        64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_b_cell_next, m->d_b_cell_state,
-        64 * N * sizeof(float)));
     // d:b/input/tmp4 f32[64,N]
-    TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, m->d_b_cell_prev,
+    TRY(knet_launch_each(kernels.fused_d_input_tmp4_2, 64 * N, m->stream, d_b_cell_prev_here,
         m->d_b_input_tmp4_block + 192 + 256 * at, m->d_b_input_tmp4_block + 128 + 256 * at,
-        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, m->d_b_h_next, m->d_b_h + 64 * at,
-        m->b_output + 64 * at, m->b_tmp3 + 64 * at, m->d_b_cell_next, m->b_forget + 64 * at, m->b_cell_prev + 64 * at,
-        m->b_newmem + 64 * at, m->b_input + 64 * at));
+        m->d_b_input_tmp4_block + 64 + 256 * at, m->d_b_input_tmp4_block + 256 * at, d_b_h_next_here,
+        m->d_b_h + 64 * at, m->b_output + 64 * at, m->b_tmp3 + 64 * at, d_b_cell_next_here, m->b_forget + 64 * at,
+        m->b_cell_prev + 64 * at, m->b_newmem + 64 * at, m->b_input + 64 * at));
     // d:b/h@prev f32[64,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 64, N, 256, m->b_input_b_block, 256,
-        m->d_b_input_tmp4_block + 256 * at, 256, m->d_b_h_prev, 64));
-    // d:b/h f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_h_state, m->d_b_h_prev, 64 * N * sizeof(float)));
-    // d:b/cell f32[64,N], for the step before
-    TRY(hand_state_gradient(m, m->d_b_cell_state, m->d_b_cell_prev, 64 * N * sizeof(float)));
+        m->d_b_input_tmp4_block + 256 * at, 256, d_b_h_prev_here, 64));
+    knet_swap(d_b_h_next_here, d_b_h_prev_here);
+    knet_swap(d_b_cell_next_here, d_b_cell_prev_here);
   }
+  // d:b/h f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_h_state, d_b_h_next_here, 64 * m->batch * sizeof(float)));
+  // d:b/cell f32[64,N], for the step before
+  TRY(hand_state_gradient(m, m->d_b_cell_state, d_b_cell_next_here, 64 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;

@@ -683,6 +683,11 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+template <class T>
+static inline void knet_swap(T*& a, T*& b) {
+  T* const c = a;
+  a = b, b = c;
+}
 // Zeroes rows x columns elements, the columns a pitch apart.
 template <class T> static cudaError_t knet_zero(T* data, size_t rows, size_t columns, size_t pitch, cudaStream_t s) {
   return cudaMemset2DAsync(data, pitch * sizeof(T), 0, rows * sizeof(T), columns, s);
@@ -1097,7 +1102,7 @@ const knet_buffer frame_1[] = {  // under predict
 size_t arena_elements(int batch, int steps) {
   if (steps > 1) {
     const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps
-    return 300 * (size_t)batch + 140 * later;
+    return 360 * (size_t)batch + 140 * later;
   }
   return 200 * (size_t)batch;
 }
@@ -1143,25 +1148,25 @@ const knet_buffer places_0_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_0_zero[] = {
-    {&knet_model::d_h_1_gru_h_next, 0, 140, 120},
-    {&knet_model::d_h_2_gru_h_next, 0, 120, 120},
-    {&knet_model::d_h_2_gru_update, 0, 180, 120},
-    {&knet_model::d_h_2_gru_update_2, 0, 200, 120},
-    {&knet_model::d_h_2_gru_h_prev, 0, 120, 120},
+    {&knet_model::d_h_1_gru_h_next, 0, 120, 120},
+    {&knet_model::d_h_2_gru_h_next, 0, 160, 120},
+    {&knet_model::d_h_2_gru_update, 0, 240, 120},
+    {&knet_model::d_h_2_gru_update_2, 0, 260, 120},
+    {&knet_model::d_h_2_gru_h_prev, 0, 200, 120},
     {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
-    {&knet_model::d_h_2_gru_tmp1, 0, 160, 120},
-    {&knet_model::d_h_2_gru_h_prev_2, 0, 160, 120},
-    {&knet_model::d_h_1_gru_h, 0, 200, 120},
-    {&knet_model::d_h_2_gru_h_prev_3, 0, 180, 120},
-    {&knet_model::d_h_1_gru_update, 0, 140, 120},
-    {&knet_model::d_h_1_gru_update_2, 0, 200, 120},
-    {&knet_model::d_h_1_gru_h_prev, 0, 240, 120},
+    {&knet_model::d_h_2_gru_tmp1, 0, 220, 120},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 220, 120},
+    {&knet_model::d_h_1_gru_h, 0, 260, 120},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 240, 120},
+    {&knet_model::d_h_1_gru_update, 0, 320, 120},
+    {&knet_model::d_h_1_gru_update_2, 0, 260, 120},
+    {&knet_model::d_h_1_gru_h_prev, 0, 300, 120},
     {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
-    {&knet_model::d_h_1_gru_tmp1, 0, 220, 120},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 220, 120},
-    {&knet_model::d_h_1_gru_h_prev_3, 0, 140, 120},
-    {&knet_model::d_h_1_gru_h_prev_6, 0, 220, 120},
-    {&knet_model::d_h_2_gru_h_prev_6, 0, 140, 120},
+    {&knet_model::d_h_1_gru_tmp1, 0, 280, 120},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 280, 120},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 260, 120},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 140, 120},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 180, 120},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1[] = {
@@ -1206,25 +1211,25 @@ const knet_buffer places_1_zero[] = {
     {nullptr, 0, 0},
 };
 const knet_buffer sequence_places_1_zero[] = {
-    {&knet_model::d_h_1_gru_h_next, 0, 160, 140},
-    {&knet_model::d_h_2_gru_h_next, 0, 140, 140},
-    {&knet_model::d_h_2_gru_update, 0, 120, 120},
-    {&knet_model::d_h_2_gru_update_2, 0, 220, 140},
-    {&knet_model::d_h_2_gru_h_prev, 0, 140, 140},
+    {&knet_model::d_h_1_gru_h_next, 0, 140, 140},
+    {&knet_model::d_h_2_gru_h_next, 0, 180, 140},
+    {&knet_model::d_h_2_gru_update, 0, 260, 140},
+    {&knet_model::d_h_2_gru_update_2, 0, 280, 140},
+    {&knet_model::d_h_2_gru_h_prev, 0, 220, 140},
     {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
-    {&knet_model::d_h_2_gru_tmp1, 0, 200, 140},
-    {&knet_model::d_h_2_gru_h_prev_2, 0, 200, 140},
-    {&knet_model::d_h_1_gru_h, 0, 240, 140},
-    {&knet_model::d_h_2_gru_h_prev_3, 0, 220, 140},
-    {&knet_model::d_h_1_gru_update, 0, 160, 140},
-    {&knet_model::d_h_1_gru_update_2, 0, 240, 140},
-    {&knet_model::d_h_1_gru_h_prev, 0, 280, 140},
+    {&knet_model::d_h_2_gru_tmp1, 0, 240, 140},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 240, 140},
+    {&knet_model::d_h_1_gru_h, 0, 280, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 260, 140},
+    {&knet_model::d_h_1_gru_update, 0, 340, 140},
+    {&knet_model::d_h_1_gru_update_2, 0, 280, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 320, 140},
     {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
-    {&knet_model::d_h_1_gru_tmp1, 0, 260, 140},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 260, 140},
-    {&knet_model::d_h_1_gru_h_prev_3, 0, 160, 140},
-    {&knet_model::d_h_1_gru_h_prev_6, 0, 260, 140},
-    {&knet_model::d_h_2_gru_h_prev_6, 0, 160, 140},
+    {&knet_model::d_h_1_gru_tmp1, 0, 300, 140},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 300, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 280, 140},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 160, 140},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 200, 140},
     {nullptr, 0, 0},
 };
 const knet_buffer places_1_quadloss[] = {
@@ -1259,25 +1264,25 @@ const knet_buffer sequence_places_1_quadloss[] = {
     {&knet_model::mask, 0, 0},
     {&knet_model::d_return, 0, 60, 60},
     {&knet_model::d_h_2_gru_h, 0, 120, 120},
-    {&knet_model::d_h_1_gru_h_next, 0, 160, 140},
-    {&knet_model::d_h_2_gru_h_next, 0, 140, 140},
-    {&knet_model::d_h_2_gru_update, 0, 140, 140},
-    {&knet_model::d_h_2_gru_update_2, 0, 220, 140},
-    {&knet_model::d_h_2_gru_h_prev, 0, 180, 140},
+    {&knet_model::d_h_1_gru_h_next, 0, 140, 140},
+    {&knet_model::d_h_2_gru_h_next, 0, 180, 140},
+    {&knet_model::d_h_2_gru_update, 0, 260, 140},
+    {&knet_model::d_h_2_gru_update_2, 0, 280, 140},
+    {&knet_model::d_h_2_gru_h_prev, 0, 220, 140},
     {&knet_model::d_h_2_gru_reset_tmp4_block, 0, 60, 60},
-    {&knet_model::d_h_2_gru_tmp1, 0, 200, 140},
-    {&knet_model::d_h_2_gru_h_prev_2, 0, 200, 140},
-    {&knet_model::d_h_1_gru_h, 0, 240, 140},
-    {&knet_model::d_h_2_gru_h_prev_3, 0, 220, 140},
-    {&knet_model::d_h_1_gru_update, 0, 160, 140},
-    {&knet_model::d_h_1_gru_update_2, 0, 240, 140},
-    {&knet_model::d_h_1_gru_h_prev, 0, 280, 140},
+    {&knet_model::d_h_2_gru_tmp1, 0, 240, 140},
+    {&knet_model::d_h_2_gru_h_prev_2, 0, 240, 140},
+    {&knet_model::d_h_1_gru_h, 0, 280, 140},
+    {&knet_model::d_h_2_gru_h_prev_3, 0, 260, 140},
+    {&knet_model::d_h_1_gru_update, 0, 340, 140},
+    {&knet_model::d_h_1_gru_update_2, 0, 280, 140},
+    {&knet_model::d_h_1_gru_h_prev, 0, 320, 140},
     {&knet_model::d_h_1_gru_reset_tmp4_block, 0, 0},
-    {&knet_model::d_h_1_gru_tmp1, 0, 260, 140},
-    {&knet_model::d_h_1_gru_h_prev_5, 0, 260, 140},
-    {&knet_model::d_h_1_gru_h_prev_3, 0, 160, 140},
-    {&knet_model::d_h_1_gru_h_prev_6, 0, 260, 140},
-    {&knet_model::d_h_2_gru_h_prev_6, 0, 160, 140},
+    {&knet_model::d_h_1_gru_tmp1, 0, 300, 140},
+    {&knet_model::d_h_1_gru_h_prev_5, 0, 300, 140},
+    {&knet_model::d_h_1_gru_h_prev_3, 0, 280, 140},
+    {&knet_model::d_h_1_gru_h_prev_6, 0, 160, 140},
+    {&knet_model::d_h_2_gru_h_prev_6, 0, 200, 140},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0, frame_1};
@@ -1697,31 +1702,27 @@ int forwseq(knet_model* m) {
   }
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const h_1_gru_h_prev_here = step > 0 ? m->h_1_gru_h + 20 * (at - N) : m->h_1_gru_h_state;
+    const float* const h_2_gru_h_prev_here = step > 0 ? m->h_2_gru_h + 20 * (at - N) : m->h_2_gru_h_state;
     // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-    // h/1/gru/h f32[20,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_1_gru_h_prev + 20 * at, m->h_1_gru_h_state, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
-    // h/2/gru/h f32[20,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_2_gru_h_prev + 20 * at, m->h_2_gru_h_state, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
     // h/1/gru/reset/tmp2@block f32[40,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40,
-        m->h_1_gru_h_prev + 20 * at, 20, m->h_1_gru_reset_tmp2_block, 40));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40, h_1_gru_h_prev_here,
+        20, m->h_1_gru_reset_tmp2_block, 40));
     // h/1/gru/tmp1 f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_1_gru_reset + 20 * at,
         m->h_1_gru_update + 20 * at, m->h_1_gru_tmp1 + 20 * at, m->h_1_gru_reset_tmp1_block + 60 * at,
         m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c, m->h_1_gru_reset_tmp1_block + 20 + 60 * at,
-        m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev + 20 * at));
+        m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, h_1_gru_h_prev_here));
     // h/1/gru/newmem/tmp2 f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20, m->h_1_gru_tmp1 + 20 * at,
         20, m->h_1_gru_newmem_tmp2, 20));
     // h/1/gru/h f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem + 20 * at,
         m->h_1_gru_tmp3 + 20 * at, m->h_1_gru_h + 20 * at, m->h_1_gru_reset_tmp1_block + 40 + 60 * at,
-        m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update + 20 * at, m->h_1_gru_h_prev + 20 * at));
+        m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update + 20 * at, h_1_gru_h_prev_here));
     // h/2/gru/reset/tmp2@block f32[40,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40,
-        m->h_2_gru_h_prev + 20 * at, 20, m->h_2_gru_reset_tmp2_block, 40));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40, h_2_gru_h_prev_here,
+        20, m->h_2_gru_reset_tmp2_block, 40));
     // h/2/gru/reset/tmp1@block f32[60,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60,
         m->h_1_gru_h + 20 * at, 20, m->h_2_gru_reset_tmp1_block, 60));
@@ -1729,21 +1730,33 @@ int forwseq(knet_model* m) {
     TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_2_gru_reset + 20 * at,
         m->h_2_gru_update + 20 * at, m->h_2_gru_tmp1 + 20 * at, m->h_2_gru_reset_tmp1_block,
         m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c, m->h_2_gru_reset_tmp1_block + 20,
-        m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev + 20 * at));
+        m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, h_2_gru_h_prev_here));
     // h/2/gru/newmem/tmp2 f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20, m->h_2_gru_tmp1 + 20 * at,
         20, m->h_2_gru_newmem_tmp2, 20));
     // h/2/gru/h f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem + 20 * at,
         m->h_2_gru_tmp3 + 20 * at, m->h_2_gru_h + 20 * at, m->h_2_gru_reset_tmp1_block + 40, m->h_2_gru_newmem_tmp2,
-        m->h_2_gru_newmem_c, m->h_2_gru_update + 20 * at, m->h_2_gru_h_prev + 20 * at));
-    // h/1/gru/h f32[20,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h + 20 * at, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
-    // h/2/gru/h f32[20,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_2_gru_h_state, m->h_2_gru_h + 20 * at, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
+        m->h_2_gru_newmem_c, m->h_2_gru_update + 20 * at, h_2_gru_h_prev_here));
   }
+  // h/1/gru/h f32[20,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_prev, m->h_1_gru_h_state, 20 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/1/gru/h f32[20,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_prev + 20 * m->batch, m->h_1_gru_h,
+      20 * m->batch * (m->steps - 1) * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/1/gru/h f32[20,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h + 20 * m->batch * (m->steps - 1),
+      20 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_prev, m->h_2_gru_h_state, 20 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_prev + 20 * m->batch, m->h_2_gru_h,
+      20 * m->batch * (m->steps - 1) * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_state, m->h_2_gru_h + 20 * m->batch * (m->steps - 1),
+      20 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   return 0;
 }
 
@@ -1759,31 +1772,27 @@ int forwseq_predict(knet_model* m) {
   }
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const h_1_gru_h_prev_here = step > 0 ? m->h_1_gru_h + 20 * (at - N) : m->h_1_gru_h_state;
+    const float* const h_2_gru_h_prev_here = step > 0 ? m->h_2_gru_h + 20 * (at - N) : m->h_2_gru_h_state;
     // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-    // h/1/gru/h f32[20,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_1_gru_h_prev + 20 * at, m->h_1_gru_h_state, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
-    // h/2/gru/h f32[20,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_2_gru_h_prev + 20 * at, m->h_2_gru_h_state, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
     // h/1/gru/reset/tmp2@block f32[40,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40,
-        m->h_1_gru_h_prev + 20 * at, 20, m->h_1_gru_reset_tmp2_block, 40));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_1_gru_reset_b_block, 40, h_1_gru_h_prev_here,
+        20, m->h_1_gru_reset_tmp2_block, 40));
     // h/1/gru/tmp1 f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_1_gru_reset + 20 * at,
         m->h_1_gru_update + 20 * at, m->h_1_gru_tmp1 + 20 * at, m->h_1_gru_reset_tmp1_block + 60 * at,
         m->h_1_gru_reset_tmp2_block, m->h_1_gru_reset_c, m->h_1_gru_reset_tmp1_block + 20 + 60 * at,
-        m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, m->h_1_gru_h_prev + 20 * at));
+        m->h_1_gru_reset_tmp2_block + 20, m->h_1_gru_update_c, h_1_gru_h_prev_here));
     // h/1/gru/newmem/tmp2 f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_1_gru_newmem_b, 20, m->h_1_gru_tmp1 + 20 * at,
         20, m->h_1_gru_newmem_tmp2, 20));
     // h/1/gru/h f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_1_gru_newmem + 20 * at,
         m->h_1_gru_tmp3 + 20 * at, m->h_1_gru_h + 20 * at, m->h_1_gru_reset_tmp1_block + 40 + 60 * at,
-        m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update + 20 * at, m->h_1_gru_h_prev + 20 * at));
+        m->h_1_gru_newmem_tmp2, m->h_1_gru_newmem_c, m->h_1_gru_update + 20 * at, h_1_gru_h_prev_here));
     // h/2/gru/reset/tmp2@block f32[40,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40,
-        m->h_2_gru_h_prev + 20 * at, 20, m->h_2_gru_reset_tmp2_block, 40));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 40, N, 20, m->h_2_gru_reset_b_block, 40, h_2_gru_h_prev_here,
+        20, m->h_2_gru_reset_tmp2_block, 40));
     // h/2/gru/reset/tmp1@block f32[60,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 60, N, 20, m->h_2_gru_reset_a_block, 60,
         m->h_1_gru_h + 20 * at, 20, m->h_2_gru_reset_tmp1_block, 60));
@@ -1791,21 +1800,33 @@ int forwseq_predict(knet_model* m) {
     TRY(knet_launch_each(kernels.fused_gru_tmp1_20xN, 20 * N, m->stream, m->h_2_gru_reset + 20 * at,
         m->h_2_gru_update + 20 * at, m->h_2_gru_tmp1 + 20 * at, m->h_2_gru_reset_tmp1_block,
         m->h_2_gru_reset_tmp2_block, m->h_2_gru_reset_c, m->h_2_gru_reset_tmp1_block + 20,
-        m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, m->h_2_gru_h_prev + 20 * at));
+        m->h_2_gru_reset_tmp2_block + 20, m->h_2_gru_update_c, h_2_gru_h_prev_here));
     // h/2/gru/newmem/tmp2 f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 20, N, 20, m->h_2_gru_newmem_b, 20, m->h_2_gru_tmp1 + 20 * at,
         20, m->h_2_gru_newmem_tmp2, 20));
     // h/2/gru/h f32[20,N]
     TRY(knet_launch_each(kernels.fused_gru_h_20xN, 20 * N, m->stream, m->h_2_gru_newmem + 20 * at,
         m->h_2_gru_tmp3 + 20 * at, m->h_2_gru_h + 20 * at, m->h_2_gru_reset_tmp1_block + 40, m->h_2_gru_newmem_tmp2,
-        m->h_2_gru_newmem_c, m->h_2_gru_update + 20 * at, m->h_2_gru_h_prev + 20 * at));
-    // h/1/gru/h f32[20,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h + 20 * at, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
-    // h/2/gru/h f32[20,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_2_gru_h_state, m->h_2_gru_h + 20 * at, 20 * N * sizeof(float),
-        cudaMemcpyDeviceToDevice, m->stream));
+        m->h_2_gru_newmem_c, m->h_2_gru_update + 20 * at, h_2_gru_h_prev_here));
   }
+  // h/1/gru/h f32[20,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_prev, m->h_1_gru_h_state, 20 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/1/gru/h f32[20,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_prev + 20 * m->batch, m->h_1_gru_h,
+      20 * m->batch * (m->steps - 1) * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/1/gru/h f32[20,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_1_gru_h_state, m->h_1_gru_h + 20 * m->batch * (m->steps - 1),
+      20 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_prev, m->h_2_gru_h_state, 20 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_prev + 20 * m->batch, m->h_2_gru_h,
+      20 * m->batch * (m->steps - 1) * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
+  // h/2/gru/h f32[20,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_2_gru_h_state, m->h_2_gru_h + 20 * m->batch * (m->steps - 1),
+      20 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1904,18 +1925,20 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 
 // The backward pass through a whole sequence from a zero gradient of the output, under no condition, and under predict.
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  float *d_h_1_gru_h_next_here = m->d_h_1_gru_h_next, *d_h_1_gru_h_prev_6_here = m->d_h_1_gru_h_prev_6;
+  // d:h/1/gru/h f32[20,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_1_gru_h_next_here, m->d_h_1_gru_h_state,
+      20 * m->batch * sizeof(float)));
+  float *d_h_2_gru_h_next_here = m->d_h_2_gru_h_next, *d_h_2_gru_h_prev_6_here = m->d_h_2_gru_h_prev_6;
+  // d:h/2/gru/h f32[20,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_2_gru_h_next_here, m->d_h_2_gru_h_state,
+      20 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-    // d:h/1/gru/h f32[20,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
-        20 * N * sizeof(float)));
-    // d:h/2/gru/h f32[20,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
-        20 * N * sizeof(float)));
     // d:h/2/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4, 20 * N, m->stream, m->d_h_2_gru_update, m->d_h_2_gru_update_2,
-        m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_2_gru_h_next,
+        m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, d_h_2_gru_h_next_here,
         m->h_2_gru_newmem + 20 * at, m->h_2_gru_tmp3 + 20 * at, m->h_2_gru_h_prev + 20 * at,
         m->h_2_gru_update + 20 * at));
     // d:h/2/gru/tmp1 f32[20,N]
@@ -1934,7 +1957,7 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
         m->d_h_2_gru_reset_tmp4_block + 60 * at, 60, m->d_h_2_gru_h_prev_3, 20));
     // d:h/1/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_1_gru_update,
-        m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_1_gru_h_next,
+        m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40 + 60 * at, d_h_1_gru_h_next_here,
         m->d_h_1_gru_h, m->h_1_gru_newmem + 20 * at, m->h_1_gru_tmp3 + 20 * at, m->h_1_gru_h_prev + 20 * at,
         m->h_1_gru_update + 20 * at));
     // d:h/1/gru/tmp1 f32[20,N]
@@ -1949,14 +1972,16 @@ int backseq_zero(knet_model* m, const float*, unsigned long long) {
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
         m->d_h_1_gru_reset_tmp4_block + 60 * at, 60, m->d_h_1_gru_h_prev_3, 20));
     // d:h/2/gru/h@prev#6 f32[20,N]
-    TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
+    TRY(knet_launch_each(kernels.add, 20 * N, m->stream, d_h_1_gru_h_prev_6_here, d_h_2_gru_h_prev_6_here,
         m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
         m->d_h_2_gru_h_prev_3));
-    // d:h/1/gru/h f32[20,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
-    // d:h/2/gru/h f32[20,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
+    knet_swap(d_h_1_gru_h_next_here, d_h_1_gru_h_prev_6_here);
+    knet_swap(d_h_2_gru_h_next_here, d_h_2_gru_h_prev_6_here);
   }
+  // d:h/1/gru/h f32[20,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, d_h_1_gru_h_next_here, 20 * m->batch * sizeof(float)));
+  // d:h/2/gru/h f32[20,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, d_h_2_gru_h_next_here, 20 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -2105,18 +2130,20 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     // d:h/2/gru/h f32[20,N]
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 5, m->wb_w, 5, m->d_return, 5, m->d_h_2_gru_h, 20));
   }
+  float *d_h_1_gru_h_next_here = m->d_h_1_gru_h_next, *d_h_1_gru_h_prev_6_here = m->d_h_1_gru_h_prev_6;
+  // d:h/1/gru/h f32[20,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_1_gru_h_next_here, m->d_h_1_gru_h_state,
+      20 * m->batch * sizeof(float)));
+  float *d_h_2_gru_h_next_here = m->d_h_2_gru_h_next, *d_h_2_gru_h_prev_6_here = m->d_h_2_gru_h_prev_6;
+  // d:h/2/gru/h f32[20,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_2_gru_h_next_here, m->d_h_2_gru_h_state,
+      20 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // gru2.knet:8: h = repeat(x; frepeat=:layer, nrepeat=2)
-    // d:h/1/gru/h f32[20,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_1_gru_h_next, m->d_h_1_gru_h_state,
-        20 * N * sizeof(float)));
-    // d:h/2/gru/h f32[20,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_2_gru_h_next, m->d_h_2_gru_h_state,
-        20 * N * sizeof(float)));
     // d:h/2/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_2_gru_update,
-        m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_2_gru_h_next,
+        m->d_h_2_gru_update_2, m->d_h_2_gru_h_prev, m->d_h_2_gru_reset_tmp4_block + 40 + 60 * at, d_h_2_gru_h_next_here,
         m->d_h_2_gru_h + 20 * at, m->h_2_gru_newmem + 20 * at, m->h_2_gru_tmp3 + 20 * at, m->h_2_gru_h_prev + 20 * at,
         m->h_2_gru_update + 20 * at));
     // d:h/2/gru/tmp1 f32[20,N]
@@ -2135,7 +2162,7 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
         m->d_h_2_gru_reset_tmp4_block + 60 * at, 60, m->d_h_2_gru_h_prev_3, 20));
     // d:h/1/gru/newmem/tmp4 f32[20,N]
     TRY(knet_launch_each(kernels.fused_d_newmem_tmp4_2, 20 * N, m->stream, m->d_h_1_gru_update,
-        m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40 + 60 * at, m->d_h_1_gru_h_next,
+        m->d_h_1_gru_update_2, m->d_h_1_gru_h_prev, m->d_h_1_gru_reset_tmp4_block + 40 + 60 * at, d_h_1_gru_h_next_here,
         m->d_h_1_gru_h, m->h_1_gru_newmem + 20 * at, m->h_1_gru_tmp3 + 20 * at, m->h_1_gru_h_prev + 20 * at,
         m->h_1_gru_update + 20 * at));
     // d:h/1/gru/tmp1 f32[20,N]
@@ -2150,14 +2177,16 @@ int backseq_quadloss_predict(knet_model* m, const float* mask, unsigned long lon
     TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 20, N, 40, m->h_1_gru_reset_b_block, 40,
         m->d_h_1_gru_reset_tmp4_block + 60 * at, 60, m->d_h_1_gru_h_prev_3, 20));
     // d:h/2/gru/h@prev#6 f32[20,N]
-    TRY(knet_launch_each(kernels.add, 20 * N, m->stream, m->d_h_1_gru_h_prev_6, m->d_h_2_gru_h_prev_6,
+    TRY(knet_launch_each(kernels.add, 20 * N, m->stream, d_h_1_gru_h_prev_6_here, d_h_2_gru_h_prev_6_here,
         m->d_h_1_gru_h_prev_5, m->d_h_1_gru_h_prev_3, m->d_h_2_gru_h_prev, m->d_h_2_gru_h_prev_2,
         m->d_h_2_gru_h_prev_3));
-    // d:h/1/gru/h f32[20,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, m->d_h_1_gru_h_prev_6, 20 * N * sizeof(float)));
-    // d:h/2/gru/h f32[20,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, m->d_h_2_gru_h_prev_6, 20 * N * sizeof(float)));
+    knet_swap(d_h_1_gru_h_next_here, d_h_1_gru_h_prev_6_here);
+    knet_swap(d_h_2_gru_h_next_here, d_h_2_gru_h_prev_6_here);
   }
+  // d:h/1/gru/h f32[20,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_1_gru_h_state, d_h_1_gru_h_next_here, 20 * m->batch * sizeof(float)));
+  // d:h/2/gru/h f32[20,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_2_gru_h_state, d_h_2_gru_h_next_here, 20 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;

@@ -573,6 +573,11 @@ template <class Signature> struct knet_kernel : knet_entry {};
 
 // So many elements, rounded up so that what follows them is aligned to 16 bytes.
 static inline size_t knet_round(size_t elements) { return (elements + 3) / 4 * 4; }
+template <class T>
+static inline void knet_swap(T*& a, T*& b) {
+  T* const c = a;
+  a = b, b = c;
+}
 
 template <class T> struct knet_identity { typedef T type; };
 // Launches a kernel; the arguments are converted to its parameters' types.
@@ -869,7 +874,7 @@ size_t arena_elements(int batch, int steps) {
   if (steps > 1) {
     const size_t later = (size_t)batch * (steps - 1);  // the columns of the further steps
     return std::max<size_t>({
-        300 * (size_t)batch + 200 * later,
+        400 * (size_t)batch + 200 * later,
         201 * (size_t)batch + 201 * later,
     });
   }
@@ -895,7 +900,7 @@ const knet_buffer places_0_zero[] = {
 const knet_buffer sequence_places_0_zero[] = {
     {&knet_model::d_h_next, 0, 200, 200},
     {&knet_model::d_d, 0, 0},
-    {&knet_model::d_h_prev, 0, 200, 200},
+    {&knet_model::d_h_prev, 0, 300, 200},
     {nullptr, 0, 0},
 };
 const knet_buffer places_0_quadloss[] = {
@@ -913,7 +918,7 @@ const knet_buffer sequence_places_0_quadloss[] = {
     {&knet_model::d_h, 0, 100, 100},
     {&knet_model::d_h_next, 0, 200, 200},
     {&knet_model::d_d, 0, 0},
-    {&knet_model::d_h_prev, 0, 200, 200},
+    {&knet_model::d_h_prev, 0, 300, 200},
     {nullptr, 0, 0},
 };
 const knet_buffer* const frames[] = {frame_0};
@@ -1153,20 +1158,24 @@ int forwseq(knet_model* m) {
   }
   for (int step = 0; step < m->steps; step++) {
     const int N = m->batch, at = N * step;
+    const float* const h_prev_here = step > 0 ? m->h + 100 * (at - N) : m->h_state;
     // rnn1.knet:8: d = a * x .+ b * h .+ c
-    // h f32[100,N], as the call before left it
-    TRY(cudaMemcpyAsync(m->h_prev + 100 * at, m->h_state, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice,
-        m->stream));
     // tmp2 f32[100,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->h_prev + 100 * at, 100, m->tmp2,
-        100));
+    TRY(knet_gemm(m->blas, CUBLAS_OP_N, CUBLAS_OP_N, 100, N, 100, m->b, 100, h_prev_here, 100, m->tmp2, 100));
     // rnn1.knet:9: h = relu(d)
     // h f32[100,N]
     TRY(knet_launch_each(kernels.add_relu_100xN, 100 * N, m->stream, m->d + 100 * at, m->h + 100 * at,
         m->tmp1 + 100 * at, m->tmp2, m->c));
-    // h f32[100,N], for the next call
-    TRY(cudaMemcpyAsync(m->h_state, m->h + 100 * at, 100 * N * sizeof(float), cudaMemcpyDeviceToDevice, m->stream));
   }
+  // h f32[100,N], as the call before left it
+  TRY(cudaMemcpyAsync(m->h_prev, m->h_state, 100 * m->batch * sizeof(float), cudaMemcpyDeviceToDevice,
+      m->stream));
+  // h f32[100,N], as the step before left it
+  TRY(cudaMemcpyAsync(m->h_prev + 100 * m->batch, m->h, 100 * m->batch * (m->steps - 1) * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
+  // h f32[100,N], for the next call
+  TRY(cudaMemcpyAsync(m->h_state, m->h + 100 * m->batch * (m->steps - 1), 100 * m->batch * sizeof(float),
+      cudaMemcpyDeviceToDevice, m->stream));
   return 0;
 }
 
@@ -1197,21 +1206,22 @@ int backward_zero(knet_model* m, const float*, unsigned long long want) {
 
 // The backward pass through a whole sequence from a zero gradient of the output.
 int backseq_zero(knet_model* m, const float*, unsigned long long) {
+  float *d_h_next_here = m->d_h_next, *d_h_prev_here = m->d_h_prev;
+  // d:h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_next_here, m->d_h_state, 100 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // rnn1.knet:9: h = relu(d)
-    // d:h f32[100,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_next, m->d_h_state,
-        100 * N * sizeof(float)));
     // d:d f32[100,N]
-    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d + 100 * at, m->d_h_next, m->h + 100 * at));
+    TRY(knet_launch_each(kernels.relu_back, 100 * N, m->stream, m->d_d + 100 * at, d_h_next_here, m->h + 100 * at));
     // rnn1.knet:8: d = a * x .+ b * h .+ c
     // d:h@prev f32[100,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, m->d_h_prev,
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, d_h_prev_here,
         100));
-    // d:h f32[100,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
+    knet_swap(d_h_next_here, d_h_prev_here);
   }
+  // d:h f32[100,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_state, d_h_next_here, 100 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;
@@ -1267,22 +1277,23 @@ int backseq_quadloss(knet_model* m, const float* mask, unsigned long long) {
     // @loss f32[]
     TRY(knet_launch(kernels.total, 1, 256, 0, m->stream, m->loss, m->partials, knet_blocks(100 * N), 1.0 / N));
   }
+  float *d_h_next_here = m->d_h_next, *d_h_prev_here = m->d_h_prev;
+  // d:h f32[100,N], from the step after
+  TRY(take_state_gradient(m, m->later, d_h_next_here, m->d_h_state, 100 * m->batch * sizeof(float)));
   for (int step = m->steps - 1; step >= 0; step--) {
     const int N = m->batch, at = N * step;
     // rnn1.knet:9: h = relu(d)
-    // d:h f32[100,N], from the step after
-    TRY(take_state_gradient(m, m->later || step + 1 < m->steps, m->d_h_next, m->d_h_state,
-        100 * N * sizeof(float)));
     // d:d f32[100,N]
     TRY(knet_launch_each(kernels.add_relu_back, 100 * N, m->stream, m->d_d + 100 * at, m->d_h + 100 * at,
-        m->d_h_next, m->h + 100 * at));
+        d_h_next_here, m->h + 100 * at));
     // rnn1.knet:8: d = a * x .+ b * h .+ c
     // d:h@prev f32[100,N]
-    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, m->d_h_prev,
+    TRY(knet_gemm(m->blas, CUBLAS_OP_T, CUBLAS_OP_N, 100, N, 100, m->b, 100, m->d_d + 100 * at, 100, d_h_prev_here,
         100));
-    // d:h f32[100,N], for the step before
-    TRY(hand_state_gradient(m, m->d_h_state, m->d_h_prev, 100 * N * sizeof(float)));
+    knet_swap(d_h_next_here, d_h_prev_here);
   }
+  // d:h f32[100,N], for the step before
+  TRY(hand_state_gradient(m, m->d_h_state, d_h_next_here, 100 * m->batch * sizeof(float)));
   // After the loop: again all steps at once.
   {
     const int N = m->batch * m->steps;

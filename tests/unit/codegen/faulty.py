@@ -49,12 +49,14 @@ def lstm2(executable):
 
 
 def sequence(executable):
-    """Whole sequences of several lengths, with dropout, whose state the next one takes up."""
+    """Whole sequences of several lengths, with dropout, whose state the next one takes up; the last in two parts."""
     _, shapes, _ = MODELS["lstm2"]
     found = []
-    for steps in (3, 1, 4):
-        xs = data(shapes, 6 * steps, "f32", steps)
-        found.append(executable.forward_sequence(frozenset({"dropout", "predict"}), xs, steps))
+    for *earlier, steps in ((3,), (1,), (4,), (2, 3)):
+        for part in (*earlier, steps):
+            xs = data(shapes, 6 * part, "f32", part)
+            found.append(executable.forward_sequence(frozenset({"dropout", "predict"}), xs, part))
+        steps += sum(earlier)
         executable.backward_sequence("softloss", onehot(3, 6 * steps, "f32"), None, steps)
         found += [executable.read("grad", name) for name in executable.program.params()]
         executable.update(dict.fromkeys(executable.program.params(), TRAINING), gclip=0.01, gscale=1.0)

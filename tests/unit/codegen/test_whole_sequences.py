@@ -5,6 +5,7 @@ products that time batching leaves, by one graph each way; and the model as it w
 from __future__ import annotations
 
 import ctypes
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from knetc.runtime.interp import Interpreter
 from .driver import CONVOLVED
 from .support import NONE, ROOT, close, compiled
 from .test_models import data
-from .test_sequences import GRU, IRNN, LSTM2, ONE
+from .test_sequences import GRU, IRNN, LSTM2, ONE, SWAP
 
 LSTM = GRU.replace("gru", "lstm")
 RNN1 = (ROOT / "tests" / "golden" / "models" / "rnn1.knet").read_text()
@@ -31,6 +32,14 @@ TWO = """
 end
 """
 UNREAD = "@knet function f(x; out=3)\n h = lstm(x; out=4)\n return wdot(h; out=out)\nend"
+SUMS = """
+@knet function sums(x; out=3)
+    w = par(dims=(3,3), init=Gaussian(0, 1))
+    s = s .+ x
+    m = 0.5 .* (m .+ s)
+    return soft(w*m)
+end
+"""
 MODELS = {
     "rnn1": (RNN1, (ONE,), NONE),
     "lstm": (LSTM, (ONE,), NONE),
@@ -38,6 +47,8 @@ MODELS = {
     "irnn": (IRNN, (ONE,), NONE),
     "two lstms with dropout": (LSTM2, (ONE,), frozenset({"dropout", "predict"})),
     "a convolution and a pooling of the state": (CONVOLVED, ((5, 3, 1, N),), NONE),
+    "states that change places": (SWAP, (ONE,), NONE),
+    "sums without a weight": (SUMS, (ONE,), NONE),
     "two inputs": (TWO, (ONE, (5, N)), NONE),
     "a value that no way back reads": (UNREAD, (ONE,), NONE),
 }
@@ -48,7 +59,7 @@ BATCH = 4
 def device(monkeypatch):
     """The emulation library; its switches as before afterwards."""
     library = ctypes.CDLL(str(emulation.build_library()))
-    for name in ("graphs", "graph_launches", "products", "live_objects", "allocations"):
+    for name in ("graphs", "graph_launches", "products", "works", "live_objects", "allocations"):
         getattr(library, f"knetemu_{name}").restype = ctypes.c_longlong
     yield library
     monkeypatch.undo()
@@ -74,6 +85,8 @@ def both_forward(emitted, meaning, shapes, setting, steps, seed) -> None:
     if value is not None:
         close(value, np.concatenate(want, axis=-1), "f64", terms=600)
         close(emitted.read("value", "return"), want[-1], "f64", terms=600)
+    for name, _ in emitted.program.variant(setting).names:
+        close(emitted.read("value", name), meaning.read("value", name), "f64", terms=600)
     for name in emitted.program.states():
         close(emitted.read("state", name), meaning.read("state", name), "f64", terms=600)
 
@@ -134,6 +147,38 @@ def test_the_products_of_an_lstm_over_time(steps, graphs, device, monkeypatch):
         emitted.read("grad", next(iter(emitted.program.params())))  # waits
         assert (middle - before, device.knetemu_products() - middle) == (steps + 2, steps + 4)
         emitted.reset(False)
+
+
+def loops(text: str) -> list[str]:
+    """The bodies of the loops over time of an emitted file."""
+    return re.findall(r"^  for \(int step = [^\n]*m->steps[^\n]*\n(.*?)\n  \}$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_step_copies_state(name):
+    """But where a variable keeps what it has not computed: of two that change places one keeps what the other was."""
+    source, shapes, _ = MODELS[name]
+    program, options = compiled(source, inputs=shapes)
+    found = loops(emit_cuda(program, options))
+    assert len(found) >= 4  # forward, and back from each of three losses
+    copies = [len(re.findall(r"cudaMemcpyAsync|_state_gradient", body)) for body in found]
+    assert copies == [0] * len(found) or (name == "states that change places" and max(copies) == 2)
+
+
+@pytest.mark.parametrize("steps", [2, 7])
+def test_a_step_of_an_lstm_is_two_works(steps, device, monkeypatch):
+    """A product and the cell, each way: four more works for each step more of a sequence there and back."""
+    monkeypatch.setenv("KNETC_GRAPHS", "0")
+    emitted, _ = pair(LSTM, (ONE,))
+    counts = []
+    for length in (steps, steps + 1):
+        before = device.knetemu_works()
+        value = emitted.forward_sequence(NONE, data((ONE,), BATCH * length, "f64"), length)
+        emitted.backward_sequence("softloss", value, None, length)
+        emitted.read("grad", next(iter(emitted.program.params())))
+        counts.append(device.knetemu_works() - before)
+        emitted.reset(False)
+    assert counts[1] - counts[0] == 4
 
 
 def test_a_sequence_is_one_graph_each_way(device, monkeypatch):
