@@ -24,7 +24,7 @@ from knetc.runtime.order import Order
 if TYPE_CHECKING:
     from knetc.runtime.executable import Given, Tensor
 
-_COMPUTE = ("forw", "sforw", "forwseq", "back", "sback", "backseq")
+_COMPUTE = ("forw", "sforw", "forwseq", "back", "sback", "backseq", "segments")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -40,7 +40,8 @@ def whole(method: Method) -> Method:
                 self._order.lost(gradients=method.__name__ == "back")
             if isinstance(error, KnetMemoryError):
                 raise
-            raise KnetMemoryError(f"out of memory in {method.__name__}: {error}") from None
+            name = "train" if method.__name__ == "segments" else method.__name__
+            raise KnetMemoryError(f"out of memory in {name}: {error}") from None
 
     return cast(Method, call)
 

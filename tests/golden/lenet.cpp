@@ -391,7 +391,8 @@ static inline T knet_log(T x) {
   const T scaled = tiny ? x * (T)((long long)1 << number::fraction) : x;
   const auto bits = knet_bits(scaled) - knet_bits((T)0.7071067811865476);
   const auto power = bits >> number::fraction;
-  const T m = knet_from_bits(bits - (power << number::fraction) + knet_bits((T)0.7071067811865476));
+  const auto whole = power * ((typename number::integer)1 << number::fraction);
+  const T m = knet_from_bits(bits - whole + knet_bits((T)0.7071067811865476));
   const T e = (T)power - (tiny ? (T)number::fraction : (T)0), f = m - 1, s = f / (2 + f), z = s * s;
   const T log_m = knet_fma(s * z, knet_atanh_series(z), 2 * s);
   const T value = knet_fma(e, (T)number::ln2_high, knet_fma(e, (T)number::ln2_low, log_m));
@@ -2143,12 +2144,16 @@ int check_rows(const int* const* rows, const int* gold_rows, const knet_array& v
     if (rows[i]) TRY(check_rows(inputs[i], rows[i], columns));
   return gold_rows ? check_rows(value, gold_rows, columns) : 0;
 }
-// Makes an input that is given by rows a dense matrix of the frame's.
-int make_input_dense(knet_model* m, knet_frame* f, int i) {
-  if (!f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
+// Room for the inputs that are given by rows, as dense matrices.
+int make_copies(knet_frame* f, const int* const* rows) {
+  for (int i = 0; i < INPUTS && rows; i++)
+    if (rows[i] && !f->copies[i]) TRY(allocate(&f->copies[i], elements(inputs[i], f->room)));
+  return 0;
+}
+// Makes an input that is given by rows a dense matrix of the frame's, which has room for it.
+void make_input_dense(knet_model* m, knet_frame* f, int i) {
   make_dense(m->rows[i], (int)elements(inputs[i], 1), f->batch, f->copies[i]);
   f->inputs[i] = f->copies[i];
-  return 0;
 }
 // Makes the minibatch that begins at column c the one that the frame is of, and that is looked for in `gold`.
 int take_minibatch(knet_model* m, knet_frame* f, const knet_data& data, int c, const float** gold) {
@@ -2158,7 +2163,7 @@ int take_minibatch(knet_model* m, knet_frame* f, const knet_data& data, int c, c
     if (dense) {
       f->inputs[i] = data.inputs[i] + from_column(inputs[i], c);
     } else if (reads_dense[f->variant][i]) {
-      TRY(make_input_dense(m, f, i));
+      make_input_dense(m, f, i);
     }
   }
   use_frame(m, f);
@@ -2508,18 +2513,20 @@ int lenet_train(knet_model* m, unsigned conditions, int loss, const knet_real* c
     const int* const* rows, const knet_real* gold, const int* gold_rows, int columns, int batch, double gclip,
     double gscale, double* losses) {
   int variant = 0;
-  TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (columns < 1) return knet_fail(KNET_ARGUMENT, "%d columns", columns);
+  if (batch > columns) batch = columns;
+  TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (!gold && !gold_rows) return knet_fail(KNET_ARGUMENT, "gold is NULL");
   if (loss < KNET_QUADLOSS || loss > KNET_SOFTLOSS || !variants[variant].train[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   TRY(check_rows(rows, gold_rows, *find(values[variant], "return"), columns));
-  if (batch > columns) batch = columns;
   const knet_data data = {arrays, rows, gold, gold_rows};
   knet_frame* f = nullptr;
   int code = begin_step(m, variant, arrays, batch, false, &f);
   m->call -= !code;  // each minibatch is a call
-  for (int c = 0; c < columns && !code; c += batch) {
+  if (!code) code = make_copies(f, rows);
+  int c = 0;
+  for (; c < columns && !code; c += code ? 0 : batch) {
     f->batch = columns - c < batch ? columns - c : batch;
     const knet_real* wanted = nullptr;
     code = take_minibatch(m, f, data, c, &wanted);
@@ -2529,7 +2536,7 @@ int lenet_train(knet_model* m, unsigned conditions, int loss, const knet_real* c
   }
   // Of the last minibatch the inputs may be read by name, and by a backward pass.
   for (int i = 0; i < INPUTS && !code; i++)
-    if (m->rows[i] && !reads_dense[f->variant][i]) code = make_input_dense(m, f, i);
+    if (m->rows[i] && !reads_dense[f->variant][i]) make_input_dense(m, f, i);
   for (const int*& given : m->rows) given = nullptr;
   m->gradients = !code;
   if (f) m->last = m->record = f;

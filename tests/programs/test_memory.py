@@ -91,6 +91,28 @@ def test_a_step_of_the_interpreter_that_finds_no_memory(which: int, monkeypatch:
     check_against_whole(net, results, "numpy")
 
 
+@pytest.mark.parametrize("error", [MemoryError("none"), knetc.KnetMemoryError("out of memory in train: none")])
+def test_training_over_time_that_finds_no_memory(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last call computed may be gone, and the model says so; training can be repeated."""
+    source = "@knet function f(x)\n    h = irnn(x; out=4)\n    return wbf(h; out=3, f=:soft)\nend"
+    net = knetc.compile(source, backend="cpu")
+    x = np.eye(3, dtype=np.float32)
+    net.forw(x)
+    net.reset()
+    device = net._engine.device()
+
+    def fails(*given: object) -> list[float]:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "train_over_time", fails)
+        with pytest.raises(knetc.KnetMemoryError, match="out of memory in train: none"):
+            net.train([x] * 5, "softloss", seqlength=2, progress=False)
+    with pytest.raises(knetc.KnetStateError, match="there was no memory for a call; call forw again"):
+        net.back(x, "softloss")
+    assert len(net.train([x] * 5, "softloss", seqlength=2, progress=False)) == 2
+
+
 def test_an_update_that_finds_no_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     net = model("numpy")
     net.forw(X[0])

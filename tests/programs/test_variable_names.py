@@ -57,6 +57,20 @@ def test_a_window(backend: str) -> None:
     compare(source, backend, [(6, 6, 2, 5)])
 
 
+def test_an_array_of_each_thread() -> None:
+    """A value within a block of columns has the name of the room for columns that a packed matrix is multiplied by."""
+    source = """
+    @knet function model(x)
+        columns = conv(par(dims=(3,3,1,1), init=Gaussian(0, 0.3)), x; padding=1)
+        columns = pool(relu(columns); window=3, stride=1, padding=1)
+        columns = tanh(columns)
+        h = tanh(wdot(columns; out=140) + wdot(h; out=140))
+        return wbf(h; out=3, f=:soft)
+    end
+    """
+    compare(source, "cpu", [(16, 10, 1, 5)])
+
+
 def compare(source: str, backend: str, shapes: list[tuple[int, ...]]) -> None:
     rng = np.random.default_rng(11)
     inputs = [rng.normal(size=shape) for shape in shapes]

@@ -86,7 +86,7 @@ def packed_product(module: CpuModule, step: Step) -> Action:
     packed = module.packed[key(step)]
     module.features.update(("blas", "packed"))
     room = min(DEPTH, int(_sizes(step)[4])) * MOST
-    own = module.own_array("columns", "columns", room, "columns that packed matrices are multiplied by")
+    own = module.own_array(("columns",), "columns", room, "columns that packed matrices are multiplied by")
 
     def write(columns: Columns) -> str:
         fields = {"packed": module.ref(packed), "room": f"w.{own}", "depth": str(DEPTH), "most": str(MOST)}

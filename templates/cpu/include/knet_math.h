@@ -148,7 +148,8 @@ static inline T knet_log(T x) {
   const T scaled = tiny ? x * (T)((long long)1 << number::fraction) : x;
   const auto bits = knet_bits(scaled) - knet_bits((T)0.7071067811865476);
   const auto power = bits >> number::fraction;
-  const T m = knet_from_bits(bits - (power << number::fraction) + knet_bits((T)0.7071067811865476));
+  const auto whole = power * ((typename number::integer)1 << number::fraction);
+  const T m = knet_from_bits(bits - whole + knet_bits((T)0.7071067811865476));
   const T e = (T)power - (tiny ? (T)number::fraction : (T)0), f = m - 1, s = f / (2 + f), z = s * s;
   const T log_m = knet_fma(s * z, knet_atanh_series(z), 2 * s);
   const T value = knet_fma(e, (T)number::ln2_high, knet_fma(e, (T)number::ln2_low, log_m));

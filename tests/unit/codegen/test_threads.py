@@ -221,3 +221,48 @@ def test_a_call_that_finds_no_memory_can_be_repeated():
         assert failed == 1
         for g, w in zip(got, want, strict=True):
             np.testing.assert_allclose(g, w, rtol=1e-12, err_msg=str(n))
+
+
+@pytest.mark.parametrize("call", ["train", "train_over_time"])
+def test_training_that_finds_no_memory_changes_nothing(call):
+    """Whichever allocation fails, of a model with state that is given the rows of one-hot columns, or whole segments of
+    which the last is a single step: parameters are as before, there is no state yet, and the repeat gives the numbers.
+    Only without room for the rows of one-hot columns a sequence goes on.
+    """
+    source, shapes, _ = MODELS["gru"]
+    program, options = compiled(source, inputs=shapes, dtype="f64", losses=("softloss",))
+    path = str(build_cpu("#define KNET_THREAD_WORK 1\n" + FAILING + emit_cpp(program, options)))
+    every = {p: TrainingOptions(lr=0.1, adam=True) for p in program.params()}
+    rows = np.random.default_rng(2).integers(0, 3, 14).astype(np.int32)
+    x, gold = data(shapes, 14, "f64", 1), onehot(3, 14, "f64")
+
+    def train(e: CpuLibrary) -> list[float]:
+        if call == "train":
+            return e.train(NONE, [rows], gold, 2, "softloss", every, 0.5)
+        return e.train_over_time(NONE, x, gold, 2, 3, "softloss", every, 0.5)
+
+    def parameters(e: CpuLibrary) -> list[np.ndarray]:
+        return [e.read("par", p) for p in program.params()]
+
+    plain = CpuLibrary(program, path, 7)
+    before = parameters(plain)
+    plain._library.fail_at(0)
+    losses, count = train(plain), plain._library.how_many()
+    assert count > 10
+    unfailing = 0
+    for n in range(1, count + 1):
+        e = CpuLibrary(program, path, 7)
+        e._library.fail_at(n)
+        try:
+            found = train(e)
+            unfailing += 1
+        except KnetMemoryError:
+            e._library.fail_at(0)
+            assert all(map(np.array_equal, parameters(e), before)), n
+            for name in program.states():
+                with pytest.raises(KeyError):
+                    e.read("state", name)
+            found = train(e)
+        np.testing.assert_allclose(found, losses, rtol=1e-12, err_msg=str(n))
+        e.close()
+    assert unfailing == (2 if call == "train_over_time" else 0)  # of the two segments that run at once

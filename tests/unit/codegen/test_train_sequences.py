@@ -250,6 +250,12 @@ def test_minibatches_of_a_model_with_state_on_the_processor(given):
             close(e.read(kind, name), meaning.read(kind, name), "f64", terms=600)
     with pytest.raises(knetc.KnetError, match="the state has 4 columns and the last minibatch 2"):
         e.train(NONE, [part(x, 0, 1, 6)], part(gold, 0, 1, 6), BATCH, "softloss", every, 0.5)
+    # A minibatch that is all there is may be smaller than it could be; but not than the state.
+    few = [part(x, 0, 1, 2)], part(gold, 0, 1, 2), BATCH, "softloss", every, 0.5
+    with pytest.raises(knetc.KnetError, match="the state has 4 columns and the batch 2"):
+        e.train(NONE, *few)
+    e.reset(keepstate=False)
+    assert len(e.train(NONE, *few)) == len(e.train(NONE, *few)) == 1
 
 
 def test_on_the_processor_wrong_arguments_change_nothing():
