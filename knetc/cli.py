@@ -85,6 +85,8 @@ def _run(argv: list[str]) -> int:
     source = _read(args.source)
     args = _with_directives(source, argv, args)
     _check_output(args)
+    if args.build and args.emit not in ("cu", "cpp"):
+        raise UsageError("--build wants --emit cu or cpp and an output file")
     keywords = dict(_keyword(text) for text in args.D)
     warnings: list[Diagnostic] = []
     if args.emit == "ast":
@@ -235,7 +237,10 @@ def _keyword(text: str) -> tuple[str, Value]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise UsageError(f"-D wants KEY=VALUE, not '{text}'")
-    return name.strip(), parse_expression(value)
+    try:
+        return name.strip(), parse_expression(value)
+    except KnetError as error:
+        raise UsageError(f"-D {text}: {error.diagnostics[0].message}") from None
 
 
 def _inputs(program: Program, texts: Sequence[str]) -> tuple[PartialDims | None, ...]:
@@ -252,7 +257,11 @@ def _inputs(program: Program, texts: Sequence[str]) -> tuple[PartialDims | None,
             position += 1
         elif name not in names:
             raise UsageError(f"--input {text}: {program.name} has no input '{name}'; its inputs are {', '.join(names)}")
+        if name in dims:
+            raise UsageError(f"--input {text}: the shape of input {name} is given twice")
         dims[name] = _dims(value)
+    if dims and len(dims) == len(names) and not any(N in shape for shape in dims.values()):
+        raise UsageError(f"--input {texts[0]}: no input has N, the batch, as its last dimension, such as 28,28,1,N")
     return tuple(dims.get(name) for name in names)
 
 
@@ -382,8 +391,8 @@ class Observer:
 
 def _build(args: argparse.Namespace, source: Source) -> None:
     path = args.output or _default_output(args)
-    if args.emit not in ("cu", "cpp") or path == "-" or not os.path.isfile(path):
-        raise UsageError("--build wants --emit cu or cpp and an output file")
+    if path == "-" or not os.path.isfile(path):
+        raise UsageError("--build wants an output file")
     library = os.path.splitext(path)[0] + ".so"
     if args.emit == "cpp":
         from knetc.runtime.cpu import build_file

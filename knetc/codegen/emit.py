@@ -27,6 +27,7 @@ from knetc.codegen import buckets
 from knetc.codegen.describe import header_lines, memory_lines, where
 from knetc.codegen.fill import CLOCK
 from knetc.codegen.functions import (
+    LOSS_NAMES,
     Functions,
     called_places,
     device_module,
@@ -55,7 +56,7 @@ from knetc.codegen.tables import (
 )
 from knetc.errors import KnetInternalError
 from knetc.ir.plan import MOST_ELEMENTS, SHARING, Buffer
-from knetc.ir.program import Program
+from knetc.ir.program import LOSSES, Program
 from knetc.ir.sequence_plan import of_all_steps
 from knetc.options import Options
 
@@ -292,6 +293,7 @@ def interface_context(module: Module) -> dict[str, Any]:
     """What the templates of the interface paste."""
     plan = module.plan
     result = {v.result.type for v in plan.variants if v.result is not None}
+    losses = {b.loss for v in plan.variants for b in v.backward}
     return {
         "real": module.real,
         "prefix": module.prefix,
@@ -303,6 +305,7 @@ def interface_context(module: Module) -> dict[str, Any]:
         "state_names": abridged([b.name for b in plan.states]) or "there is none",
         "trains": trains(plan),
         "input_text": abridged([f"{b.name} {_dims_text(b)}" for b in plan.inputs]) or "none",
+        "loss_text": " or ".join(LOSS_NAMES[loss] for loss in LOSSES if loss in losses) or "there is none",
         "output_text": " or ".join(sorted(f"[{','.join(map(repr, t.dims))}]" for t in result)) or "there is none",
     }
 

@@ -61,7 +61,7 @@ def functions(module: Module) -> Functions:
             backwards.append(
                 {
                     "variant": k,
-                    "loss_name": _LOSS_NAMES[b.loss],
+                    "loss_name": LOSS_NAMES[b.loss],
                     "run": one["name"],
                     "sequence": _called(all_),
                     "places": places_name(k, b.loss),
@@ -199,7 +199,7 @@ def trains(plan: Plan) -> bool:
 
 
 # The losses as the C interface names them (templates/host/kinds.h.j2).
-_LOSS_NAMES = dict(zip(LOSSES, ("KNET_ZERO", "KNET_GRADIENT", "KNET_QUADLOSS", "KNET_SOFTLOSS"), strict=True))
+LOSS_NAMES = dict(zip(LOSSES, ("KNET_ZERO", "KNET_GRADIENT", "KNET_QUADLOSS", "KNET_SOFTLOSS"), strict=True))
 START = {
     "zero": "a zero gradient of the output",
     "none": "a given gradient of the output",

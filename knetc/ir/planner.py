@@ -74,7 +74,8 @@ class Planner:
             raise KnetLimitation(f"emitted code for a value whose size grows with the square of the batch: {name}")
         if type.column > MOST_ELEMENTS:
             raise KnetLimitation(
-                f"emitted code for {name} with its {type.column} elements; the most is {MOST_ELEMENTS}"
+                f"emitted code cannot have an array of {type.column} elements, as {name} would be; "
+                f"the most is {MOST_ELEMENTS}"
             )
         buffer = Buffer(name, kind, type)
         if kind != "register":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from knetc import log
 from knetc.cache import cache_folder, cached, content, copy_out, put
-from knetc.errors import KnetEnvironmentError, KnetInternalError
+from knetc.errors import KnetEnvironmentError, KnetError, KnetInternalError
 
 __all__ = [
     "build_with_nvcc",
@@ -152,6 +152,8 @@ def run(command: Sequence[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise KnetEnvironmentError(f"cannot run {command[0]}: {error.strerror}") from None
+    if "Unsupported gpu architecture" in done.stderr:
+        raise KnetError(f"{done.stderr.strip()}: this nvcc does not know the architecture that --arch names")
     if done.returncode:
         raise KnetInternalError(f"the compiler refused emitted code: {shlex.join(command)}\n{done.stderr[-4000:]}")
 

@@ -91,7 +91,7 @@ def openmp(compiler: str) -> tuple[str, ...]:
         output.write_text("yes" if done.returncode == 0 else "no")
 
     found = build.content(build.cached(("openmp", compiler, build.version(compiler)), ".txt", attempt))
-    return OPENMP if found == b"yes" else ("-fopenmp-simd",)
+    return OPENMP if found == b"yes" else ("-fopenmp-simd", "-DKNET_VECTORS")
 
 
 def command(source: str, output: str, text: str, sanitize: str | None = None) -> list[str]:

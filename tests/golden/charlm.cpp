@@ -72,6 +72,13 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+// Before a loop that may run as vectors; with -fopenmp-simd alone, which sets no macro, -DKNET_VECTORS says so.
+#if defined(_OPENMP) || defined(KNET_VECTORS)
+#define KNET_PRAGMA(text) _Pragma(#text)
+#define KNET_SIMD(...) KNET_PRAGMA(omp simd __VA_ARGS__)
+#else
+#define KNET_SIMD(...)
+#endif
 
 // Before a function with loops over elements: it stays apart from its callers, which are compiled with less effort.
 #define KNET_LOOPS __attribute__((noinline))
@@ -140,9 +147,11 @@ int charlm_set_threads(charlm_model* model, int threads);
    read where they stand, and must stay as they are until the backward pass. output: where the value is copied
    ([65,N]), or NULL. */
 int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs, int batch, charlm_real* output);
-/* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss
-   goes, 0 without one, or NULL. */
+/* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value).
+   loss: KNET_ZERO or KNET_SOFTLOSS (knetc's --loss). mask: one number a column, or NULL; without a loss it is not
+   read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, 0 without one, or
+   NULL. May be called again, for another loss. Between a forward call and its ways back the parameters must not
+   change. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold, const charlm_real* mask,
                   unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -331,6 +340,7 @@ struct knet_number;
 template <>
 struct knet_number<float> {
   typedef int integer;
+  typedef unsigned bits;
   static constexpr int fraction = 23, offset = 127;
   static constexpr float round = 12582912.0f, ln2_high = 0.693145751953125f, ln2_low = 1.4286068203094172e-06f;
   static constexpr float least = 1.17549435e-38f, largest_exp = 89.0f, smallest_exp = -104.0f, least_tanh = -32.0f;
@@ -338,6 +348,7 @@ struct knet_number<float> {
 template <>
 struct knet_number<double> {
   typedef long long integer;
+  typedef unsigned long long bits;
   static constexpr int fraction = 52, offset = 1023;
   static constexpr double round = 6755399441055744.0, ln2_high = 0.6931471803691238, ln2_low = 1.9082149292705877e-10;
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
@@ -381,7 +392,9 @@ static inline T knet_reduce(T x, typename knet_number<T>::integer* n) {
 // 2^n.
 template <class T>
 static inline T knet_power_of_2(typename knet_number<T>::integer n) {
-  return knet_from_bits((n + knet_number<T>::offset) << knet_number<T>::fraction);
+  typedef knet_number<T> number;
+  // Shifted without a sign: of NaN and infinity n is any number.
+  return knet_from_bits((typename number::integer)((typename number::bits)(n + number::offset) << number::fraction));
 }
 template <class T>
 static inline T knet_exp(T x) {
@@ -436,7 +449,7 @@ static inline T knet_log(T x) {
   const T scaled = tiny ? x * (T)((long long)1 << number::fraction) : x;
   const auto bits = knet_bits(scaled) - knet_bits((T)0.7071067811865476);
   const auto power = bits >> number::fraction;
-  const auto whole = power * ((typename number::integer)1 << number::fraction);
+  const auto whole = (typename number::integer)((typename number::bits)power << number::fraction);
   const T m = knet_from_bits(bits - whole + knet_bits((T)0.7071067811865476));
   const T e = (T)power - (tiny ? (T)number::fraction : (T)0), f = m - 1, s = f / (2 + f), z = s * s;
   const T log_m = knet_fma(s * z, knet_atanh_series(z), 2 * s);
@@ -544,7 +557,17 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
             lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
 }
 
-// Neighbours in an array, computed with together.
+// Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+#if defined(__AVX512F__)
+enum { KNET_REGISTER_BYTES = 64 };
+#elif defined(__AVX__)
+enum { KNET_REGISTER_BYTES = 32 };
+#else
+enum { KNET_REGISTER_BYTES = 16 };
+#endif
 template <class T, int BYTES>
 struct knet_vector {
   typedef T type __attribute__((vector_size(BYTES)));
@@ -554,9 +577,9 @@ struct knet_vector {
   // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
   static inline type held(type v) {
 #if defined(__GNUC__) && defined(__SSE2__)
-    __asm__("" : "+x"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+x"(v));
 #elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__("" : "+w"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+w"(v));
 #endif
     return v;
   }
@@ -576,18 +599,14 @@ struct knet_vector {
 // the order in which its inner loop reads it; here that is done once for all steps. Panels of rows fill the registers
 // with sums, vectors of the result; each panel is read from first to last for some columns at a time. DEPTH: so much of
 // what is summed over at a time, and COLUMNS so many columns, so that those stay in the second cache.
-#if defined(__AVX512F__)
-enum { KNET_PANEL_BYTES = 64, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
-#elif defined(__AVX__)
-enum { KNET_PANEL_BYTES = 32, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
-#elif defined(__aarch64__)
-enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
-#else
-enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
+#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
+enum { KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
+#else  // 16
+enum { KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
 #endif
 template <class T>
 struct knet_panel {
-  typedef knet_vector<T, KNET_PANEL_BYTES> vector;
+  typedef knet_vector<T, KNET_REGISTER_BYTES> vector;
   static constexpr int rows = KNET_PANEL_VECTORS * vector::lanes;
   // The elements of so many rows with what fills the last vector.
   static int filled(int n) { return (n + vector::lanes - 1) / vector::lanes * vector::lanes; }
@@ -760,7 +779,7 @@ struct knet_options {
 };
 KNET_LOOPS double knet_sum_of_squares(const knet_real* x, knet_range part) {
   double sum = 0;
-#pragma omp simd reduction(+ : sum)
+  KNET_SIMD(reduction(+ : sum))
   for (int k = part.from; k < part.to; k++) sum += (double)x[k] * (double)x[k];
   return sum;
 }
@@ -894,7 +913,7 @@ KNET_LOOPS void fused_h_64xN(float* __restrict output, float* __restrict forget,
     const float* __restrict newmem_tmp1, const float* __restrict newmem_tmp2, const float* __restrict newmem_c,
     const float* __restrict cell_prev, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float output_tmp3 = output_tmp1[256 * c + i] + output_tmp2[256 * c + i];
       const float output_tmp4 = output_tmp3 + output_c[i];
@@ -951,7 +970,7 @@ KNET_LOOPS void fused_d_input_tmp4(float* __restrict d_cell_prev, float* __restr
     const float* __restrict d_cell_next, const float* __restrict forget, const float* __restrict cell_prev,
     const float* __restrict newmem, const float* __restrict input, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float d_h_next_i = d_h_next[64 * c + i];
       const float output_i = output[64 * c + i];
@@ -985,7 +1004,7 @@ KNET_LOOPS double softloss(const float* __restrict p, const float* __restrict go
     const float weight = mask ? mask[c] : 1;
     if (weight == 0) continue;
     double part = 0;
-#pragma omp simd reduction(+ : part)
+    KNET_SIMD(reduction(+ : part))
     for (int i = 0; i < 65; i++) {
       const int at = 65 * c + i;
       part += gold[at] * knet_log(knet_max(p[at], 1.1920928955078125e-07f));
@@ -1001,7 +1020,7 @@ KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restri
     const float* __restrict gold, const float* __restrict mask, float part, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     const float share = mask ? mask[c] * part : part;
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       y[65 * c + i] = share != 0.0f ? (p_2[65 * c + i] - gold[65 * c + i]) * share : 0.0f;
     }
@@ -1017,7 +1036,7 @@ KNET_LOOPS void fused_d_input_tmp4_2(float* __restrict d_cell_prev, float* __res
     const float* __restrict cell_prev, const float* __restrict newmem, const float* __restrict input, knet_range rows,
     int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float output_i = output[64 * c + i];
       const float tmp3_i = tmp3[64 * c + i];
@@ -1053,7 +1072,7 @@ KNET_LOOPS void fused_return_64xN(float* __restrict output, float* __restrict fo
     const float* __restrict newmem_c, const float* __restrict cell_prev, const float* __restrict tmp1, knet_range rows,
     int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float output_tmp3 = output_tmp1[256 * c + i] + output_tmp2[256 * c + i];
       const float output_tmp4 = output_tmp3 + output_c[i];
@@ -1090,7 +1109,7 @@ KNET_LOOPS void mul(float* __restrict y, const float* __restrict a, const float*
     int columns) {
   if (rows.whole(64)) rows.to *= columns, columns = 1;  // the columns as one run of memory
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       y[64 * c + i] = a[64 * c + i] * b[64 * c + i];
     }
@@ -1107,7 +1126,7 @@ KNET_LOOPS void fused_d_input_tmp4_3(float* __restrict d_cell_prev, float* __res
     const float* __restrict forget, const float* __restrict cell_prev, const float* __restrict newmem,
     const float* __restrict input, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float output_i = output[64 * c + i];
       const float tmp3_i = tmp3[64 * c + i];
@@ -2738,11 +2757,14 @@ int reserve(knet_model* m, int batch, int steps = 1) {
   if (is_too_large((double)batch * steps))
     return knet_fail(KNET_ARGUMENT, "a batch of %d columns is too large: an array would have over 2130706432 elements",
                      batch);
+  int code = 0;
   if (batch > m->capacity) {
     release_columns(m);
-    TRY(make_room(m, false, batch, &m->capacity));
+    code = make_room(m, false, batch, &m->capacity);
   }
-  return batch * steps > m->whole_capacity ? make_room(m, true, batch * steps, &m->whole_capacity) : 0;
+  if (!code && batch * steps > m->whole_capacity) code = make_room(m, true, batch * steps, &m->whole_capacity);
+  if (code) release_columns(m);
+  return code;
 }
 // Whether the state is one of so many columns, or zero.
 int check_state(const knet_model* m, int batch) {
@@ -2797,13 +2819,14 @@ int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int b
   m->last = nullptr;
   forget_record(m);
   forget_input_gradients(m);
-  TRY(take_frame(m, variant, batch, steps, frame));
-  for (int i = 0; i < INPUTS; i++) (*frame)->inputs[i] = arrays ? arrays[i] : nullptr;
-  int code = keep ? copy_inputs(*frame) : 0;
+  int code = take_frame(m, variant, batch, steps, frame);
+  for (int i = 0; i < INPUTS && !code; i++) (*frame)->inputs[i] = arrays ? arrays[i] : nullptr;
+  if (!code && keep) code = copy_inputs(*frame);
   if (!code) code = begin_state(m, batch);
-  if (code) {
-    give_frame(m, *frame);
+  if (code) {  // no memory: what a smaller batch has no use for is given back
+    if (*frame) give_frame(m, *frame);
     *frame = nullptr;
+    release_columns(m);
     return code;
   }
   use_frame(m, *frame);
@@ -2863,7 +2886,8 @@ int check_loss(int loss, const knet_real* gold) {
 }
 int check_way_back(const knet_frame* f, int loss) {
   if (variants[f->variant].backward[loss]) return 0;
-  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  return knet_fail(KNET_ARGUMENT,
+                   "there is no backward pass from that loss for the last forward call; --loss says from which");
 }
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -3169,7 +3193,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
     return steps_forward(m, variant, arrays, batch, steps, output);
   const knet_array* const value = find(values[variant], "return");
   TRY(reserve(m, batch));
-  TRY(make_frames(m, variant, batch, steps));
+  const int made = make_frames(m, variant, batch, steps);
+  if (made) release_columns(m);
+  TRY(made);
   for (int t = 0; t < steps; t++) {
     const float* given[INPUTS + 1];
     for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
@@ -3267,7 +3293,10 @@ int reserve_segments(knet_model* m, int variant, const knet_time& time) {
 // has changed nothing.
 int train_sequence(knet_model* m, int variant, int loss, unsigned conditions, const float* const* arrays,
                    const float* gold, const knet_time& time, double gclip, double gscale, float* losses) {
-  TRY(reserve_segments(m, variant, time));
+  if (const int code = reserve_segments(m, variant, time)) {
+    release_columns(m);
+    return code;
+  }
   const knet_array& value = *find(values[variant], "return");
   const int code = train_by_calls(m, loss, conditions, arrays, gold, value, time, gclip, gscale, losses);
   forget_sequence(m);
@@ -3467,6 +3496,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   return 0;
 }
 
+int check_update(double gclip, double gscale) {
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  return 0;
+}
+
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
   if (strcmp(option, name)) return false;
@@ -3528,6 +3563,7 @@ int charlm_backseq(knet_model* m, int loss, const knet_real* gold, const knet_re
 
 int charlm_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
+  TRY(check_update(gclip, gscale));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
   return update(m, gclip, gscale);
 }
@@ -3540,6 +3576,7 @@ int charlm_train(knet_model* m, unsigned conditions, int loss, const knet_real* 
   if (batch > columns) batch = columns;
   TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (!gold && !gold_rows) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_update(gclip, gscale));
   if (loss < KNET_QUADLOSS || loss > KNET_SOFTLOSS || !variants[variant].backward[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   TRY(check_rows(rows, gold_rows, *find(values[variant], "return"), columns));
@@ -3575,6 +3612,7 @@ int charlm_trainseq(knet_model* m, unsigned conditions, int loss, const knet_rea
   int variant = 0;
   TRY(check_step(m, conditions, arrays, nullptr, batch, &variant));
   TRY(check_loss(loss, gold));
+  TRY(check_update(gclip, gscale));
   if (loss == KNET_ZERO || loss == KNET_GRADIENT || !variants[variant].backward[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);

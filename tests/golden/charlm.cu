@@ -626,10 +626,11 @@ int charlm_destroy(charlm_model* model);
    (charlm_wait_for), which does not wait for the default one. */
 int charlm_forward(charlm_model* model, unsigned conditions, const charlm_real* const* inputs,
     int batch, charlm_real* output);
-/* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
-   again, for another loss, as long as the parameters have not changed. */
+/* Gradients of the last charlm_forward, by a loss against `gold` (of the shape of the value).
+   loss: KNET_ZERO or KNET_SOFTLOSS (knetc's --loss). mask: one number a column, or NULL; without a loss it is not
+   read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, 0 without one, in host
+   memory, or NULL, and then as above for gold and mask. May be called again, for another loss, as long as the
+   parameters have not changed. */
 int charlm_backward(charlm_model* model, int loss, const charlm_real* gold,
     const charlm_real* mask, unsigned long long input_grads, charlm_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -2910,10 +2911,12 @@ int begin_step(knet_model* m, int variant, int batch, int steps, knet_frame** fr
   if (!code) code = begin_state(m, batch);
   return code;
 }
-// After a failure: nothing is under way, and the frame is free.
+// After a failure: nothing is under way, and the frame is free. Without memory, what a smaller batch has no use for is
+// given back.
 int give_up_step(knet_model* m, knet_frame* f, int code) {
   settle(m, &code);
   if (f) give_frame(m, f, &code);
+  if (code == KNET_MEMORY) release_columns(m, &code);
   return code;
 }
 // A forward call; with `push`, a step of a sequence, or so many steps at once.
@@ -3002,7 +3005,8 @@ int find_way_back(int variant, int loss, const knet_backward_function** found) {
   const knet_backward_function* b = backwards;
   while (b->run && (b->variant != variant || b->loss != loss)) b++;
   if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+    return knet_fail(KNET_ARGUMENT,
+                     "there is no backward pass from that loss for the last forward call; --loss says from which");
   *found = b;
   return 0;
 }
@@ -3064,7 +3068,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
     return step_forward(m, conditions, arrays, batch, output, true, steps);
   const knet_array* const value = find(values[variant], "return");
   TRY(reserve(m, batch));
-  TRY(make_frames(m, variant, batch, steps));
+  int made = make_frames(m, variant, batch, steps);
+  if (made == KNET_MEMORY) release_columns(m, &made);
+  TRY(made);
   for (int t = 0; t < steps; t++) {
     const float* given[INPUTS + 1];
     for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);

@@ -387,10 +387,11 @@ int linreg_destroy(linreg_model* model);
    (linreg_wait_for), which does not wait for the default one. */
 int linreg_forward(linreg_model* model, unsigned conditions, const linreg_real* const* inputs,
     int batch, linreg_real* output);
-/* Gradients of the last linreg_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
-   again, for another loss, as long as the parameters have not changed. */
+/* Gradients of the last linreg_forward, by a loss against `gold` (of the shape of the value).
+   loss: KNET_QUADLOSS (knetc's --loss). mask: one number a column, or NULL; without a loss it is not
+   read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, 0 without one, in host
+   memory, or NULL, and then as above for gold and mask. May be called again, for another loss, as long as the
+   parameters have not changed. */
 int linreg_backward(linreg_model* model, int loss, const linreg_real* gold,
     const linreg_real* mask, unsigned long long input_grads, linreg_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -1552,10 +1553,12 @@ int begin_step(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   if (!code) code = take_frame(m, variant, batch, push, frame);
   return code;
 }
-// After a failure: nothing is under way, and the frame is free.
+// After a failure: nothing is under way, and the frame is free. Without memory, what a smaller batch has no use for is
+// given back.
 int give_up_step(knet_model* m, knet_frame* f, int code) {
   settle(m, &code);
   if (f) give_frame(m, f, &code);
+  if (code == KNET_MEMORY) release_columns(m, &code);
   return code;
 }
 // A forward call; with `push`, a step of a sequence.
@@ -1639,7 +1642,8 @@ int find_way_back(int variant, int loss, const knet_backward_function** found) {
   const knet_backward_function* b = backwards;
   while (b->run && (b->variant != variant || b->loss != loss)) b++;
   if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+    return knet_fail(KNET_ARGUMENT,
+                     "there is no backward pass from that loss for the last forward call; --loss says from which");
   *found = b;
   return 0;
 }

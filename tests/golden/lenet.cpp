@@ -57,6 +57,13 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+// Before a loop that may run as vectors; with -fopenmp-simd alone, which sets no macro, -DKNET_VECTORS says so.
+#if defined(_OPENMP) || defined(KNET_VECTORS)
+#define KNET_PRAGMA(text) _Pragma(#text)
+#define KNET_SIMD(...) KNET_PRAGMA(omp simd __VA_ARGS__)
+#else
+#define KNET_SIMD(...)
+#endif
 
 // Before a function with loops over elements: it stays apart from its callers, which are compiled with less effort.
 #define KNET_LOOPS __attribute__((noinline))
@@ -121,9 +128,11 @@ int lenet_set_threads(lenet_model* model, int threads);
    read where they stand, and must stay as they are until the backward pass. output: where the value is copied
    ([10,N]), or NULL. */
 int lenet_forward(lenet_model* model, unsigned conditions, const lenet_real* const* inputs, int batch, lenet_real* output);
-/* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value). mask: one number a column,
-   or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss
-   goes, 0 without one, or NULL. */
+/* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value).
+   loss: KNET_SOFTLOSS (knetc's --loss). mask: one number a column, or NULL; without a loss it is not
+   read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, 0 without one, or
+   NULL. May be called again, for another loss. Between a forward call and its ways back the parameters must not
+   change. */
 int lenet_backward(lenet_model* model, int loss, const lenet_real* gold, const lenet_real* mask,
                   unsigned long long input_grads, lenet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -302,6 +311,7 @@ struct knet_number;
 template <>
 struct knet_number<float> {
   typedef int integer;
+  typedef unsigned bits;
   static constexpr int fraction = 23, offset = 127;
   static constexpr float round = 12582912.0f, ln2_high = 0.693145751953125f, ln2_low = 1.4286068203094172e-06f;
   static constexpr float least = 1.17549435e-38f, largest_exp = 89.0f, smallest_exp = -104.0f, least_tanh = -32.0f;
@@ -309,6 +319,7 @@ struct knet_number<float> {
 template <>
 struct knet_number<double> {
   typedef long long integer;
+  typedef unsigned long long bits;
   static constexpr int fraction = 52, offset = 1023;
   static constexpr double round = 6755399441055744.0, ln2_high = 0.6931471803691238, ln2_low = 1.9082149292705877e-10;
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
@@ -350,7 +361,9 @@ static inline T knet_reduce(T x, typename knet_number<T>::integer* n) {
 // 2^n.
 template <class T>
 static inline T knet_power_of_2(typename knet_number<T>::integer n) {
-  return knet_from_bits((n + knet_number<T>::offset) << knet_number<T>::fraction);
+  typedef knet_number<T> number;
+  // Shifted without a sign: of NaN and infinity n is any number.
+  return knet_from_bits((typename number::integer)((typename number::bits)(n + number::offset) << number::fraction));
 }
 template <class T>
 static inline T knet_exp(T x) {
@@ -391,7 +404,7 @@ static inline T knet_log(T x) {
   const T scaled = tiny ? x * (T)((long long)1 << number::fraction) : x;
   const auto bits = knet_bits(scaled) - knet_bits((T)0.7071067811865476);
   const auto power = bits >> number::fraction;
-  const auto whole = power * ((typename number::integer)1 << number::fraction);
+  const auto whole = (typename number::integer)((typename number::bits)power << number::fraction);
   const T m = knet_from_bits(bits - whole + knet_bits((T)0.7071067811865476));
   const T e = (T)power - (tiny ? (T)number::fraction : (T)0), f = m - 1, s = f / (2 + f), z = s * s;
   const T log_m = knet_fma(s * z, knet_atanh_series(z), 2 * s);
@@ -493,7 +506,17 @@ static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, con
             lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
 }
 
-// Neighbours in an array, computed with together.
+// Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+#if defined(__AVX512F__)
+enum { KNET_REGISTER_BYTES = 64 };
+#elif defined(__AVX__)
+enum { KNET_REGISTER_BYTES = 32 };
+#else
+enum { KNET_REGISTER_BYTES = 16 };
+#endif
 template <class T, int BYTES>
 struct knet_vector {
   typedef T type __attribute__((vector_size(BYTES)));
@@ -503,9 +526,9 @@ struct knet_vector {
   // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
   static inline type held(type v) {
 #if defined(__GNUC__) && defined(__SSE2__)
-    __asm__("" : "+x"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+x"(v));
 #elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__("" : "+w"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+w"(v));
 #endif
     return v;
   }
@@ -837,7 +860,7 @@ struct knet_options {
 };
 KNET_LOOPS double knet_sum_of_squares(const knet_real* x, knet_range part) {
   double sum = 0;
-#pragma omp simd reduction(+ : sum)
+  KNET_SIMD(reduction(+ : sum))
   for (int k = part.from; k < part.to; k++) sum += (double)x[k] * (double)x[k];
   return sum;
 }
@@ -963,7 +986,7 @@ KNET_LOOPS void add_pool_winner_relu_24x24_to_12x12(float* __restrict winner, fl
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 12; y1++)
-#pragma omp simd
+        KNET_SIMD()
         for (int y0 = 0; y0 < 12; y0++) {
           float top = c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0] + b[j], first = 0, e;
           e = c_2[11520 * c + 576 * j + 24 * (2 * y1) + 2 * y0 + 1] + b[j];
@@ -989,7 +1012,7 @@ KNET_LOOPS void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float*
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 4; y1++)
-#pragma omp simd
+        KNET_SIMD()
         for (int y0 = 0; y0 < 4; y0++) {
           float top = c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0] + b[j], first = 0, e;
           e = c_2[3200 * c + 64 * j + 8 * (2 * y1) + 2 * y0 + 1] + b[j];
@@ -1013,7 +1036,7 @@ KNET_LOOPS void add_pool_winner_relu_8x8_to_4x4(float* __restrict winner, float*
 KNET_LOOPS void add_relu_500xN(float* __restrict y, const float* __restrict tmp1, const float* __restrict b,
     knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       const float tmp2 = tmp1[500 * c + i] + b[i];
       y[500 * c + i] = tmp2 < 0.0f ? 0.0f : tmp2;
@@ -1051,7 +1074,7 @@ KNET_LOOPS double softloss(const float* __restrict p, const float* __restrict go
     const float weight = mask ? mask[c] : 1;
     if (weight == 0) continue;
     double part = 0;
-#pragma omp simd reduction(+ : part)
+    KNET_SIMD(reduction(+ : part))
     for (int i = 0; i < 10; i++) {
       const int at = 10 * c + i;
       part += gold[at] * knet_log(knet_max(p[at], 1.1920928955078125e-07f));
@@ -1067,7 +1090,7 @@ KNET_LOOPS void softmax_softloss_back(float* __restrict y, const float* __restri
     const float* __restrict gold, const float* __restrict mask, float part, knet_range rows, int columns) {
   for (int c = 0; c < columns; c++) {
     const float share = mask ? mask[c] * part : part;
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       y[10 * c + i] = share != 0.0f ? (p_2[10 * c + i] - gold[10 * c + i]) * share : 0.0f;
     }
@@ -1080,7 +1103,7 @@ KNET_LOOPS void relu_back(float* __restrict dx, const float* __restrict dy, cons
     knet_range rows, int columns) {
   if (rows.whole(500)) rows.to *= columns, columns = 1;  // the columns as one run of memory
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       dx[500 * c + i] = y[500 * c + i] > 0.0f ? dy[500 * c + i] : 0.0f;
     }
@@ -1093,7 +1116,7 @@ KNET_LOOPS void relu_back_2(float* __restrict dx, const float* __restrict dy, co
     knet_range rows, int columns) {
   if (rows.whole(800)) rows.to *= columns, columns = 1;  // the columns as one run of memory
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       dx[800 * c + i] = y[800 * c + i] > 0.0f ? dy[800 * c + i] : 0.0f;
     }
@@ -1107,7 +1130,7 @@ KNET_LOOPS void unpool_8x8_to_4x4(float* __restrict dx, const float* __restrict 
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 4; y1++)
-#pragma omp simd
+        KNET_SIMD()
         for (int y0 = 0; y0 < 4; y0++) {
           const float element = dy[800 * c + 16 * j + 4 * y1 + y0];
           const float first = winner[800 * c + 16 * j + 4 * y1 + y0];
@@ -1127,7 +1150,7 @@ KNET_LOOPS void sumto_sum16x50xsumN(float* __restrict sum, const float* __restri
   for (int c = 0; c < columns; c++) {
     for (int j = 0; j < 50; j++) {
       float part = 0;
-#pragma omp simd reduction(+ : part)
+    KNET_SIMD(reduction(+ : part))
       for (int i = 0; i < 16; i++) part += x[800 * c + 16 * j + i];
       sum[j] += part;
     }
@@ -1140,7 +1163,7 @@ KNET_LOOPS void relu_back_3(float* __restrict dx, const float* __restrict dy, co
     knet_range rows, int columns) {
   if (rows.whole(2880)) rows.to *= columns, columns = 1;  // the columns as one run of memory
   for (int c = 0; c < columns; c++) {
-#pragma omp simd
+    KNET_SIMD()
     for (int i = rows.from; i < rows.to; i++) {
       dx[2880 * c + i] = y[2880 * c + i] > 0.0f ? dy[2880 * c + i] : 0.0f;
     }
@@ -1154,7 +1177,7 @@ KNET_LOOPS void unpool_24x24_to_12x12(float* __restrict dx, const float* __restr
   for (int c = 0; c < columns; c++) {
     for (int j = rows.from; j < rows.to; j++)
       for (int y1 = 0; y1 < 12; y1++)
-#pragma omp simd
+        KNET_SIMD()
         for (int y0 = 0; y0 < 12; y0++) {
           const float element = dy[2880 * c + 144 * j + 12 * y1 + y0];
           const float first = winner[2880 * c + 144 * j + 12 * y1 + y0];
@@ -1174,7 +1197,7 @@ KNET_LOOPS void sumto_sum144x20xsumN(float* __restrict sum, const float* __restr
   for (int c = 0; c < columns; c++) {
     for (int j = 0; j < 20; j++) {
       float part = 0;
-#pragma omp simd reduction(+ : part)
+    KNET_SIMD(reduction(+ : part))
       for (int i = 0; i < 144; i++) part += x[2880 * c + 144 * j + i];
       sum[j] += part;
     }
@@ -1921,12 +1944,13 @@ int begin_step(knet_model* m, int variant, const knet_real* const* arrays, int b
   m->last = nullptr;
   forget_record(m);
   forget_input_gradients(m);
-  TRY(take_frame(m, variant, batch, frame));
-  for (int i = 0; i < INPUTS; i++) (*frame)->inputs[i] = arrays ? arrays[i] : nullptr;
-  int code = keep ? copy_inputs(*frame) : 0;
-  if (code) {
-    give_frame(m, *frame);
+  int code = take_frame(m, variant, batch, frame);
+  for (int i = 0; i < INPUTS && !code; i++) (*frame)->inputs[i] = arrays ? arrays[i] : nullptr;
+  if (!code && keep) code = copy_inputs(*frame);
+  if (code) {  // no memory: what a smaller batch has no use for is given back
+    if (*frame) give_frame(m, *frame);
     *frame = nullptr;
+    release_columns(m);
     return code;
   }
   use_frame(m, *frame);
@@ -1983,7 +2007,8 @@ int check_loss(int loss, const knet_real* gold) {
 }
 int check_way_back(const knet_frame* f, int loss) {
   if (variants[f->variant].backward[loss]) return 0;
-  return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+  return knet_fail(KNET_ARGUMENT,
+                   "there is no backward pass from that loss for the last forward call; --loss says from which");
 }
 // A backward pass through the last forward call; with `pop`, through the newest step of the sequence.
 int step_backward(knet_model* m, int loss, const knet_real* gold, const knet_real* mask,
@@ -2211,7 +2236,9 @@ int sequence_forward(knet_model* m, unsigned conditions, const float* const* arr
   if (steps < 1) return knet_fail(KNET_ARGUMENT, "a sequence of %d steps", steps);
   const knet_array* const value = find(values[variant], "return");
   TRY(reserve(m, batch));
-  TRY(make_frames(m, variant, batch, steps));
+  const int made = make_frames(m, variant, batch, steps);
+  if (made) release_columns(m);
+  TRY(made);
   for (int t = 0; t < steps; t++) {
     const float* given[INPUTS + 1];
     for (int i = 0; i < INPUTS; i++) given[i] = arrays[i] + (batched(inputs[i]) ? elements(inputs[i], batch) * t : 0);
@@ -2444,6 +2471,12 @@ inline int knet_file_take(knet_model* m, knet_file* f, const char* path) {
   return 0;
 }
 
+int check_update(double gclip, double gscale) {
+  if (!isfinite(gclip) || gclip < 0) return knet_fail(KNET_ARGUMENT, "gclip cannot be %g", gclip);
+  if (!isfinite(gscale)) return knet_fail(KNET_ARGUMENT, "gscale cannot be %g", gscale);
+  return 0;
+}
+
 // Sets an option if it has that name.
 bool set_number(const char* option, const char* name, double value, double* place) {
   if (strcmp(option, name)) return false;
@@ -2505,6 +2538,7 @@ int lenet_backseq(knet_model* m, int loss, const knet_real* gold, const knet_rea
 
 int lenet_update(knet_model* m, double gclip, double gscale) {
   TRY(check_model(m));
+  TRY(check_update(gclip, gscale));
   if (!m->gradients) return knet_fail(KNET_ORDER, "update comes after backward");
   return update(m, gclip, gscale);
 }
@@ -2517,6 +2551,7 @@ int lenet_train(knet_model* m, unsigned conditions, int loss, const knet_real* c
   if (batch > columns) batch = columns;
   TRY(check_step(m, conditions, arrays, rows, batch, &variant));
   if (!gold && !gold_rows) return knet_fail(KNET_ARGUMENT, "gold is NULL");
+  TRY(check_update(gclip, gscale));
   if (loss < KNET_QUADLOSS || loss > KNET_SOFTLOSS || !variants[variant].train[loss])
     return knet_fail(KNET_ARGUMENT, "there is no training from loss %d", loss);
   TRY(check_rows(rows, gold_rows, *find(values[variant], "return"), columns));

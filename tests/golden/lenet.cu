@@ -542,10 +542,11 @@ int lenet_destroy(lenet_model* model);
    (lenet_wait_for), which does not wait for the default one. */
 int lenet_forward(lenet_model* model, unsigned conditions, const lenet_real* const* inputs,
     int batch, lenet_real* output);
-/* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value). mask: one number a
-   column, or NULL; without a loss it is not read. input_grads: bit i asks for the gradient of input i. loss_value:
-   where the loss goes, 0 without one, in host memory, or NULL, and then as above for gold and mask. May be called
-   again, for another loss, as long as the parameters have not changed. */
+/* Gradients of the last lenet_forward, by a loss against `gold` (of the shape of the value).
+   loss: KNET_SOFTLOSS (knetc's --loss). mask: one number a column, or NULL; without a loss it is not
+   read. input_grads: bit i asks for the gradient of input i. loss_value: where the loss goes, 0 without one, in host
+   memory, or NULL, and then as above for gold and mask. May be called again, for another loss, as long as the
+   parameters have not changed. */
 int lenet_backward(lenet_model* model, int loss, const lenet_real* gold,
     const lenet_real* mask, unsigned long long input_grads, lenet_real* loss_value);
 /* Changes every parameter by its gradient and its options. Gradients are scaled so that their common L2 norm is at most
@@ -2250,10 +2251,12 @@ int begin_step(knet_model* m, int variant, int batch, bool push, knet_frame** fr
   if (!code) code = take_frame(m, variant, batch, push, frame);
   return code;
 }
-// After a failure: nothing is under way, and the frame is free.
+// After a failure: nothing is under way, and the frame is free. Without memory, what a smaller batch has no use for is
+// given back.
 int give_up_step(knet_model* m, knet_frame* f, int code) {
   settle(m, &code);
   if (f) give_frame(m, f, &code);
+  if (code == KNET_MEMORY) release_columns(m, &code);
   return code;
 }
 // A forward call; with `push`, a step of a sequence.
@@ -2337,7 +2340,8 @@ int find_way_back(int variant, int loss, const knet_backward_function** found) {
   const knet_backward_function* b = backwards;
   while (b->run && (b->variant != variant || b->loss != loss)) b++;
   if (!b->run)
-    return knet_fail(KNET_ARGUMENT, "there is no backward pass from that loss for the last forward call");
+    return knet_fail(KNET_ARGUMENT,
+                     "there is no backward pass from that loss for the last forward call; --loss says from which");
   *found = b;
   return 0;
 }

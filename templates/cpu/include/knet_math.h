@@ -36,6 +36,7 @@ struct knet_number;
 template <>
 struct knet_number<float> {
   typedef int integer;
+  typedef unsigned bits;
   static constexpr int fraction = 23, offset = 127;
   static constexpr float round = 12582912.0f, ln2_high = 0.693145751953125f, ln2_low = 1.4286068203094172e-06f;
   static constexpr float least = 1.17549435e-38f, largest_exp = 89.0f, smallest_exp = -104.0f, least_tanh = -32.0f;
@@ -43,6 +44,7 @@ struct knet_number<float> {
 template <>
 struct knet_number<double> {
   typedef long long integer;
+  typedef unsigned long long bits;
   static constexpr int fraction = 52, offset = 1023;
   static constexpr double round = 6755399441055744.0, ln2_high = 0.6931471803691238, ln2_low = 1.9082149292705877e-10;
   static constexpr double least = 2.2250738585072014e-308, largest_exp = 710.0, smallest_exp = -746.0,
@@ -88,7 +90,9 @@ static inline T knet_reduce(T x, typename knet_number<T>::integer* n) {
 // 2^n.
 template <class T>
 static inline T knet_power_of_2(typename knet_number<T>::integer n) {
-  return knet_from_bits((n + knet_number<T>::offset) << knet_number<T>::fraction);
+  typedef knet_number<T> number;
+  // Shifted without a sign: of NaN and infinity n is any number.
+  return knet_from_bits((typename number::integer)((typename number::bits)(n + number::offset) << number::fraction));
 }
 template <class T>
 static inline T knet_exp(T x) {
@@ -148,7 +152,7 @@ static inline T knet_log(T x) {
   const T scaled = tiny ? x * (T)((long long)1 << number::fraction) : x;
   const auto bits = knet_bits(scaled) - knet_bits((T)0.7071067811865476);
   const auto power = bits >> number::fraction;
-  const auto whole = power * ((typename number::integer)1 << number::fraction);
+  const auto whole = (typename number::integer)((typename number::bits)power << number::fraction);
   const T m = knet_from_bits(bits - whole + knet_bits((T)0.7071067811865476));
   const T e = (T)power - (tiny ? (T)number::fraction : (T)0), f = m - 1, s = f / (2 + f), z = s * s;
   const T log_m = knet_fma(s * z, knet_atanh_series(z), 2 * s);

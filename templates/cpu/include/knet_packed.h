@@ -2,18 +2,14 @@
 // the order in which its inner loop reads it; here that is done once for all steps. Panels of rows fill the registers
 // with sums, vectors of the result; each panel is read from first to last for some columns at a time. DEPTH: so much of
 // what is summed over at a time, and COLUMNS so many columns, so that those stay in the second cache.
-#if defined(__AVX512F__)
-enum { KNET_PANEL_BYTES = 64, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
-#elif defined(__AVX__)
-enum { KNET_PANEL_BYTES = 32, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
-#elif defined(__aarch64__)
-enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
-#else
-enum { KNET_PANEL_BYTES = 16, KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
+#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
+enum { KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
+#else  // 16
+enum { KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
 #endif
 template <class T>
 struct knet_panel {
-  typedef knet_vector<T, KNET_PANEL_BYTES> vector;
+  typedef knet_vector<T, KNET_REGISTER_BYTES> vector;
   static constexpr int rows = KNET_PANEL_VECTORS * vector::lanes;
   // The elements of so many rows with what fills the last vector.
   static int filled(int n) { return (n + vector::lanes - 1) / vector::lanes * vector::lanes; }

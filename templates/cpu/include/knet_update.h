@@ -9,7 +9,7 @@ struct knet_options {
 };
 KNET_LOOPS double knet_sum_of_squares(const knet_real* x, knet_range part) {
   double sum = 0;
-#pragma omp simd reduction(+ : sum)
+  KNET_SIMD(reduction(+ : sum))
   for (int k = part.from; k < part.to; k++) sum += (double)x[k] * (double)x[k];
   return sum;
 }

@@ -1,4 +1,14 @@
-// Neighbours in an array, computed with together.
+// Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+#if defined(__AVX512F__)
+enum { KNET_REGISTER_BYTES = 64 };
+#elif defined(__AVX__)
+enum { KNET_REGISTER_BYTES = 32 };
+#else
+enum { KNET_REGISTER_BYTES = 16 };
+#endif
 template <class T, int BYTES>
 struct knet_vector {
   typedef T type __attribute__((vector_size(BYTES)));
@@ -8,9 +18,9 @@ struct knet_vector {
   // The vector in a register, where it stays for several uses: the compiler would rather load it for each.
   static inline type held(type v) {
 #if defined(__GNUC__) && defined(__SSE2__)
-    __asm__("" : "+x"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+x"(v));
 #elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__("" : "+w"(v));
+    if constexpr (BYTES <= KNET_REGISTER_BYTES) __asm__("" : "+w"(v));
 #endif
     return v;
   }

@@ -10,7 +10,7 @@ import pytest
 
 from knetc import cache
 from knetc.codegen.emit import emit_cuda
-from knetc.errors import KnetEnvironmentError, KnetInternalError
+from knetc.errors import KnetEnvironmentError, KnetError, KnetInternalError
 from knetc.ir.types import N
 from knetc.runtime import build
 
@@ -139,3 +139,12 @@ def test_what_a_compiler_refuses_is_an_internal_error(tmp_path):
     (tmp_path / "bad.cpp").write_text("int main( {")
     with pytest.raises(KnetInternalError, match="refused emitted code"):
         build.run([build.cxx(), "-fsyntax-only", str(tmp_path / "bad.cpp")])
+
+
+def test_an_architecture_that_nvcc_does_not_know_is_no_fault_of_knetc():
+    words = "nvcc fatal   : Unsupported gpu architecture 'sm_10'"
+    with pytest.raises(KnetError, match="sm_10': this nvcc does not know the architecture that --arch names") as found:
+        build.run(["sh", "-c", f'echo "{words}" >&2; exit 1'])
+    assert not isinstance(found.value, KnetInternalError)
+    with pytest.raises(KnetInternalError, match="the compiler refused emitted code"):
+        build.run(["sh", "-c", "echo error >&2; exit 1"])

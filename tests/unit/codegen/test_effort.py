@@ -63,3 +63,32 @@ def test_no_function_of_float_is_one_of_double(source: Path) -> None:
     for more in ([], ["-D_GLIBCXX_INCLUDE_NEXT_C_HEADERS="]):
         warnings = ["-Wall", "-Wextra", "-Wdouble-promotion", "-Werror", "-Wno-unused-command-line-argument"]
         subprocess.run([*words(source), *more, *warnings, "-fsyntax-only", str(source)], check=True)
+
+
+CONVOLVED = """
+@knet function convolved(x)
+    a = cbfp(x; out=3, cwindow=3, pwindow=2)
+    return wbf(a; out=4, f=:soft)
+end
+"""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_other_flags_than_its_own_give_no_warnings(dtype: str, tmp_path: Path) -> None:
+    """For no processor in particular, without OpenMP; sums of a loss, elementwise loops, convolutions, an update."""
+    program, options = compiled(CONVOLVED, inputs=((10, 9, 2, N),), dtype=dtype)
+    path = tmp_path / "convolved.cpp"
+    path.write_text(emit_cpp(program, options))
+    for level in ("-O0", "-O3"):
+        flags = [
+            "-std=c++17",
+            level,
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-c",
+            str(path),
+            "-o",
+            str(tmp_path / "convolved.o"),
+        ]
+        subprocess.run([build.cxx(), *flags], check=True)

@@ -61,7 +61,7 @@ int main() {
           if (found) printf("m %%d, n %%d, k %%d, transposed %%d: %%d wrong\\n", m, n, k, ta, found);
           bad += found;
         }
-  printf("%%d wrong, %%d bytes a vector\\n", bad, KNET_PANEL_BYTES);
+  printf("%%d wrong, %%d bytes a vector\\n", bad, KNET_REGISTER_BYTES);
   return 0;
 }
 """
@@ -86,7 +86,7 @@ def test_products_are_exact(vectors: str, tmp_path: Path) -> None:
     pieces = [include(f"cpu/include/knet_{name}.h") for name in PIECES]
     source = tmp_path / "products.cpp"
     source.write_text("\n".join(["#include <vector>", *pieces, MAIN % {"depth": DEPTH, "columns": COLUMNS}]))
-    flags = ["-std=c++17", "-O2", "-Wno-psabi", *(VECTORS[vectors] if platform.machine() != "arm64" else [])]
+    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", *(VECTORS[vectors] if platform.machine() != "arm64" else [])]
     program = tmp_path / "products"
     subprocess.run([build.cxx(), *flags, str(source), "-o", str(program), *blas_options()], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from knetc.codegen.cpu.access import ALL, COLUMNS, Access, Action, barriers, ordered, share
 from knetc.codegen.cpu.emit import emit_cpp
-from knetc.errors import KnetMemoryError
+from knetc.errors import KnetError, KnetMemoryError
 from knetc.ir.plan import Buffer
 from knetc.ir.program import LOSSES
 from knetc.ir.types import N, Type
@@ -169,17 +169,23 @@ FAILING = r"""
 #include <stdlib.h>
 #include <new>
 static long made, failing;
-void* operator new(size_t n, const std::nothrow_t&) noexcept { return ++made == failing ? nullptr : malloc(n); }
-void* operator new[](size_t n, const std::nothrow_t&) noexcept { return ++made == failing ? nullptr : malloc(n); }
+static size_t largest;
+static bool fails(size_t n) {
+  largest = n > largest ? n : largest;
+  return ++made == failing;
+}
+void* operator new(size_t n, const std::nothrow_t&) noexcept { return fails(n) ? nullptr : malloc(n); }
+void* operator new[](size_t n, const std::nothrow_t&) noexcept { return fails(n) ? nullptr : malloc(n); }
 void* operator new[](size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
-  return ++made == failing ? nullptr : aligned_alloc((size_t)a, (n + (size_t)a - 1) / (size_t)a * (size_t)a);
+  return fails(n) ? nullptr : aligned_alloc((size_t)a, (n + (size_t)a - 1) / (size_t)a * (size_t)a);
 }
 void operator delete(void* p) noexcept { free(p); }
 void operator delete(void* p, size_t) noexcept { free(p); }
 void operator delete[](void* p) noexcept { free(p); }
 void operator delete[](void* p, std::align_val_t) noexcept { free(p); }
-extern "C" void fail_at(long n) { made = 0, failing = n; }
+extern "C" void fail_at(long n) { made = 0, failing = n, largest = 0; }
 extern "C" long how_many() { return made; }
+extern "C" long the_largest() { return (long)largest; }
 """
 
 
@@ -266,3 +272,53 @@ def test_training_that_finds_no_memory_changes_nothing(call):
         np.testing.assert_allclose(found, losses, rtol=1e-12, err_msg=str(n))
         e.close()
     assert unfailing == (2 if call == "train_over_time" else 0)  # of the two segments that run at once
+
+
+def test_a_smaller_batch_has_room_after_one_that_had_none():
+    """Whichever allocation of the larger call fails, the smaller one asks for no array of the larger one's size."""
+    source, shapes, _ = MODELS["gru"]
+    program, options = compiled(source, inputs=shapes, losses=("softloss",))
+    path = str(build_cpu(FAILING + emit_cpp(program, options)))
+    large, small, failed = data(shapes, 30000, "f32"), data(shapes, 2, "f32"), 0
+    for call in ("single", "step", "steps"):
+        n, enough = 0, False
+        while not enough:
+            n += 1
+            e = CpuLibrary(program, path, 7)
+            e._library.fail_at(n)
+            try:
+                if call == "steps":
+                    e.forward_sequence(NONE, large, 3)
+                else:
+                    e.forward(NONE, large, push=call == "step")
+                enough = True
+            except KnetMemoryError:
+                e._library.fail_at(0)
+                e.forward(NONE, small, push=call == "step")
+                assert e._library.the_largest() < 1 << 14, n
+            e._library.fail_at(0)
+            e.close()
+        failed += n - 1
+    assert failed > 30
+
+
+def test_options_that_no_gradient_can_take():
+    """As in the emitted CUDA (`test_arguments`): a clip or a scale that is no number changes nothing."""
+    program, options = compiled(MODELS["gru"][0], inputs=((3, N),), losses=("softloss",))
+    e, x, gold = CpuLibrary(program, str(build_cpu(emit_cpp(program, options))), 7), np.eye(3, dtype="f"), np.eye(3)
+    e.forward(NONE, [x], push=False)
+    e.backward("softloss", gold.astype("f"), None, [], pop=False)
+    before = [e.read("par", p) for p in program.params()]
+    for clip, scale, reason in (
+        (-1.0, 1.0, "gclip cannot be"),
+        (np.inf, 1.0, "gclip"),
+        (0.0, np.nan, "gscale cannot be"),
+    ):
+        with pytest.raises(KnetError, match=reason):
+            e.update({}, clip, scale)
+    every = {p: TrainingOptions(lr=0.1) for p in program.params()}
+    with pytest.raises(KnetError, match="gclip cannot be"):
+        e.train(NONE, [x], gold.astype("f"), 3, "softloss", every, -1.0)
+    with pytest.raises(KnetError, match="gclip cannot be"):
+        e.train_over_time(NONE, [x], gold.astype("f"), 3, 2, "softloss", every, np.nan)
+    assert all(map(np.array_equal, before, (e.read("par", p) for p in program.params())))
