@@ -104,7 +104,11 @@ VALUES = {
     "losses_in_one_place": ("training", r"losses \? m->losses \+ k", "losses ? m->losses"),
     "last_minibatch_too_large": ("training", r"left < batch \? left : batch, gclip", "batch, gclip"),
     "segment_of_the_first_columns": ("segments", r"time\.length \* k;", "time.length * 0;"),
-    "segment_without_its_states_gradient": ("segments", r"m->unwinding = steps > 1;", "m->unwinding = false;"),
+    "segment_with_the_gradient_of_another": (
+        "segments",
+        r"(reserve_segments\(.*\n)  m->later = false;",
+        r"\1  m->later = true;",
+    ),
     "draws_of_one_step": ("segments", r"  m->call \+= steps - 1;\n", ""),
     "desired_at_the_place_for_one_step": (
         "segments",
