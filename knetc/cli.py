@@ -86,7 +86,7 @@ def _run(argv: list[str]) -> int:
     args = _with_directives(source, argv, args)
     _check_output(args)
     if args.build and args.emit not in ("cu", "cpp"):
-        raise UsageError("--build wants --emit cu or cpp and an output file")
+        raise UsageError(_BUILDS)
     keywords = dict(_keyword(text) for text in args.D)
     warnings: list[Diagnostic] = []
     if args.emit == "ast":
@@ -389,10 +389,13 @@ class Observer:
                 print(f"{name:12} {1e3 * seconds:9.2f} ms", file=sys.stderr)
 
 
+_BUILDS = "--build wants --emit cu or cpp and an output file"
+
+
 def _build(args: argparse.Namespace, source: Source) -> None:
     path = args.output or _default_output(args)
     if path == "-" or not os.path.isfile(path):
-        raise UsageError("--build wants an output file")
+        raise UsageError(_BUILDS)
     library = os.path.splitext(path)[0] + ".so"
     if args.emit == "cpp":
         from knetc.runtime.cpu import build_file

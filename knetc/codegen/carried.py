@@ -64,14 +64,12 @@ def _state(found: Carried, module: Module, phases: PhasePlan, take: Step, keep: 
         found.before += _copy(module, ref(p), ref(state), p, f"{text}, as the call before left it")
         place = f"step + 1 < m->steps ? {_at(module, p, '(at + N)')} : {ref(state)}"
         found.top.append(f"{module.real}* const {here} = {place};")
-        if v in read:
-            found.after += _copy(module, ref(v), ref(state), v, f"{text}, to be read by name")
     else:
         _swap(found, module, p, v)
         found.before += _copy(module, here, ref(state), p, f"{text}, as the call before left it")
         found.after += _copy(module, ref(state), here, p, f"{text}, for the next call")
-        if v in read:
-            found.after += _copy(module, ref(v), ref(state), v, f"{text}, to be read by name")
+    if v in read and v not in phases.whole:
+        found.after += _copy(module, ref(v), ref(state), v, f"{text}, to be read by name")
     found.left_out |= {id(take), id(keep)}
 
 

@@ -103,7 +103,7 @@ def test_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         (["{m}", "--prefix", "a__b"], "argument --prefix: 'a__b' cannot begin a name of C"),
         (["{m}", "--prefix", "run"], "argument --prefix: the emitted file itself uses names that begin with run_"),
         (["{m}", "--arch", "banana"], "argument --arch: 'banana' is no architecture such as sm_90"),
-        (["{m}", "--input", "3,N", "--build", "-o", "-"], "--build wants an output file"),
+        (["{m}", "--input", "3,N", "--build", "-o", "-"], "--build wants --emit cu or cpp and an output file"),
         (["{m}", "--input", "3,N", "--build", "--emit", "svg"], "--build wants --emit cu or cpp and an output file"),
         (["{m}", "--build", "--emit", "ast"], "--build wants --emit cu or cpp and an output file"),
         (["{m}", "--input", "3,10"], "--input 3,10: no input has N, the batch, as its last dimension"),
