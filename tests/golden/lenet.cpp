@@ -431,81 +431,6 @@ static inline void knet_zero(T* to, int size, knet_range rows, int n) {
   for (int c = 0; c < n && rows.size() > 0; c++) memset(to + size * c + rows.from, 0, rows.size() * sizeof(T));
 }
 
-// Matrix products by a CBLAS, each on the one thread that calls it. KNET_BLAS makes the library's names of the usual
-// ones; scipy_ stands before those of the wheel scipy-openblas32.
-#ifndef KNET_BLAS
-#define KNET_BLAS(name) name
-#endif
-extern "C" {
-void KNET_BLAS(cblas_sgemm)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*,
-                            int);
-void KNET_BLAS(cblas_dgemm)(int, int, int, int, int, int, double, const double*, int, const double*, int, double,
-                            double*, int);
-void KNET_BLAS(cblas_sgemv)(int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
-void KNET_BLAS(cblas_dgemv)(int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
-#if defined(__ELF__)
-__attribute__((weak))
-#endif
-void KNET_BLAS(openblas_set_num_threads)(int);
-}
-enum { KNET_COLUMN_MAJOR = 102, KNET_PLAIN = 111, KNET_TRANSPOSED = 112 };
-static inline void knet_gemm(int ta, int tb, int m, int n, int k, float alpha, const float* a, int lda, const float* b,
-                             int ldb, float beta, float* c, int ldc) {
-  KNET_BLAS(cblas_sgemm)(KNET_COLUMN_MAJOR, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-static inline void knet_gemm(int ta, int tb, int m, int n, int k, double alpha, const double* a, int lda,
-                             const double* b, int ldb, double beta, double* c, int ldc) {
-  KNET_BLAS(cblas_dgemm)(KNET_COLUMN_MAJOR, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-static inline void knet_gemv(int ta, int m, int n, float alpha, const float* a, int lda, const float* x, float beta,
-                             float* y) {
-  KNET_BLAS(cblas_sgemv)(KNET_COLUMN_MAJOR, ta, m, n, alpha, a, lda, x, 1, beta, y, 1);
-}
-static inline void knet_gemv(int ta, int m, int n, double alpha, const double* a, int lda, const double* x, double beta,
-                             double* y) {
-  KNET_BLAS(cblas_dgemv)(KNET_COLUMN_MAJOR, ta, m, n, alpha, a, lda, x, 1, beta, y, 1);
-}
-// c = op(a) op(b): c is m x n, and k is what is summed over. The columns of a are lda elements apart, those of b ldb, and
-// those of c its pitch. Of c some rows,
-template <class T>
-static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, const T* a, int lda,
-                                     const T* b, int ldb, const knet_sink<T>& c, knet_range rows) {
-  if (rows.size() <= 0 || n <= 0) return;
-  const T* const part = a + (ta ? (size_t)rows.from * lda : rows.from);
-  const T beta = c.add ? 1 : 0;
-  if (n == 1 && ta && (!tb || ldb == 1))
-    knet_gemv(KNET_TRANSPOSED, k, rows.size(), c.scale, part, lda, b, beta, c.to + rows.from);
-  else if (n == 1 && (!tb || ldb == 1))
-    knet_gemv(KNET_PLAIN, rows.size(), k, c.scale, part, lda, b, beta, c.to + rows.from);
-  else
-    knet_gemm(ta ? KNET_TRANSPOSED : KNET_PLAIN, tb ? KNET_TRANSPOSED : KNET_PLAIN, rows.size(), n, k, c.scale, part,
-              lda, b, ldb, beta, c.to + rows.from, c.apart(m));
-}
-// c = a b', of which a and b have K columns, in some columns: as fast as memory is, where K is small.
-template <int K, class T>
-KNET_LOOPS void knet_outer(int m, const T* __restrict a, int lda, const T* b, int ldb, const knet_sink<T>& c,
-                           knet_range columns) {
-  for (int j = columns.from; j < columns.to; j++) {
-    T* __restrict to = c.to + (size_t)c.apart(m) * j;
-    T factor[K];
-    for (int k = 0; k < K; k++) factor[k] = c.scale * b[ldb * k + j];
-    if (!c.add) memset(to, 0, m * sizeof(T));
-    for (int i = 0; i < m; i++)
-      for (int k = 0; k < K; k++) to[i] += factor[k] * a[lda * k + i];
-  }
-}
-// or some columns.
-template <class T>
-static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, const T* a, int lda,
-                                        const T* b, int ldb, const knet_sink<T>& c, knet_range columns) {
-  if (columns.size() <= 0 || m <= 0) return;
-  if (!ta && tb && k == 1) return knet_outer<1>(m, a, lda, b, ldb, c, columns);
-  if (!ta && tb && k == 2) return knet_outer<2>(m, a, lda, b, ldb, c, columns);
-  const T* const part = b + (tb ? columns.from : (size_t)columns.from * ldb);
-  knet_gemm(ta ? KNET_TRANSPOSED : KNET_PLAIN, tb ? KNET_TRANSPOSED : KNET_PLAIN, m, columns.size(), k, c.scale, a,
-            lda, part, ldb, c.add ? 1 : 0, c.to + (size_t)columns.from * c.apart(m), c.apart(m));
-}
-
 // Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -543,6 +468,199 @@ struct knet_vector {
   }
   static inline type all(T value) { return value - type{}; }
 };
+
+// Parts of a matrix product whose sums stay in registers: vectors of rows, and so many columns. A compiler that may use
+// the processor's wide vectors makes them as fast as it can go; a BLAS, which asks the processor, otherwise.
+#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
+enum { KNET_TILE_VECTORS = 3, KNET_TILE_COLUMNS = 8 };
+#else  // 16
+enum { KNET_TILE_VECTORS = 2, KNET_TILE_COLUMNS = 6 };
+#endif
+#ifndef KNET_TILES
+#if defined(__FMA__) || defined(__aarch64__)
+#define KNET_TILES 1
+#else
+#define KNET_TILES 0
+#endif
+#endif
+// c = a b of one tile, the sum of `depth` products: columns of a are lda elements apart; of b an element is `down` from
+// the one above and `across` from the one to its left. Vectors have so many bytes.
+template <int BYTES, int VECTORS, int COLUMNS, class T>
+static inline void knet_tile(int depth, const T* __restrict a, size_t lda, const T* __restrict b, size_t down,
+                             size_t across, const knet_sink<T>& c) {
+  typedef knet_vector<T, BYTES> vector;
+  typename vector::type sum[COLUMNS][VECTORS] = {};
+  for (int i = 0; i < depth; i++, a += lda, b += down) {
+    typename vector::type rows[VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) rows[v] = vector::load(a + vector::lanes * v);
+#pragma GCC unroll 8
+    for (int j = 0; j < COLUMNS; j++)
+#pragma GCC unroll 8
+      for (int v = 0; v < VECTORS; v++) sum[j][v] += rows[v] * b[across * j];
+  }
+  const T scale = c.scale;
+  const bool add = c.add;
+#pragma GCC unroll 8
+  for (int j = 0; j < COLUMNS; j++)
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) {
+      T* const to = c.to + (size_t)c.pitch * j + vector::lanes * v;
+      vector::store(to, add ? vector::load(to) + scale * sum[j][v] : scale * sum[j][v]);
+    }
+}
+// Some rows of all n columns of c, VECTORS vectors of them.
+template <int BYTES, int VECTORS, class T>
+KNET_LOOPS void knet_tile_row(int n, int depth, const T* a, int lda, const T* b, int down, int across, knet_sink<T> c) {
+  constexpr int most = KNET_TILE_COLUMNS;
+  [[maybe_unused]] constexpr int half = most / 2;
+  int j = 0;
+  for (; j + most <= n; j += most, b += (size_t)most * across, c.to += (size_t)most * c.pitch)
+    knet_tile<BYTES, VECTORS, most>(depth, a, lda, b, down, across, c);
+  if constexpr (VECTORS > 1)  // fewer rows are little work
+    for (; j + half <= n; j += half, b += (size_t)half * across, c.to += (size_t)half * c.pitch)
+      knet_tile<BYTES, VECTORS, half>(depth, a, lda, b, down, across, c);
+  for (; j < n; j++, b += across, c.to += c.pitch) knet_tile<BYTES, VECTORS, 1>(depth, a, lda, b, down, across, c);
+}
+// Whether a product of a plain m x k matrix is made of tiles: its rows fill vectors, and it is small enough for the
+// matrices to be read where they stand, columns within a page of memory.
+template <class T>
+static inline bool knet_is_tiled(int m, int n, int k, int lda) {
+  constexpr int least = 16 / sizeof(T), row = KNET_TILE_VECTORS * knet_vector<T, KNET_REGISTER_BYTES>::lanes;
+  const bool small = lda * sizeof(T) <= 4096 && n <= 512;
+  return KNET_TILES && small && m >= row && m % least == 0 && n >= KNET_TILE_COLUMNS / 2 && k >= 16;
+}
+// c = a op(b).
+template <class T>
+KNET_LOOPS void knet_tiled_product(bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
+                                      knet_sink<T> c) {
+  enum { DEPTH = 512 };  // what is multiplied at a time stays in the second cache
+  constexpr int lanes = knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = 16 / sizeof(T);
+  const int down = tb ? ldb : 1, across = tb ? 1 : ldb;
+  for (int first = 0; first < k; first += DEPTH, c.add = true) {
+    const int depth = k - first < DEPTH ? k - first : DEPTH;
+    const T *from = a + (size_t)lda * first, *const by = b + (size_t)down * first;
+    knet_sink<T> to = c;
+    const auto take = [&](int rows) { from += rows, to.to += rows; };
+    int left = m;
+    for (int rows = KNET_TILE_VECTORS * lanes; left >= rows; left -= rows, take(rows))
+      knet_tile_row<KNET_REGISTER_BYTES, KNET_TILE_VECTORS>(n, depth, from, lda, by, down, across, to);
+    for (; left >= lanes; left -= lanes, take(lanes))
+      knet_tile_row<KNET_REGISTER_BYTES, 1>(n, depth, from, lda, by, down, across, to);
+    for (; left >= least; left -= least, take(least))
+      knet_tile_row<16, 1>(n, depth, from, lda, by, down, across, to);
+  }
+}
+
+// Matrix products by a CBLAS, each on the one thread that calls it. KNET_BLAS makes the library's names of the usual
+// ones; scipy_ stands before those of the wheel scipy-openblas32.
+#ifndef KNET_BLAS
+#define KNET_BLAS(name) name
+#endif
+extern "C" {
+void KNET_BLAS(cblas_sgemm)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*,
+                            int);
+void KNET_BLAS(cblas_dgemm)(int, int, int, int, int, int, double, const double*, int, const double*, int, double,
+                            double*, int);
+void KNET_BLAS(cblas_sgemv)(int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+void KNET_BLAS(cblas_dgemv)(int, int, int, int, double, const double*, int, const double*, int, double, double*, int);
+#if defined(__ELF__)
+__attribute__((weak))
+#endif
+void KNET_BLAS(openblas_set_num_threads)(int);
+}
+enum { KNET_COLUMN_MAJOR = 102, KNET_PLAIN = 111, KNET_TRANSPOSED = 112 };
+static inline void knet_call_gemm(int ta, int tb, int m, int n, int k, float alpha, const float* a, int lda,
+                                  const float* b, int ldb, float beta, float* c, int ldc) {
+  KNET_BLAS(cblas_sgemm)(KNET_COLUMN_MAJOR, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+static inline void knet_call_gemm(int ta, int tb, int m, int n, int k, double alpha, const double* a, int lda,
+                                  const double* b, int ldb, double beta, double* c, int ldc) {
+  KNET_BLAS(cblas_dgemm)(KNET_COLUMN_MAJOR, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+static inline void knet_gemv(int ta, int m, int n, float alpha, const float* a, int lda, const float* x, float beta,
+                             float* y) {
+  KNET_BLAS(cblas_sgemv)(KNET_COLUMN_MAJOR, ta, m, n, alpha, a, lda, x, 1, beta, y, 1);
+}
+static inline void knet_gemv(int ta, int m, int n, double alpha, const double* a, int lda, const double* x, double beta,
+                             double* y) {
+  KNET_BLAS(cblas_dgemv)(KNET_COLUMN_MAJOR, ta, m, n, alpha, a, lda, x, 1, beta, y, 1);
+}
+// c = op(a) op(b): c is m x n, and k is what is summed over. The columns of a are lda elements apart, those of b ldb,
+// those of c its pitch.
+template <class T>
+static inline void knet_gemm(bool ta, bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
+                             const knet_sink<T>& c) {
+  if (!ta && knet_is_tiled<T>(m, n, k, lda)) return knet_tiled_product(tb, m, n, k, a, lda, b, ldb, c);
+  knet_call_gemm(ta ? KNET_TRANSPOSED : KNET_PLAIN, tb ? KNET_TRANSPOSED : KNET_PLAIN, m, n, k, c.scale, a, lda, b, ldb,
+                 c.add ? 1 : 0, c.to, c.pitch);
+}
+// Some rows of such a product,
+template <class T>
+static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, const T* a, int lda,
+                                     const T* b, int ldb, const knet_sink<T>& c, knet_range rows) {
+  if (rows.size() <= 0 || n <= 0) return;
+  const T* const part = a + (ta ? (size_t)rows.from * lda : rows.from);
+  const knet_sink<T> to = {c.to + rows.from, c.scale, c.add, c.apart(m)};
+  if (n > 1 || (tb && ldb != 1)) return knet_gemm(ta, tb, rows.size(), n, k, part, lda, b, ldb, to);
+  knet_gemv(ta ? KNET_TRANSPOSED : KNET_PLAIN, ta ? k : rows.size(), ta ? rows.size() : k, c.scale, part, lda, b,
+            c.add ? 1 : 0, to.to);
+}
+
+// Whether all numbers are finite.
+template <class T>
+KNET_LOOPS bool knet_finite(int n, const T* x) {
+  T sum = 0;
+  KNET_SIMD(reduction(+ : sum))
+  for (int i = 0; i < n; i++) sum += 0 * x[i];
+  return sum == 0;
+}
+// y += factor x.
+template <class T>
+static inline void knet_add_multiple(int n, T factor, const T* __restrict x, T* __restrict y) {
+  // Longer vectors would span cache lines.
+  typedef knet_vector<T, KNET_REGISTER_BYTES < 32 ? KNET_REGISTER_BYTES : 32> vector;
+  int i = 0;
+  for (; i + vector::lanes <= n; i += vector::lanes)
+    vector::store(y + i, vector::load(y + i) + factor * vector::load(x + i));
+  for (; i < n; i++) y[i] += factor * x[i];
+}
+// c = a b', a column times a row, in some columns: as fast as memory is. Where b is zero, as at the background of an
+// image, and a is finite, nothing is added: those columns are passed over.
+template <class T>
+KNET_LOOPS void knet_outer(int m, const T* __restrict a, const T* __restrict b, const knet_sink<T>& c,
+                           knet_range columns) {
+  enum { BLOCK = 256 };
+  const bool add = c.add, finite = knet_finite(m, a);
+  const T scale = c.scale;
+  const size_t apart = c.apart(m);
+  T factor[BLOCK];
+  int used[BLOCK];
+  for (int from = columns.from; from < columns.to; from += BLOCK) {
+    const int n = columns.to - from < BLOCK ? columns.to - from : (int)BLOCK;
+    T* const to = c.to + apart * from;
+    for (int j = 0; j < n; j++) factor[j] = scale * b[from + j];
+    int count = 0;
+    for (int j = 0; j < n; j++) {
+      used[count] = j;
+      count += !finite || factor[j] != 0;
+    }
+    if (!add)
+      for (int j = 0; j < n; j++) memset(to + apart * j, 0, m * sizeof(T));
+    for (int q = 0; q < count; q++) knet_add_multiple(m, factor[used[q]], a, to + apart * used[q]);
+  }
+}
+// or some columns.
+template <class T>
+static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, const T* a, int lda,
+                                        const T* b, int ldb, const knet_sink<T>& c, knet_range columns) {
+  if (columns.size() <= 0 || m <= 0) return;
+  if (!ta && tb && k == 1) return knet_outer(m, a, b, c, columns);
+  const T* const part = b + (tb ? columns.from : (size_t)columns.from * ldb);
+  const int pitch = c.apart(m);
+  knet_gemm(ta, tb, m, columns.size(), k, a, lda, part, ldb,
+            {c.to + (size_t)columns.from * pitch, c.scale, c.add, pitch});
+}
 
 // y[i] = the sum over the columns of x[i], for the rows i, always in the same order; columns are a pitch apart.
 template <class T>

@@ -48,8 +48,10 @@ _INCLUDES = {
     "math": "cpu/include/knet_math.h",
     "windows": "cpu/include/knet_windows.h",
     "move": "cpu/include/knet_move.h",
-    "blas": "cpu/include/knet_blas.h",
     "vector": "cpu/include/knet_vector.h",
+    "tile": "cpu/include/knet_tile.h",
+    "blas": "cpu/include/knet_blas.h",
+    "outer": "cpu/include/knet_outer.h",
     "packed": "cpu/include/knet_packed.h",
     "rows": "cpu/include/knet_rows.h",
     "sums": "cpu/include/knet_sums.h",
@@ -66,6 +68,7 @@ _INCLUDES = {
     "draw_normal": "cpu/include/knet_draw_normal.h",
 }
 _NEEDS = {
+    "blas": ("vector", "tile", "outer"),
     "packed": ("vector",),
     "direct": ("vector",),
     "random": ("word",),

@@ -2,15 +2,10 @@
 // the order in which its inner loop reads it; here that is done once for all steps. Panels of rows fill the registers
 // with sums, vectors of the result; each panel is read from first to last for some columns at a time. DEPTH: so much of
 // what is summed over at a time, and COLUMNS so many columns, so that those stay in the second cache.
-#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
-enum { KNET_PANEL_VECTORS = 3, KNET_PANEL_COLUMNS = 8 };
-#else  // 16
-enum { KNET_PANEL_VECTORS = 2, KNET_PANEL_COLUMNS = 6 };
-#endif
 template <class T>
 struct knet_panel {
   typedef knet_vector<T, KNET_REGISTER_BYTES> vector;
-  static constexpr int rows = KNET_PANEL_VECTORS * vector::lanes;
+  static constexpr int rows = KNET_TILE_VECTORS * vector::lanes;
   // The elements of so many rows with what fills the last vector.
   static int filled(int n) { return (n + vector::lanes - 1) / vector::lanes * vector::lanes; }
 };
@@ -39,50 +34,27 @@ KNET_LOOPS void knet_pack(bool ta, int m, int k, const T* __restrict a, int lda,
 // Some columns of b, from `first` on of what is summed over, in groups: of each group one row after the other.
 template <class T>
 static inline void knet_pack_columns(int n, int depth, const T* __restrict b, int ldb, T* __restrict to) {
-  for (int j = 0; j < n; j += KNET_PANEL_COLUMNS) {
-    for (int q = 0; q < KNET_PANEL_COLUMNS; q++) {
+  for (int j = 0; j < n; j += KNET_TILE_COLUMNS) {
+    for (int q = 0; q < KNET_TILE_COLUMNS; q++) {
       const T* const column = b + (size_t)ldb * (j + q < n ? j + q : j);  // a column too many, which nobody reads
-      for (int i = 0; i < depth; i++) to[KNET_PANEL_COLUMNS * i + q] = column[i];
+      for (int i = 0; i < depth; i++) to[KNET_TILE_COLUMNS * i + q] = column[i];
     }
-    to += KNET_PANEL_COLUMNS * depth;
+    to += KNET_TILE_COLUMNS * depth;
   }
-}
-// A panel of VECTORS vectors times a group of columns; the result, or what is added to c.
-template <int VECTORS, class T>
-static inline void knet_panel_product(int depth, const T* __restrict a, const T* __restrict b, T* __restrict c, int ldc,
-                                      bool add) {
-  typedef typename knet_panel<T>::vector vector;
-  typename vector::type sum[KNET_PANEL_COLUMNS][VECTORS] = {};
-  for (int i = 0; i < depth; i++, a += VECTORS * vector::lanes, b += KNET_PANEL_COLUMNS) {
-    typename vector::type rows[VECTORS];
-#pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; v++) rows[v] = vector::load(a + vector::lanes * v);
-#pragma GCC unroll 8
-    for (int j = 0; j < KNET_PANEL_COLUMNS; j++)
-#pragma GCC unroll 8
-      for (int v = 0; v < VECTORS; v++) sum[j][v] += rows[v] * b[j];
-  }
-#pragma GCC unroll 8
-  for (int j = 0; j < KNET_PANEL_COLUMNS; j++)
-#pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; v++) {
-      T* const to = c + (size_t)ldc * j + vector::lanes * v;
-      vector::store(to, add ? vector::load(to) + sum[j][v] : sum[j][v]);
-    }
 }
 // A panel times so many columns, of which c has `rows` rows.
 template <int VECTORS, class T>
 KNET_LOOPS void knet_panel_columns(int rows, int n, int depth, const T* a, const T* b, T* c, int ldc, bool add) {
   constexpr int all = VECTORS * knet_panel<T>::vector::lanes;
-  constexpr int width = KNET_PANEL_COLUMNS;
+  constexpr int width = KNET_TILE_COLUMNS, bytes = KNET_REGISTER_BYTES;
   for (int j = 0; j < n; j += width, b += width * depth, c += (size_t)ldc * width) {
     const int columns = n - j < width ? n - j : width;
     if (columns == width && rows == all) {
-      knet_panel_product<VECTORS>(depth, a, b, c, ldc, add);
+      knet_tile<bytes, VECTORS, width>(depth, a, all, b, width, 1, knet_sink<T>{c, 1, add, ldc});
       continue;
     }
     T sum[width * all];
-    knet_panel_product<VECTORS>(depth, a, b, sum, all, false);
+    knet_tile<bytes, VECTORS, width>(depth, a, all, b, width, 1, knet_to(sum, all));
     for (int q = 0; q < columns; q++)
       for (int r = 0; r < rows; r++) c[(size_t)ldc * q + r] = sum[all * q + r] + (add ? c[(size_t)ldc * q + r] : 0);
   }
@@ -91,7 +63,7 @@ KNET_LOOPS void knet_panel_columns(int rows, int n, int depth, const T* a, const
 template <int DEPTH, int COLUMNS, class T>
 static inline void knet_packed_product(bool packed, bool ta, int m, int n, int k, const T* a, int lda, const T* panels,
                                        const T* b, int ldb, T* c, int ldc, T* room, knet_range rows) {
-  static_assert(COLUMNS % KNET_PANEL_COLUMNS == 0, "columns in whole groups");
+  static_assert(COLUMNS % KNET_TILE_COLUMNS == 0, "columns in whole groups");
   typedef knet_panel<T> panel;
   constexpr int lanes = panel::vector::lanes;
   if (!packed || n < 2 || (double)m * n * k < 1e6)

@@ -71,8 +71,8 @@ KNET_LOOPS void knet_patches_forward(const knet_conv& g, const T* w, const T* x,
   for (int c = 0; c < n; c++, x += g.x_size() * g.inputs, y += size * g.outputs)
     knet_each_block(g, [=, &g](knet_range lines, int m, int at) {
       knet_make_patches(g, lines, x, patches);
-      knet_gemm(KNET_PLAIN, KNET_PLAIN, m, outputs.size(), k, T(1), patches, m, w + outputs.from * k, k, T(0),
-                y + outputs.from * size + at, size);
+      knet_gemm(false, false, m, outputs.size(), k, patches, m, w + outputs.from * k, k,
+                knet_to(y + outputs.from * size + at, size));
     });
 }
 // dw += the gradient of the filters by n images, of the channels `outputs`.
@@ -84,8 +84,8 @@ KNET_LOOPS void knet_patches_back_w(const knet_conv& g, const T* x, const T* dy,
   for (int c = 0; c < n; c++, x += g.x_size() * g.inputs, dy += size * g.outputs)
     knet_each_block(g, [=, &g](knet_range lines, int m, int at) {
       knet_make_patches(g, lines, x, patches);
-      knet_gemm(KNET_TRANSPOSED, KNET_PLAIN, k, outputs.size(), m, T(1), patches, m, dy + outputs.from * size + at,
-                size, T(1), dw + outputs.from * k, k);
+      knet_gemm(true, false, k, outputs.size(), m, patches, m, dy + outputs.from * size + at, size,
+                knet_sink<T>{dw + outputs.from * k, 1, true, k});
     });
 }
 // dx = the gradient of n images, in the channels `inputs`.
@@ -97,8 +97,8 @@ KNET_LOOPS void knet_patches_back_x(const knet_conv& g, const T* w, const T* dy,
   for (int c = 0; c < n; c++, dx += plane * g.inputs, dy += size * g.outputs) {
     memset(dx + plane * inputs.from, 0, plane * inputs.size() * sizeof(T));
     knet_each_block(g, [=, &g](knet_range lines, int m, int at) {
-      knet_gemm(KNET_PLAIN, KNET_TRANSPOSED, m, k, g.outputs, T(1), dy + at, size, w + g.w_size() * inputs.from,
-                g.w_size() * g.inputs, T(0), patches, m);
+      knet_gemm(false, true, m, k, g.outputs, dy + at, size, w + g.w_size() * inputs.from, g.w_size() * g.inputs,
+                knet_to(patches, m));
       knet_add_patches(g, inputs, lines, patches, dx);
     });
   }

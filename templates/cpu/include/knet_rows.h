@@ -7,6 +7,7 @@ KNET_LOOPS void knet_input_product(const int* ones, int m, int n, int k, const T
   for (int i = 0; i < n; i++)
     for (int r = rows.from; r < rows.to; r++) y[ldy * i + r] = w[ldw * ones[c + i] + r];
 }
+//? knet_input_product_back
 // Some columns of dw = dy x', m x k, over all n columns of dy and x.
 template <class T>
 KNET_LOOPS void knet_input_product_back(const int* ones, int m, int k, int n, const T* dy, int ldy,
@@ -19,6 +20,7 @@ KNET_LOOPS void knet_input_product_back(const int* ones, int m, int k, int n, co
     for (int r = 0; r < m; r++) to[r] += dw.scale * dy[ldy * i + r];
   }
 }
+//.
 // Whether each of so many columns is 1 in one row and 0 in the others; those rows.
 template <class T>
 KNET_LOOPS bool knet_find_ones(const T* x, int rows, int columns, int* ones) {

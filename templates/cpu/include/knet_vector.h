@@ -1,3 +1,4 @@
+//? knet_vector
 // Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -35,3 +36,4 @@ struct knet_vector {
   }
   static inline type all(T value) { return value - type{}; }
 };
+//.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from knetc import driver
+from knetc.codegen.emit import include, without_unused
 from knetc.errors import Source
 from knetc.ir.program import Input, Instr, Program, Variant, make_attrs
 from knetc.ir.types import N, Partial, Type
 from knetc.ops import registry
 from knetc.options import Options
-from knetc.runtime.cpu import CpuExecutable
+from knetc.runtime import build
+from knetc.runtime.cpu import CpuExecutable, blas_options
 from knetc.runtime.emulated import EmulatedExecutable
 from knetc.runtime.interp import Interpreter
 from knetc.runtime.library import Library
@@ -110,3 +116,35 @@ def make(program: Program, options: Options, seed: int = 0) -> Library:
 def both(program: Program, options: Options, seed: int = 7) -> tuple[Library, Interpreter]:
     """The emitted code for the target, and the interpreter."""
     return make(program, options, seed), Interpreter(program, seed)
+
+
+# --- helpers of emitted C++ -------------------------------------------------------------------------------------------
+
+VECTORS = {
+    "all": ["-march=native"],
+    "avx2": ["-march=native", "-mno-avx512f"],
+    "sse": ["-march=native", "-mno-avx", "-mno-fma"],
+}
+"""Flags for the vectors of this processor and, of an x86, for the shorter ones that it has too."""
+_BYTES = {"avx2": 32, "sse": 16}
+
+
+def run_helpers(folder: Path, pieces: Sequence[str], main: str, vectors: str, *more: str) -> str:
+    """What a program says that is made of helpers of emitted C++ and of `main`, with so long vectors."""
+    if vectors != "all" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("only an x86 has vectors of several lengths")
+    lines = ["#include <vector>", *(include(f"cpu/include/knet_{name}.h") for name in pieces), main]
+    if vectors in _BYTES:
+        lines.append(f'static_assert(KNET_REGISTER_BYTES == {_BYTES[vectors]}, "the vectors that are asked for");')
+    source, program = folder / "helpers.cpp", folder / "helpers"
+    source.write_text(without_unused("\n".join(lines)))
+    flags = [
+        "-std=c++17",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        *(VECTORS[vectors] if platform.machine() != "arm64" else []),
+        *more,
+    ]
+    subprocess.run([build.cxx(), *flags, str(source), "-o", str(program), *blas_options()], check=True)
+    return subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout

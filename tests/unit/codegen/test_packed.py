@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from knetc.codegen.cpu.emit import emit_cpp
 from knetc.codegen.cpu.packed import COLUMNS, DEPTH
-from knetc.codegen.emit import include
 from knetc.ir.types import N
-from knetc.runtime import build
-from knetc.runtime.cpu import blas_options
 from knetc.runtime.executable import TrainingOptions
 from knetc.runtime.interp import Interpreter
 
-from .support import NONE, close, compiled
+from .support import NONE, VECTORS, close, compiled, run_helpers
 from .test_models import data, onehot
 from .test_threads import Threaded
 
-PIECES = ("head", "team", "sink", "blas", "vector", "packed")
+PIECES = ("head", "team", "sink", "vector", "tile", "blas", "packed")
 # Small whole numbers: their products have no rounding, whatever the order. Guards stand around what is written.
 MAIN = """
 template <class T>
@@ -65,12 +60,6 @@ int main() {
   return 0;
 }
 """
-# The vectors of this processor and, of an x86, the shorter ones that it has too.
-VECTORS = {
-    "all": ["-march=native"],
-    "avx2": ["-march=native", "-mno-avx512f"],
-    "sse": ["-march=native", "-mno-avx"],
-}
 RNN = """
 @knet function rnn(x)
     h = tanh(wdot(x; out=%d) + wdot(h; out=%d))
@@ -81,19 +70,8 @@ end
 
 @pytest.mark.parametrize("vectors", VECTORS)
 def test_products_are_exact(vectors: str, tmp_path: Path) -> None:
-    if vectors != "all" and platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("only an x86 has vectors of several lengths")
-    pieces = [include(f"cpu/include/knet_{name}.h") for name in PIECES]
-    source = tmp_path / "products.cpp"
-    source.write_text("\n".join(["#include <vector>", *pieces, MAIN % {"depth": DEPTH, "columns": COLUMNS}]))
-    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", *(VECTORS[vectors] if platform.machine() != "arm64" else [])]
-    program = tmp_path / "products"
-    subprocess.run([build.cxx(), *flags, str(source), "-o", str(program), *blas_options()], check=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True, check=True)
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("0 wrong, "), done.stdout
-    if vectors != "all":
-        assert last.endswith({"avx2": "32 bytes a vector", "sse": "16 bytes a vector"}[vectors])
+    said = run_helpers(tmp_path, PIECES, MAIN % {"depth": DEPTH, "columns": COLUMNS}, vectors)
+    assert said.splitlines()[-1].startswith("0 wrong, "), said
 
 
 @pytest.mark.parametrize("size", [528, 147, 170])
