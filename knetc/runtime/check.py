@@ -147,8 +147,8 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 def finite(result: Tensor, what: str, given: NDArray[Any] | None = None) -> None:
     """Raises KnetTypeError where `result`, which was converted from `given`, holds a NaN or an infinity."""
     # One pass through BLAS; only where that overflows or meets a NaN is every element looked at.
-    flat = result.reshape(-1, order="F")
-    if math.isfinite(np.vdot(flat, flat)):
+    rows = result.T  # C-ordered, so that no copy is made
+    if math.isfinite(np.vdot(rows, rows)):
         return
     wrong = np.count_nonzero(~np.isfinite(result))
     if not wrong:
@@ -242,10 +242,15 @@ def mask(value: Any, batch: int, dtype: np.dtype[Any]) -> Given | None:
     return result
 
 
+_NO_CONDITIONS: frozenset[str] = frozenset()
+
+
 def setting(conditions: Mapping[str, Any], known: Collection[str]) -> frozenset[str]:
     """The conditions that are true. Raises KnetNameError for one that the model does not test, KnetTypeError for a
     value that is no boolean.
     """
+    if not conditions:
+        return _NO_CONDITIONS
     for name, value in conditions.items():
         if name not in known:
             raise KnetNameError(

@@ -40,8 +40,8 @@ class Library(CModel):
     ) -> Any:
         """A forward function of the library on the columns of a call, or of so many steps; the value."""
         columns = self._batch(inputs)
-        self._on_device = any(isinstance(a, DeviceArray) for a in inputs)
-        given = [self._give(f"input {k}", a) for k, a in enumerate(inputs)]
+        self._on_device = any([isinstance(a, DeviceArray) for a in inputs])
+        given = list(map(self._give, self._slots, inputs))
         bits, dims = self._result(setting, columns)
         value = None if dims is None else self._room(dims, out)
         places = (Address * max(1, len(given)))(*given)
@@ -225,7 +225,7 @@ class Library(CModel):
         self._set_options(options)
         self._on_device = False
         losses = np.empty(updates, self._dtype)
-        places = (Address * max(1, len(inputs)))(*(self._give(f"input {k}", a) for k, a in enumerate(inputs)))
+        places = (Address * max(1, len(inputs)))(*map(self._give, self._slots, inputs))
         given = (places, self._give("gold", gold), *sizes, gclip, 1.0, address_of(losses))
         self._call(name, self._model, sum(self._bits[c] for c in setting), LOSSES.index(loss), *given)
         self._given(waited=True)
