@@ -90,11 +90,14 @@ def _passes(
     keepstate: bool,
 ) -> Iterator[list[float]]:
     """Every update of every pass, the losses before each."""
-    for epoch in range(epochs):
-        if seqlength:
+    if seqlength:
+        for epoch in range(epochs):
             yield from _sequence_epoch(net, data, name, gclip, seqlength, conditions, keepstate and epoch == 0)
-        else:
-            yield from _minibatch_epoch(net, data, name, gclip, conditions)
+        return
+    # Minibatches that are trained in one call are checked once for all passes.
+    at_once = several(net, _inputs(data.x), data.y, name, gclip, conditions) if isinstance(data, Minibatches) else None
+    for _ in range(epochs):
+        yield from _in_calls(at_once, data, net.ranks) if at_once else _singly(net, data, name, gclip, conditions)
 
 
 def test(net: Model, /, data: Any, loss: Loss | str) -> float:
@@ -114,14 +117,8 @@ def test(net: Model, /, data: Any, loss: Loss | str) -> float:
     return total / count
 
 
-def _minibatch_epoch(
-    net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]
-) -> Iterator[list[float]]:
-    """The losses of some minibatches after the other: of one, or of as many as the back end trains in one call."""
-    at_once = several(net, _inputs(data.x), data.y, loss, gclip, conditions) if isinstance(data, Minibatches) else None
-    if at_once is not None:
-        yield from _in_calls(at_once, data, net.ranks)
-        return
+def _singly(net: Model, data: Any, loss: str, gclip: float, conditions: Mapping[str, Any]) -> Iterator[list[float]]:
+    """An epoch of forw, back and update for one minibatch after the other, the loss of each."""
     function = loss_function(loss)
     for x, y in map(_pair, _iterable(data)):
         value = _value(function, net.forw(*_inputs(x), **conditions), y)

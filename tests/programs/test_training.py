@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import knetc
+from knetc.runtime import check
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 LINEAR = "@knet function linear(x)\n w = par(dims=(2,3))\n return w * x\nend\n"
@@ -259,6 +260,26 @@ def test_train_of_several_inputs_is_one_call(backend: str, monkeypatch: pytest.M
     monkeypatch.setattr(device, "forward", lambda *given, **more: calls.append(1) or forward(*given, **more))
     net.train(knetc.minibatch((x, z), y, 10), "softloss", progress=False)
     assert len(calls) == (4 if backend == "numpy" else 0)
+
+
+def test_passes_in_one_call_of_train_are_as_many_calls(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a pass is one call of the back end, the data are looked through for NaN once for all passes."""
+    x, y = _blobs()
+    found: list[tuple[list[float], np.ndarray[Any, Any]]] = []
+    looked: list[int] = []
+    finite = check.finite
+    monkeypatch.setattr(check, "finite", lambda a, *more: looked.append(a.size) or finite(a, *more))
+    for calls, epochs in ((3, 1), (1, 3)):
+        net = knetc.compile(DROPOUT, backend=backend, seed=1)
+        net.forw(x[:, :1])
+        net.setp(lr=0.5)
+        looked.clear()
+        data = knetc.minibatch(x, y, 20)
+        losses = [loss for _ in range(calls) for loss in net.train(data, "softloss", epochs=epochs, progress=False)]
+        found.append((losses, net.get(next(iter(net.params())))))
+        assert backend == "numpy" or looked.count(x.size) == calls
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("wrong", ["nan", "rows", "count"])
