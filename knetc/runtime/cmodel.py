@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knetc.codegen.names import interface_prefix
 from knetc.errors import KnetError, KnetInternalError, KnetMemoryError, KnetStateError
@@ -40,13 +41,13 @@ from knetc.runtime.device import DeviceArray
 from knetc.runtime.executable import Tensor, TrainingOptions
 
 
-def _data_field(array: Any) -> int | None:
+def _data_field(array: NDArray[Any]) -> int | None:
     """Where an array of NumPy stands, by the first field of its C structure (PyArray_DATA in NumPy's C API)."""
     place: int | None = Address.from_address(id(array) + object.__basicsize__).value
     return place
 
 
-def _data_interface(array: Any) -> int:
+def _data_interface(array: NDArray[Any]) -> int:
     """The same, for every Python; six times as long, which is felt where a call takes some microseconds."""
     place: int = array.__array_interface__["data"][0]
     return place
@@ -54,8 +55,8 @@ def _data_interface(array: Any) -> int:
 
 _probe = np.zeros(1)
 _has_field = sys.implementation.name == "cpython" and _data_field(_probe) == _data_interface(_probe)
-place_of: Callable[[Any], int | None] = _data_field if _has_field else _data_interface
-"""Where an array of NumPy stands."""
+place_of: Callable[[NDArray[Any]], int | None] = _data_field if _has_field else _data_interface
+"""Where an array of NumPy stands; of anything else this is no address."""
 
 
 def address_of(array: Any) -> int | None:

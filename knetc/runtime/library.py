@@ -40,7 +40,7 @@ class Library(CModel):
     ) -> Any:
         """A forward function of the library on the columns of a call, or of so many steps; the value."""
         columns = self._batch(inputs)
-        self._on_device = any([isinstance(a, DeviceArray) for a in inputs])
+        self._on_device = any([isinstance(a, DeviceArray) for a in inputs])  # a list: of few, faster
         given = list(map(self._give, self._slots, inputs))
         bits, dims = self._result(setting, columns)
         value = None if dims is None else self._room(dims, out)

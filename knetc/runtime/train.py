@@ -94,8 +94,9 @@ def _passes(
         for epoch in range(epochs):
             yield from _sequence_epoch(net, data, name, gclip, seqlength, conditions, keepstate and epoch == 0)
         return
-    # Minibatches that are trained in one call are checked once for all passes.
-    at_once = several(net, _inputs(data.x), data.y, name, gclip, conditions) if isinstance(data, Minibatches) else None
+    at_once = None
+    if epochs and isinstance(data, Minibatches):  # what is trained in one call is checked once for all passes
+        at_once = several(net, _inputs(data.x), data.y, name, gclip, conditions)
     for _ in range(epochs):
         yield from _in_calls(at_once, data, net.ranks) if at_once else _singly(net, data, name, gclip, conditions)
 

@@ -469,8 +469,9 @@ struct knet_vector {
   static inline type all(T value) { return value - type{}; }
 };
 
-// Parts of a matrix product whose sums stay in registers: vectors of rows, and so many columns. A compiler that may use
-// the processor's wide vectors makes them as fast as it can go; a BLAS, which asks the processor, otherwise.
+// Parts of a matrix product whose sums stay in registers: vectors of rows, and so many columns. KNET_TILES: whether
+// products are made of them. They are where the compiler may use wide vectors and multiply-add; otherwise a BLAS, which
+// looks for these at run time, is faster. -DKNET_TILES=0 leaves all products to the BLAS.
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
 enum { KNET_TILE_VECTORS = 3, KNET_TILE_COLUMNS = 8 };
 #else  // 16
@@ -526,16 +527,16 @@ KNET_LOOPS void knet_tile_row(int n, int depth, const T* a, int lda, const T* b,
 // matrices to be read where they stand, columns within a page of memory.
 template <class T>
 static inline bool knet_is_tiled(int m, int n, int k, int lda) {
-  constexpr int least = 16 / sizeof(T), row = KNET_TILE_VECTORS * knet_vector<T, KNET_REGISTER_BYTES>::lanes;
+  constexpr int row = KNET_TILE_VECTORS * knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = knet_vector<T, 16>::lanes;
   const bool small = lda * sizeof(T) <= 4096 && n <= 512;
   return KNET_TILES && small && m >= row && m % least == 0 && n >= KNET_TILE_COLUMNS / 2 && k >= 16;
 }
-// c = a op(b).
+// c = a op(b), of which c says its pitch.
 template <class T>
 KNET_LOOPS void knet_tiled_product(bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
-                                      knet_sink<T> c) {
+                                   knet_sink<T> c) {
   enum { DEPTH = 512 };  // what is multiplied at a time stays in the second cache
-  constexpr int lanes = knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = 16 / sizeof(T);
+  constexpr int lanes = knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = knet_vector<T, 16>::lanes;
   const int down = tb ? ldb : 1, across = tb ? 1 : ldb;
   for (int first = 0; first < k; first += DEPTH, c.add = true) {
     const int depth = k - first < DEPTH ? k - first : DEPTH;
@@ -591,11 +592,12 @@ static inline void knet_gemv(int ta, int m, int n, double alpha, const double* a
 template <class T>
 static inline void knet_gemm(bool ta, bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
                              const knet_sink<T>& c) {
-  if (!ta && knet_is_tiled<T>(m, n, k, lda)) return knet_tiled_product(tb, m, n, k, a, lda, b, ldb, c);
+  const knet_sink<T> to = {c.to, c.scale, c.add, c.apart(m)};
+  if (!ta && knet_is_tiled<T>(m, n, k, lda)) return knet_tiled_product(tb, m, n, k, a, lda, b, ldb, to);
   knet_call_gemm(ta ? KNET_TRANSPOSED : KNET_PLAIN, tb ? KNET_TRANSPOSED : KNET_PLAIN, m, n, k, c.scale, a, lda, b, ldb,
-                 c.add ? 1 : 0, c.to, c.pitch);
+                 c.add ? 1 : 0, to.to, to.pitch);
 }
-// Some rows of such a product,
+// Some rows of such a product.
 template <class T>
 static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, const T* a, int lda,
                                      const T* b, int ldb, const knet_sink<T>& c, knet_range rows) {
@@ -607,7 +609,7 @@ static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, cons
             c.add ? 1 : 0, to.to);
 }
 
-// Whether all numbers are finite.
+// Whether all numbers are finite. (A compiler that is told that all are, as by -ffast-math, may say so unseen.)
 template <class T>
 KNET_LOOPS bool knet_finite(int n, const T* x) {
   T sum = 0;
@@ -615,27 +617,29 @@ KNET_LOOPS bool knet_finite(int n, const T* x) {
   for (int i = 0; i < n; i++) sum += 0 * x[i];
   return sum == 0;
 }
-// y += factor x.
-template <class T>
-static inline void knet_add_multiple(int n, T factor, const T* __restrict x, T* __restrict y) {
+// y = factor x, or y += factor x.
+template <bool ADD, class T>
+static inline void knet_put_multiple(int n, T factor, const T* __restrict x, T* __restrict y) {
   // Longer vectors would span cache lines.
   typedef knet_vector<T, KNET_REGISTER_BYTES < 32 ? KNET_REGISTER_BYTES : 32> vector;
   int i = 0;
-  for (; i + vector::lanes <= n; i += vector::lanes)
-    vector::store(y + i, vector::load(y + i) + factor * vector::load(x + i));
-  for (; i < n; i++) y[i] += factor * x[i];
+  for (; i + vector::lanes <= n; i += vector::lanes) {
+    const typename vector::type term = factor * vector::load(x + i);
+    vector::store(y + i, ADD ? vector::load(y + i) + term : term);
+  }
+  for (; i < n; i++) y[i] = ADD ? y[i] + factor * x[i] : factor * x[i];
 }
-// c = a b', a column times a row, in some columns: as fast as memory is. Where b is zero, as at the background of an
-// image, and a is finite, nothing is added: those columns are passed over.
+// c += a b', a column times a row, in some columns. Where b is zero, as at the background of an image, and a is finite,
+// nothing is added: those columns are passed over.
 template <class T>
-KNET_LOOPS void knet_outer(int m, const T* __restrict a, const T* __restrict b, const knet_sink<T>& c,
-                           knet_range columns) {
+KNET_LOOPS void knet_add_outer(int m, const T* __restrict a, const T* __restrict b, const knet_sink<T>& c,
+                               knet_range columns) {
   enum { BLOCK = 256 };
-  const bool add = c.add, finite = knet_finite(m, a);
+  const bool all = !knet_finite(m, a);
   const T scale = c.scale;
   const size_t apart = c.apart(m);
   T factor[BLOCK];
-  int used[BLOCK];
+  int used[BLOCK];  // found before any is added, so that no branch has to be guessed
   for (int from = columns.from; from < columns.to; from += BLOCK) {
     const int n = columns.to - from < BLOCK ? columns.to - from : (int)BLOCK;
     T* const to = c.to + apart * from;
@@ -643,19 +647,23 @@ KNET_LOOPS void knet_outer(int m, const T* __restrict a, const T* __restrict b, 
     int count = 0;
     for (int j = 0; j < n; j++) {
       used[count] = j;
-      count += !finite || factor[j] != 0;
+      count += all || factor[j] != 0;
     }
-    if (!add)
-      for (int j = 0; j < n; j++) memset(to + apart * j, 0, m * sizeof(T));
-    for (int q = 0; q < count; q++) knet_add_multiple(m, factor[used[q]], a, to + apart * used[q]);
+    for (int q = 0; q < count; q++) knet_put_multiple<true>(m, factor[used[q]], a, to + apart * used[q]);
   }
 }
-// or some columns.
+// c = a b' likewise, of which no column can be passed over.
+template <class T>
+KNET_LOOPS void knet_outer(int m, const T* a, const T* b, const knet_sink<T>& c, knet_range columns) {
+  const size_t apart = c.apart(m);
+  for (int j = columns.from; j < columns.to; j++) knet_put_multiple<false>(m, c.scale * b[j], a, c.to + apart * j);
+}
+// Some columns of a product as `knet_gemm` makes.
 template <class T>
 static inline void knet_product_columns(bool ta, bool tb, int m, int, int k, const T* a, int lda,
                                         const T* b, int ldb, const knet_sink<T>& c, knet_range columns) {
   if (columns.size() <= 0 || m <= 0) return;
-  if (!ta && tb && k == 1) return knet_outer(m, a, b, c, columns);
+  if (!ta && tb && k == 1) return c.add ? knet_add_outer(m, a, b, c, columns) : knet_outer(m, a, b, c, columns);
   const T* const part = b + (tb ? columns.from : (size_t)columns.from * ldb);
   const int pitch = c.apart(m);
   knet_gemm(ta, tb, m, columns.size(), k, a, lda, part, ldb,

@@ -282,6 +282,14 @@ def test_passes_in_one_call_of_train_are_as_many_calls(backend: str, monkeypatch
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
+def test_no_pass_at_all_does_nothing(backend: str) -> None:
+    """Not even with data that would be refused; the sizes stay open."""
+    x, y = _blobs()
+    net = knetc.compile(DROPOUT, backend=backend, seed=1)
+    assert net.train(knetc.minibatch(np.full_like(x, np.nan), y, 20), "softloss", epochs=0, progress=False) == []
+    assert net.forw(np.ones((7, 2))).shape[1] == 2
+
+
 @pytest.mark.parametrize("wrong", ["nan", "rows", "count"])
 def test_wrong_inputs_of_several_are_refused_before_anything_is_trained(backend: str, wrong: str) -> None:
     x, z, y = np.ones((4, 40)), np.ones((5 + (wrong == "rows"), 40)), np.zeros(40, int)

@@ -69,7 +69,7 @@ _INCLUDES = {
 }
 _NEEDS = {
     "blas": ("vector", "tile", "outer"),
-    "packed": ("vector",),
+    "packed": ("vector", "tile"),
     "direct": ("vector",),
     "random": ("word",),
     "uniform": ("draw_uniform",),

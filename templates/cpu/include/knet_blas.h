@@ -37,11 +37,12 @@ static inline void knet_gemv(int ta, int m, int n, double alpha, const double* a
 template <class T>
 static inline void knet_gemm(bool ta, bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
                              const knet_sink<T>& c) {
-  if (!ta && knet_is_tiled<T>(m, n, k, lda)) return knet_tiled_product(tb, m, n, k, a, lda, b, ldb, c);
+  const knet_sink<T> to = {c.to, c.scale, c.add, c.apart(m)};
+  if (!ta && knet_is_tiled<T>(m, n, k, lda)) return knet_tiled_product(tb, m, n, k, a, lda, b, ldb, to);
   knet_call_gemm(ta ? KNET_TRANSPOSED : KNET_PLAIN, tb ? KNET_TRANSPOSED : KNET_PLAIN, m, n, k, c.scale, a, lda, b, ldb,
-                 c.add ? 1 : 0, c.to, c.pitch);
+                 c.add ? 1 : 0, to.to, to.pitch);
 }
-// Some rows of such a product,
+// Some rows of such a product.
 template <class T>
 static inline void knet_product_rows(bool ta, bool tb, int m, int n, int k, const T* a, int lda,
                                      const T* b, int ldb, const knet_sink<T>& c, knet_range rows) {

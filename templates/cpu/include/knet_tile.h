@@ -1,5 +1,6 @@
-// Parts of a matrix product whose sums stay in registers: vectors of rows, and so many columns. A compiler that may use
-// the processor's wide vectors makes them as fast as it can go; a BLAS, which asks the processor, otherwise.
+// Parts of a matrix product whose sums stay in registers: vectors of rows, and so many columns. KNET_TILES: whether
+// products are made of them. They are where the compiler may use wide vectors and multiply-add; otherwise a BLAS, which
+// looks for these at run time, is faster. -DKNET_TILES=0 leaves all products to the BLAS.
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
 enum { KNET_TILE_VECTORS = 3, KNET_TILE_COLUMNS = 8 };
 #else  // 16
@@ -38,7 +39,6 @@ static inline void knet_tile(int depth, const T* __restrict a, size_t lda, const
       vector::store(to, add ? vector::load(to) + scale * sum[j][v] : scale * sum[j][v]);
     }
 }
-//? knet_tiled_product
 // Some rows of all n columns of c, VECTORS vectors of them.
 template <int BYTES, int VECTORS, class T>
 KNET_LOOPS void knet_tile_row(int n, int depth, const T* a, int lda, const T* b, int down, int across, knet_sink<T> c) {
@@ -56,16 +56,16 @@ KNET_LOOPS void knet_tile_row(int n, int depth, const T* a, int lda, const T* b,
 // matrices to be read where they stand, columns within a page of memory.
 template <class T>
 static inline bool knet_is_tiled(int m, int n, int k, int lda) {
-  constexpr int least = 16 / sizeof(T), row = KNET_TILE_VECTORS * knet_vector<T, KNET_REGISTER_BYTES>::lanes;
+  constexpr int row = KNET_TILE_VECTORS * knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = knet_vector<T, 16>::lanes;
   const bool small = lda * sizeof(T) <= 4096 && n <= 512;
   return KNET_TILES && small && m >= row && m % least == 0 && n >= KNET_TILE_COLUMNS / 2 && k >= 16;
 }
-// c = a op(b).
+// c = a op(b), of which c says its pitch.
 template <class T>
 KNET_LOOPS void knet_tiled_product(bool tb, int m, int n, int k, const T* a, int lda, const T* b, int ldb,
-                                      knet_sink<T> c) {
+                                   knet_sink<T> c) {
   enum { DEPTH = 512 };  // what is multiplied at a time stays in the second cache
-  constexpr int lanes = knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = 16 / sizeof(T);
+  constexpr int lanes = knet_vector<T, KNET_REGISTER_BYTES>::lanes, least = knet_vector<T, 16>::lanes;
   const int down = tb ? ldb : 1, across = tb ? 1 : ldb;
   for (int first = 0; first < k; first += DEPTH, c.add = true) {
     const int depth = k - first < DEPTH ? k - first : DEPTH;
@@ -81,4 +81,3 @@ KNET_LOOPS void knet_tiled_product(bool tb, int m, int n, int k, const T* a, int
       knet_tile_row<16, 1>(n, depth, from, lda, by, down, across, to);
   }
 }
-//.

@@ -1,4 +1,3 @@
-//? knet_vector
 // Neighbours in an array, computed with together. How functions take them matters to nobody: all are in this file.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -36,4 +35,3 @@ struct knet_vector {
   }
   static inline type all(T value) { return value - type{}; }
 };
-//.

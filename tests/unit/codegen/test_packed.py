@@ -56,7 +56,7 @@ int main() {
           if (found) printf("m %%d, n %%d, k %%d, transposed %%d: %%d wrong\\n", m, n, k, ta, found);
           bad += found;
         }
-  printf("%%d wrong, %%d bytes a vector\\n", bad, KNET_REGISTER_BYTES);
+  printf("%%d wrong\\n", bad);
   return 0;
 }
 """
@@ -71,7 +71,7 @@ end
 @pytest.mark.parametrize("vectors", VECTORS)
 def test_products_are_exact(vectors: str, tmp_path: Path) -> None:
     said = run_helpers(tmp_path, PIECES, MAIN % {"depth": DEPTH, "columns": COLUMNS}, vectors)
-    assert said.splitlines()[-1].startswith("0 wrong, "), said
+    assert said.splitlines() == ["0 wrong"], said
 
 
 @pytest.mark.parametrize("size", [528, 147, 170])
