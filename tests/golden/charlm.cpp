@@ -565,13 +565,14 @@ static inline void knet_tile(int depth, const T* __restrict a, size_t lda, const
 template <int BYTES, int VECTORS, class T>
 KNET_LOOPS void knet_tile_row(int n, int depth, const T* a, int lda, const T* b, int down, int across, knet_sink<T> c) {
   constexpr int most = KNET_TILE_COLUMNS;
-  [[maybe_unused]] constexpr int half = most / 2;
   int j = 0;
   for (; j + most <= n; j += most, b += (size_t)most * across, c.to += (size_t)most * c.pitch)
     knet_tile<BYTES, VECTORS, most>(depth, a, lda, b, down, across, c);
-  if constexpr (VECTORS > 1)  // fewer rows are little work
+  if constexpr (VECTORS > 1) {  // fewer rows are little work
+    constexpr int half = most / 2;
     for (; j + half <= n; j += half, b += (size_t)half * across, c.to += (size_t)half * c.pitch)
       knet_tile<BYTES, VECTORS, half>(depth, a, lda, b, down, across, c);
+  }
   for (; j < n; j++, b += across, c.to += c.pitch) knet_tile<BYTES, VECTORS, 1>(depth, a, lda, b, down, across, c);
 }
 // Whether a product of a plain m x k matrix is made of tiles: its rows fill vectors, and it is small enough for the
